@@ -1,0 +1,1 @@
+"""Checkpoints: their format, how they are made, how they are checked."""

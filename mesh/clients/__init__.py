@@ -1,0 +1,1 @@
+"""One client a service; to call a service, import its client."""

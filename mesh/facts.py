@@ -1,0 +1,152 @@
+"""What is true of the cluster: frozen records that services publish and policy reads. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Kind(StrEnum):
+    """The processes that hold a lease."""
+
+    SCHEDULER = "scheduler"
+    GATEWAY = "gateway"
+    STORE = "store"
+    WORKER = "worker"
+
+
+class Tier(StrEnum):
+    """Where bytes lie."""
+
+    ORIGIN = "origin"
+    DISK = "disk"
+    DRAM = "dram"
+    DEVICE = "device"
+
+
+NEARNESS: Mapping[Tier, int] = MappingProxyType({tier: rank for rank, tier in enumerate(Tier)})
+
+
+class ReplicaState(StrEnum):
+    """Life of a replica."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFacts:
+    """A model's presence on one worker."""
+
+    model: str
+    digest: str
+    state: ReplicaState
+    bytes: int  # weights and KV pool together
+    running: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """One worker: its device and what is resident."""
+
+    device: str  # "host" or "cuda"
+    memory_bytes: int
+    kv_bytes: int  # KV pool that each replica gets
+    slots: int  # sequences that one replica runs at once
+    replicas: tuple[ReplicaFacts, ...] = ()
+
+    @property
+    def memory_used_bytes(self) -> int:
+        """Bytes held by replicas, those on their way included."""
+        return sum(replica.bytes for replica in self.replicas)
+
+    def replica(self, model: str) -> ReplicaFacts | None:
+        """The replica of `model`, in whatever state."""
+        return next((r for r in self.replicas if r.model == model), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFacts:
+    """One checkpoint in one store; `tier` is the nearest that holds all of it."""
+
+    digest: str
+    bytes: int
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """One store: its capacities and what it holds."""
+
+    disk_used_bytes: int
+    dram_capacity_bytes: int
+    dram_used_bytes: int
+    checkpoints: tuple[CheckpointFacts, ...] = ()
+
+    def tier_of(self, digest: str) -> Tier | None:
+        """The nearest tier here that holds all of `digest`."""
+        return next((c.tier for c in self.checkpoints if c.digest == digest), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A live process: who it is, where, under which fence, and its facts."""
+
+    kind: Kind
+    id: str
+    node: str
+    address: str
+    fence: int = 0
+    worker: WorkerFacts | None = None
+    store: StoreFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSummary:
+    """What the catalogue needs to know of a checkpoint."""
+
+    digest: str
+    bytes: int
+    architecture: str
+    dtype: str
+    max_context: int
+    units: int
+    tensors: int
+    kv_bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model of the catalogue. It may have no replica anywhere."""
+
+    name: str
+    checkpoint: CheckpointSummary
+    source: str
+    keep_alive_s: float | None  # None: the cluster's default
+    created_s: float
+    updated_s: float
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The scheduler that decides now."""
+
+    id: str
+    address: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """Everything known at one moment; the maps are never changed in place."""
+
+    members: Mapping[str, Member] = field(default_factory=lambda: MappingProxyType({}))  # by "kind/id"
+    models: Mapping[str, ModelEntry] = field(default_factory=lambda: MappingProxyType({}))  # by name
+    leader: Leader | None = None
+
+    def of_kind(self, kind: Kind) -> tuple[Member, ...]:
+        """The live members of one kind."""
+        return tuple(m for m in self.members.values() if m.kind is kind)

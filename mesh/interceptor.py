@@ -1,0 +1,101 @@
+"""What surrounds every RPC that a service answers: deadline, errors to status, logs, counts. All four shapes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from grpc import aio
+
+from mesh import deadline
+from mesh.errors import Broken, Expired, MeshError, to_status
+from mesh.telemetry import HANDLED, SECONDS
+
+log = structlog.get_logger()
+Context = aio.ServicerContext[Any, Any]
+
+
+class Surround(aio.ServerInterceptor):
+    """Wraps every handler. MeshErrors become rich statuses; anything else is logged and becomes INTERNAL."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Wraps the method's handler, whichever of the four shapes it has; None is UNIMPLEMENTED."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method, streams_in = handler_call_details.method, handler.request_streaming
+        if handler.response_streaming:
+            make: Any = grpc.stream_stream_rpc_method_handler if streams_in else grpc.unary_stream_rpc_method_handler
+            wrapped: Any = _stream(method, handler.stream_stream or handler.unary_stream)
+        else:
+            make = grpc.stream_unary_rpc_method_handler if streams_in else grpc.unary_unary_rpc_method_handler
+            wrapped = _unary(method, handler.stream_unary or handler.unary_unary)
+        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+def _unary(method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def call(request: Any, context: Context) -> Any:
+        served = _Served(method, context)
+        try:
+            response = await inner(request, context)
+        except BaseException as error:
+            await served.failed(error)
+            raise
+        served.count("OK")
+        return response
+
+    return call
+
+
+def _stream(method: str, inner: Callable[[Any, Context], Any]) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        served = _Served(method, context)
+        try:
+            responses = inner(request, context)
+            if hasattr(responses, "__aiter__"):
+                async for response in responses:
+                    yield response
+            else:  # a coroutine that writes to the context, as grpc_health's Watch is
+                await responses
+        except BaseException as error:
+            await served.failed(error)
+            raise
+        served.count("OK")
+
+    return call
+
+
+class _Served:
+    """One call, from its first moment to its status."""
+
+    def __init__(self, method: str, context: Context) -> None:
+        self._method, self._context = method, context
+        self._began_s = time.perf_counter()
+        deadline.set_left(context.time_remaining())
+
+    def count(self, code: str) -> None:
+        _, service, name = self._method.split("/")
+        HANDLED.labels(service, name, code).inc()
+        SECONDS.labels(service, name).observe(time.perf_counter() - self._began_s)
+
+    async def failed(self, error: BaseException) -> None:
+        """Ends the call with our status; returns when the error says it all itself."""
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            left_s = self._context.time_remaining()
+            self.count("DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED")
+            return
+        if isinstance(error, aio.AbortError):
+            self.count("ABORTED")
+            return
+        known = error if isinstance(error, MeshError) else self._unforeseen(error)
+        self.count(known.code.name)
+        status = to_status(known)
+        await self._context.abort(status.code, status.details, status.trailing_metadata)
+
+    def _unforeseen(self, error: BaseException) -> MeshError:
+        if isinstance(error, TimeoutError):
+            return Expired("the deadline passed")
+        log.error("unforeseen error", method=self._method, exc_info=error)
+        return Broken(f"{type(error).__name__} in {self._method}; the service's log has the traceback")

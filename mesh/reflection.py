@@ -1,0 +1,21 @@
+"""Reflection under both its names: grpcio serves only v1alpha, and v1 is the same wire."""
+
+from collections.abc import Sequence
+
+import grpc
+from grpc import aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+V1 = "grpc.reflection.v1.ServerReflection"
+
+
+def enable_reflection(server: aio.Server, services: Sequence[str]) -> None:
+    """Lets clients ask for the descriptors of `services`, without proto files at hand."""
+    names = (*services, reflection.SERVICE_NAME, V1)
+    reflection.enable_server_reflection(names, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": handler}),))

@@ -1,0 +1,133 @@
+"""One process life: load settings, reach the state, serve, drain. Every service's __main__ is a call of `main`."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+import uvloop
+from grpc import aio
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import start_http_server
+
+from mesh.errors import MeshError
+from mesh.facts import Kind, Member
+from mesh.interceptor import Surround
+from mesh.reflection import enable_reflection
+from mesh.settings import BadSettings, ServiceSettings
+from mesh.state.connection import State
+from mesh.state.embedded import embedded_redis
+from mesh.state.leases import Membership
+from mesh.telemetry import configure_logs
+
+log = structlog.get_logger()
+S = TypeVar("S", bound=ServiceSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One gRPC service on a server."""
+
+    name: str  # full name, such as whimbrel.store.v1.StoreService
+    mount: Callable[[aio.Server], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a service is given to stand on."""
+
+    state: State
+    membership: Membership
+
+    @property
+    def me(self) -> Member:
+        """This process, with its address and its fence."""
+        return self.membership.member
+
+
+Build = Callable[[S, Ground], AbstractAsyncContextManager[Sequence[Mounted]]]
+
+
+def main(kind: Kind, settings_type: type[S], build: Build[S]) -> None:
+    """Runs one service until SIGTERM or SIGINT. Exit codes: 0 stopped, 1 failed, 2 wrong settings."""
+    try:
+        settings = settings_type.load()
+    except BadSettings as error:
+        sys.exit(_say(str(error), 2))
+    configure_logs(kind, settings.log_level)
+    try:
+        uvloop.run(_life(kind, settings, build))
+    except MeshError as error:
+        sys.exit(_say(f"{kind}: {error.message}", 1))
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(message + "\n")
+    return code
+
+
+async def _life(kind: Kind, settings: S, build: Build[S]) -> None:
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url or await stack.enter_async_context(embedded_redis())
+        state = await stack.enter_async_context(State(url, settings.cluster))
+        server = aio.server(interceptors=[Surround()], options=_options(settings))
+        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        address = settings.advertise or f"{settings.host}:{port}"
+        member = Member(kind, settings.id or f"{kind}-{settings.node}-{port}", settings.node, address)
+        membership = await stack.enter_async_context(Membership(state, member, settings.lease_s))
+        mounted = await stack.enter_async_context(build(settings, Ground(state, membership)))
+        await stack.enter_async_context(_serving(server, mounted, settings))
+        if settings.metrics_port >= 0:
+            start_http_server(settings.metrics_port, settings.host)
+        print(f"{kind} {member.id} listens on {address}", flush=True)  # noqa: T201  the launcher reads it
+        await _until_told(membership)
+
+
+def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.enable_channelz", 1),
+    ]
+
+
+@asynccontextmanager
+async def _serving(server: aio.Server, mounted: Sequence[Mounted], settings: ServiceSettings) -> AsyncIterator[None]:
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    channelz.add_channelz_servicer(server)
+    for service in mounted:
+        service.mount(server)
+    names = [service.name for service in mounted]
+    enable_reflection(server, [*names, health.SERVICE_NAME, channelz.SERVICE_NAME])
+    await server.start()
+    for name in ["", *names]:
+        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield
+    finally:
+        log.info("draining")
+        await healthy.enter_graceful_shutdown()
+        await asyncio.sleep(settings.drain_s)  # clients that watch health go elsewhere meanwhile
+        await server.stop(settings.grace_s)
+
+
+async def _until_told(membership: Membership) -> None:
+    """Returns at SIGTERM or SIGINT; raises StaleFence when another process took this one's name."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    waits: list[asyncio.Future[object]] = [asyncio.ensure_future(told.wait()), membership.superseded]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    waits[0].cancel()
+    if membership.superseded.done():
+        membership.superseded.result()

@@ -1,0 +1,1 @@
+"""What the cluster keeps in Redis, and the only code that touches it."""

@@ -1,0 +1,66 @@
+"""Every Redis key of a cluster, and who writes it. The hash tag keeps a cluster's keys on one Redis Cluster slot.
+
+key                       type     written by                         holds
+leases                    zset     each member (its own entry)        "kind/id" -> end of lease, ms, server time
+fence                     counter  every join and every election      the newest fencing token
+member:<kind>/<id>        hash     that member                        fence, body (Member, JSON)
+leader                    hash     the scheduler that leads           holder, address, fence, until (ms)
+models                    hash     gateways, compare-and-set          name -> ModelEntry, JSON
+revisions                 hash     gateways, compare-and-set          name -> revision
+events                    stream   every script that changes a fact   kind, id, fence, body; capped
+"""
+
+from dataclasses import dataclass
+
+from mesh.facts import Kind
+
+EVENTS_KEPT = 10_000  # about; a reader that falls further behind reloads everything
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one cluster."""
+
+    cluster: str
+
+    def _key(self, name: str) -> str:
+        return f"whimbrel:{{{self.cluster}}}:{name}"
+
+    @property
+    def leases(self) -> str:
+        """Who is alive, and until when."""
+        return self._key("leases")
+
+    @property
+    def fence(self) -> str:
+        """The counter of fencing tokens."""
+        return self._key("fence")
+
+    @property
+    def leader(self) -> str:
+        """The scheduler that decides."""
+        return self._key("leader")
+
+    @property
+    def models(self) -> str:
+        """The catalogue."""
+        return self._key("models")
+
+    @property
+    def revisions(self) -> str:
+        """Revisions of the catalogue's entries."""
+        return self._key("revisions")
+
+    @property
+    def events(self) -> str:
+        """What changed, in order."""
+        return self._key("events")
+
+    @property
+    def member_prefix(self) -> str:
+        """member() without the name, for scripts that handle many."""
+        return self._key("member:")
+
+    def member(self, kind: Kind, member_id: str) -> str:
+        """One member's facts."""
+        return f"{self.member_prefix}{kind}/{member_id}"

@@ -1,0 +1,160 @@
+"""The cluster's facts in this process: a snapshot of Redis, then every event folded in. Read-only."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeVar
+
+import structlog
+from redis.exceptions import RedisError
+
+from mesh.facts import ClusterFacts, Leader, Member, ModelEntry
+from mesh.state.catalogue import ENTRY
+from mesh.state.connection import State
+from mesh.state.leases import MEMBER
+
+log = structlog.get_logger()
+BATCH = 500
+RETRY_S = 0.5
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def fold(facts: ClusterFacts, event: Mapping[str, str]) -> ClusterFacts:
+    """The facts after one event. Folding an event twice, or an old one, changes nothing."""
+    kind, name, fence = event["kind"], event["id"], int(event["fence"])
+    if kind == "leader":
+        return replace(facts, leader=Leader(name, event["body"], fence))
+    if kind in ("model", "deleted"):
+        return _fold_model(facts, name, fence, event.get("body"))
+    return _fold_member(facts, name, fence, event.get("body"))
+
+
+def _fold_model(facts: ClusterFacts, name: str, revision: int, body: str | None) -> ClusterFacts:
+    known = facts.models.get(name)
+    if known and known.revision >= revision:
+        return facts
+    if body is None:
+        return replace(facts, models=_without(facts.models, name))
+    return replace(facts, models=_with(facts.models, name, _entry(body, str(revision))))
+
+
+def _fold_member(facts: ClusterFacts, name: str, fence: int, body: str | None) -> ClusterFacts:
+    known = facts.members.get(name)
+    if known and known.fence > fence:
+        return facts
+    if body is None:  # left, or lost
+        return replace(facts, members=_without(facts.members, name))
+    fresh = replace(MEMBER.validate_json(body), fence=fence)
+    return replace(facts, members=_with(facts.members, name, fresh))
+
+
+class Mirror:
+    """Follows the events; `facts` is always a whole, consistent snapshot.
+
+    Redis gone: the last known facts stay, and `stale` says so, until everything has been loaded again.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.facts = ClusterFacts()
+        self.stale = False
+        self._watchers: set[asyncio.Event] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Mirror"]:
+        """Loads everything, then follows in the background."""
+        last = await self._load()
+        task = asyncio.create_task(self._follow(last), name="mirror")
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @contextmanager
+    def watching(self) -> Iterator[asyncio.Event]:
+        """An event that is set at every change; clear it, then look at `facts`."""
+        event = asyncio.Event()
+        self._watchers.add(event)
+        try:
+            yield event
+        finally:
+            self._watchers.discard(event)
+
+    async def _load(self) -> str:
+        keys = self._state.keys
+        newest = await self._state.commands.xrevrange(keys.events, count=1)
+        last = str(newest[0][0]) if newest else "0-0"
+        revisions = await self._hash(keys.revisions)
+        models = {n: _entry(b, revisions.get(n, "0")) for n, b in (await self._hash(keys.models)).items()}
+        leader = await self._hash(keys.leader)
+        self.facts = ClusterFacts(
+            members=MappingProxyType(await self._members()),
+            models=MappingProxyType(models),
+            leader=Leader(leader["holder"], leader["address"], int(leader["fence"])) if leader else None,
+        )
+        self._tell()
+        return last
+
+    async def _members(self) -> dict[str, Member]:
+        names = [str(name) for name in await self._state.commands.zrange(self._state.keys.leases, 0, -1)]
+        bodies = [await self._hash(self._state.keys.member_prefix + name) for name in names]
+        return {name: _member(body) for name, body in zip(names, bodies, strict=True) if body}
+
+    async def _hash(self, key: str) -> dict[str, str]:
+        return {str(k): str(v) for k, v in (await self._state.commands.hgetall(key)).items()}
+
+    async def _follow(self, last: str) -> None:
+        while True:
+            try:
+                if self.stale:
+                    last = await self._load()
+                    self.stale = False
+                    log.info("the cluster's state is back")
+                last = await self._read(last)
+            except RedisError as error:
+                if not self.stale:
+                    log.warning("the cluster's state is gone; going on from the last known facts", error=str(error))
+                self.stale = True
+                await asyncio.sleep(RETRY_S)
+
+    async def _read(self, last: str) -> str:
+        reply = await self._state.blocking.xread({self._state.keys.events: last}, count=BATCH, block=0)
+        entries = _entries(reply)
+        for event_id, event in entries:
+            self.facts = fold(self.facts, event)
+            last = event_id
+        self._tell()
+        return last
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()
+
+
+def _entries(reply: object) -> list[tuple[str, dict[str, str]]]:
+    """The one stream's entries; RESP3 answers a map, RESP2 a list of pairs."""
+    streams = list(reply.values()) if isinstance(reply, dict) else [pair[1] for pair in reply or []]  # type: ignore[attr-defined]
+    if not streams:
+        return []
+    entries = streams[0]
+    return entries[0] if entries and isinstance(entries[0], list) else entries
+
+
+def _member(body: Mapping[str, str]) -> Member:
+    return replace(MEMBER.validate_json(body["body"]), fence=int(body["fence"]))
+
+
+def _entry(body: str, revision: str) -> ModelEntry:
+    return replace(ENTRY.validate_json(body), revision=int(revision))
+
+
+def _with(table: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    return MappingProxyType({**table, key: value})
+
+
+def _without(table: Mapping[K, V], key: K) -> Mapping[K, V]:
+    return MappingProxyType({k: v for k, v in table.items() if k != key})

@@ -1,0 +1,1 @@
+"""The judgement: facts in, actions out; no I/O, no clock."""

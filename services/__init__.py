@@ -1,0 +1,1 @@
+"""The processes of the mesh: a folder is a process."""

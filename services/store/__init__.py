@@ -1,0 +1,1 @@
+"""The checkpoint store, one a node."""
