@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,6 +43,8 @@ class Ground:
 
     state: State
     membership: Membership
+    draining: asyncio.Event  # set when shutdown begins: end your long streams
+    failed: asyncio.Future[object]  # an exception here ends the process
 
     @property
     def me(self) -> Member:
@@ -80,12 +82,13 @@ async def _life(kind: Kind, settings: S, build: Build[S]) -> None:
         address = settings.advertise or f"{settings.host}:{port}"
         member = Member(kind, settings.id or f"{kind}-{settings.node}-{port}", settings.node, address)
         membership = await stack.enter_async_context(Membership(state, member, settings.lease_s))
-        mounted = await stack.enter_async_context(build(settings, Ground(state, membership)))
-        await stack.enter_async_context(_serving(server, mounted, settings))
+        ground = Ground(state, membership, asyncio.Event(), asyncio.get_running_loop().create_future())
+        mounted = await stack.enter_async_context(build(settings, ground))
+        await stack.enter_async_context(_serving(server, mounted, settings, ground.draining))
         if settings.metrics_port >= 0:
             start_http_server(settings.metrics_port, settings.host)
         print(f"{kind} {member.id} listens on {address}", flush=True)  # noqa: T201  the launcher reads it
-        await _until_told(membership)
+        await _until_told(membership.superseded, ground.failed)
 
 
 def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
@@ -101,7 +104,9 @@ def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
 
 
 @asynccontextmanager
-async def _serving(server: aio.Server, mounted: Sequence[Mounted], settings: ServiceSettings) -> AsyncIterator[None]:
+async def _serving(
+    server: aio.Server, mounted: Sequence[Mounted], settings: ServiceSettings, draining: asyncio.Event
+) -> AsyncIterator[None]:
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     channelz.add_channelz_servicer(server)
@@ -118,16 +123,35 @@ async def _serving(server: aio.Server, mounted: Sequence[Mounted], settings: Ser
         log.info("draining")
         await healthy.enter_graceful_shutdown()
         await asyncio.sleep(settings.drain_s)  # clients that watch health go elsewhere meanwhile
+        draining.set()
         await server.stop(settings.grace_s)
 
 
-async def _until_told(membership: Membership) -> None:
-    """Returns at SIGTERM or SIGINT; raises StaleFence when another process took this one's name."""
+async def _until_told(*failures: asyncio.Future[object]) -> None:
+    """Returns at SIGTERM or SIGINT; raises what a failure holds."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    waits: list[asyncio.Future[object]] = [asyncio.ensure_future(told.wait()), membership.superseded]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    waits[0].cancel()
-    if membership.superseded.done():
-        membership.superseded.result()
+    stopped: asyncio.Future[object] = asyncio.ensure_future(told.wait())
+    await asyncio.wait([stopped, *failures], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    for failure in failures:
+        if failure.done():
+            failure.result()
+
+
+@asynccontextmanager
+async def owned(work: Coroutine[object, object, None], ground: Ground) -> AsyncIterator[None]:
+    """Runs `work` beside the block and cancels it after; its failure ends the process, loudly."""
+    task = asyncio.create_task(work)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not ground.failed.done():
+            ground.failed.set_exception(error)
+
+    task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,9 +1,9 @@
 """How a call leaves this process: channel options, deadlines that carry over, errors as our own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from grpc import aio
 
@@ -64,7 +64,7 @@ async def unary(call: Awaitable[T], peer: str) -> T:
         return await call
 
 
-async def stream(call: aio.UnaryStreamCall[object, T], peer: str) -> AsyncIterator[T]:
+async def stream(call: aio.UnaryStreamCall[Any, T], peer: str) -> AsyncGenerator[T, None]:
     """Reads a server stream; errors are MeshErrors, and leaving early cancels the call."""
     try:
         with our_errors(peer):

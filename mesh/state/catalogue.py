@@ -22,6 +22,15 @@ def unknown_model(name: str) -> NotFound:
     )
 
 
+def taken_model(name: str) -> AlreadyExists:
+    """The error for deploying a name twice."""
+    return AlreadyExists(
+        f"a model {name!r} is deployed already; use Update to change it, or Delete it first",
+        reason="MODEL_EXISTS",
+        metadata={"model": name},
+    )
+
+
 class Catalogue:
     """Writes entries. Each write names the revision that it replaces."""
 
@@ -32,11 +41,7 @@ class Catalogue:
         """Adds a model; AlreadyExists when the name is taken."""
         revision = await self._put(entry, expected=0)
         if revision < 0:
-            raise AlreadyExists(
-                f"a model {entry.name!r} is deployed already; use Update to change it, or Delete it first",
-                reason="MODEL_EXISTS",
-                metadata={"model": entry.name},
-            )
+            raise taken_model(entry.name)
         return replace(entry, revision=revision)
 
     async def replace(self, entry: ModelEntry) -> ModelEntry:

@@ -1,7 +1,7 @@
 """The cluster's facts in this process: a snapshot of Redis, then every event folded in. Read-only."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -83,6 +83,18 @@ class Mirror:
             yield event
         finally:
             self._watchers.discard(event)
+
+    async def until(self, seen: Callable[[ClusterFacts], bool], limit_s: float) -> bool:
+        """Waits until the facts satisfy `seen`; False when they have not within `limit_s`."""
+        try:
+            async with asyncio.timeout(limit_s):
+                with self.watching() as changed:
+                    while not seen(self.facts):
+                        changed.clear()
+                        await changed.wait()
+        except TimeoutError:
+            return seen(self.facts)
+        return True
 
     async def _load(self) -> str:
         keys = self._state.keys

@@ -1,0 +1,32 @@
+"""Asking the scheduler for a place."""
+
+from collections.abc import AsyncGenerator, Collection
+
+from whimbrel.scheduler.v1 import scheduler_pb2 as pb
+from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
+
+from mesh.clients.channel import Channels, limit, stream
+from mesh.clients.wire import progress_from, start_kind_from, start_times_from
+from mesh.requests import Placement, Progress
+
+
+class SchedulerClient:
+    """Calls the scheduler that leads, whose address the caller knows from the facts."""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    async def assign(
+        self, address: str, request_id: str, model: str, excluded: Collection[str] = ()
+    ) -> AsyncGenerator[Progress | Placement, None]:
+        """Progress while it waits, then one Placement, held until the iteration is closed."""
+        request = pb.AssignRequest(request_id=request_id, model=model, exclude_workers=sorted(excluded))
+        call = SchedulerServiceStub(self._channels.to(address)).Assign(request, timeout=limit(None))
+        async for response in stream(call, f"scheduler at {address}"):
+            if response.WhichOneof("event") == "placement":
+                place = response.placement
+                yield Placement(
+                    place.worker_id, place.address, start_kind_from(place.start_kind), start_times_from(place.times)
+                )
+            else:
+                yield progress_from(response.progress)

@@ -1,0 +1,59 @@
+"""Calling a worker: load and unload for the scheduler. The gateway's relay has its own stream."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from whimbrel.worker.v1 import worker_pb2 as pb
+from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
+
+from mesh.clients.channel import Channels, limit, stream, unary
+from mesh.clients.wire import load_progress_from, tier_from
+from mesh.facts import Tier
+from mesh.requests import LoadProgress
+
+LOAD_S = 3600.0
+UNLOAD_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A replica is ready; `tier` is where its weights came from."""
+
+    tier: Tier
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCommand:
+    """Which checkpoint to make which replica of, from which store, under whose fence."""
+
+    model: str
+    digest: str
+    store_address: str
+    fence: int
+
+
+class WorkerClient:
+    """Calls any worker by its address."""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    async def load(self, address: str, command: LoadCommand) -> AsyncGenerator[LoadProgress | Loaded, None]:
+        """Progress, then Loaded. Leaving the iteration cancels the load."""
+        request = pb.LoadRequest(
+            model=command.model, digest=command.digest, store_address=command.store_address, fence=command.fence
+        )
+        call = WorkerServiceStub(self._channels.to(address)).Load(request, timeout=limit(LOAD_S))
+        async for response in stream(call, f"worker at {address}"):
+            if response.WhichOneof("event") == "loaded":
+                yield Loaded(tier_from(response.loaded.tier), response.loaded.bytes)
+            else:
+                yield load_progress_from(response.progress)
+
+    async def unload(self, address: str, model: str, fence: int) -> None:
+        """Ends a replica; one that is not there is no error."""
+        stub = WorkerServiceStub(self._channels.to(address))
+        await unary(
+            stub.Unload(pb.UnloadRequest(model=model, fence=fence), timeout=limit(UNLOAD_S)), f"worker at {address}"
+        )

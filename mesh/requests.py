@@ -1,0 +1,93 @@
+"""A request's life, in records: what was asked, how far it has come, where it runs. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mesh.facts import Tier
+
+
+class Phase(StrEnum):
+    """The phases before the first token."""
+
+    QUEUED = "queued"
+    LOADING = "loading"
+    READY = "ready"
+
+
+class StartKind(StrEnum):
+    """What had to happen before the model could answer."""
+
+    WARM = "warm"
+    DRAM = "dram"
+    DISK = "disk"
+    ORIGIN = "origin"
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far a load has come; `tier` is where the bytes come from."""
+
+    tier: Tier
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a request waits: its place in the queue, or the load it waits for."""
+
+    phase: Phase
+    position: int = 0
+    load: LoadProgress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimes:
+    """How long a request waited, and for what."""
+
+    queue_s: float
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A place on a worker."""
+
+    worker_id: str
+    address: str
+    start_kind: StartKind
+    times: StartTimes
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """How far an import has come; `phase` is "reading", "writing" or "publishing"."""
+
+    phase: str
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen, every default resolved. Stop texts stay at the gateway."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+    stop_token_ids: tuple[int, ...]

@@ -1,0 +1,104 @@
+"""The one scheduler that decides: a lease with a fencing token, and with it the sweeping of lapsed members."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from mesh.errors import Unreachable
+from mesh.state.connection import State
+from mesh.state.keys import EVENTS_KEPT
+
+log = structlog.get_logger()
+RENEWALS_PER_LEASE = 3
+RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The answer to a bid: who leads, under which fence, for how long."""
+
+    holder: str
+    fence: int
+    left_s: float
+
+
+class Leadership:
+    """Runs `lead(fence)` whenever this process is the leader, and cancels it when it no longer is.
+
+    A leader whose renewals fail stops deciding when its lease would have ended; workers refuse older fences anyway.
+    """
+
+    def __init__(self, state: State, member_id: str, address: str, lease_s: float) -> None:
+        self._state, self._id, self._address, self._lease_s = state, member_id, address, lease_s
+
+    async def run(self, lead: Callable[[int], Awaitable[None]]) -> None:
+        """Stands by, leads, stands by again, until cancelled; resigns then."""
+        while True:
+            standing = await self._bid(fence=0)
+            if standing is None:
+                await asyncio.sleep(RETRY_S)
+            elif standing.holder == self._id:
+                await self._lead(standing.fence, lead)
+            else:
+                log.info("standing by", leader=standing.holder)
+                await asyncio.sleep(standing.left_s)  # its lease cannot be taken earlier
+
+    async def _lead(self, fence: int, lead: Callable[[int], Awaitable[None]]) -> None:
+        log.info("leading", fence=fence)
+        duty = asyncio.ensure_future(lead(fence))
+        duties = {duty, asyncio.create_task(self._renew(fence)), asyncio.create_task(self._sweep())}
+        try:
+            done, _ = await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in duties:
+                task.cancel()
+            await asyncio.gather(*duties, return_exceptions=True)
+            await self._resign(fence)
+        log.warning("no longer leading", fence=fence)
+
+    async def _renew(self, fence: int) -> None:
+        """Returns when the leadership is lost."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + self._lease_s
+        while loop.time() < ends_s:
+            await asyncio.sleep(self._lease_s / RENEWALS_PER_LEASE)
+            asked_s = loop.time()
+            standing = await self._bid(fence)
+            if standing and standing.fence != fence:
+                return
+            if standing:
+                ends_s = asked_s + self._lease_s
+
+    async def _sweep(self) -> None:
+        """Removes lapsed members, each at the moment its lease ends."""
+        keys = self._state.keys
+        while True:
+            try:
+                next_ms = await self._state.run("sweep", [keys.leases, keys.events], [keys.member_prefix, EVENTS_KEPT])
+                next_s = max(next_ms, 1) / 1000 if next_ms >= 0 else self._lease_s
+                await asyncio.sleep(min(next_s, self._lease_s))
+            except Unreachable:
+                await asyncio.sleep(RETRY_S)
+
+    async def _bid(self, fence: int) -> Standing | None:
+        keys = self._state.keys
+        try:
+            holder, held, left_ms = await self._state.run(
+                "lead",
+                [keys.leader, keys.fence, keys.events],
+                [self._id, self._address, round(self._lease_s * 1000), fence, EVENTS_KEPT],
+            )
+        except Unreachable as error:
+            log.warning("cannot bid for the leadership", error=error.message)
+            return None
+        return Standing(holder, held, left_ms / 1000)
+
+    async def _resign(self, fence: int) -> None:
+        try:
+            await self._state.run("resign", [self._state.keys.leader], [fence])
+        except Unreachable:
+            log.warning("could not resign: the lease will lapse")

@@ -1,0 +1,61 @@
+"""What the policy can ask for. The scheduler carries it out; a simulator does so on paper."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RefusalReason(StrEnum):
+    """Why a request is turned away; the names are ErrorInfo reasons."""
+
+    UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    TOO_LARGE = "NO_WORKER_LARGE_ENOUGH"
+    QUEUE_FULL = "QUEUE_FULL"
+    HELD_TOO_LONG = "HELD_TOO_LONG"
+    NO_CHECKPOINT = "CHECKPOINT_UNREACHABLE"
+
+
+class UnloadReason(StrEnum):
+    """Why a replica goes."""
+
+    IDLE = "idle"
+    EVICTED = "evicted"
+    SUPERSEDED = "superseded"  # deleted from the catalogue, or another checkpoint took its place
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The request runs on this worker's replica."""
+
+    request_id: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Make a replica of `model` on a worker, from a store."""
+
+    model: str
+    digest: str
+    worker_id: str
+    store_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """End a replica."""
+
+    model: str
+    worker_id: str
+    reason: UnloadReason
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Turn the request away. `retry_after_s` is None when trying again cannot help."""
+
+    request_id: str
+    reason: RefusalReason
+    retry_after_s: float | None
+
+
+Action = Place | Load | Unload | Refuse

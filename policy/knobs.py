@@ -1,0 +1,21 @@
+"""The numbers that the policy turns on, each with its unit. Services fill them from settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from mesh.facts import Tier
+
+BANDWIDTHS = MappingProxyType({Tier.ORIGIN: 0.1e9, Tier.DISK: 2e9, Tier.DRAM: 10e9, Tier.DEVICE: 1e12})
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """Limits and guesses."""
+
+    keep_alive_s: float = 60.0  # an idle replica stays this long, unless its model says otherwise
+    hold_s: float = 120.0  # a request waits at most this long for a place
+    max_waiting: int = 256  # requests that may wait for one model
+    distrust_s: float = 5.0  # a worker that could not be reached gets no load for this long
+    bytes_per_s: Mapping[Tier, float] = field(default_factory=lambda: BANDWIDTHS)
+    init_s: float = 0.2  # of a start that is not bytes: skeleton, pool, first step

@@ -1,0 +1,39 @@
+"""ClusterService on the wire: who is there, and what they have."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.gateway.v1.gateway_pb2_grpc import ClusterServiceServicer
+
+from mesh.facts import ClusterFacts
+from mesh.serve import Ground
+from mesh.state.mirror import Mirror
+from services.gateway.describe import member_of
+from services.gateway.watch import EVENT_TYPES, watch
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class ClusterServicer(ClusterServiceServicer):
+    """Get and Watch."""
+
+    def __init__(self, ground: Ground, mirror: Mirror) -> None:
+        self._ground, self._mirror = ground, mirror
+
+    async def Get(self, request: pb.ClusterServiceGetRequest, context: Context) -> pb.ClusterServiceGetResponse:  # noqa: N802
+        """See the proto."""
+        members = [message for _, message in sorted(_members(self._mirror.facts).items())]
+        return pb.ClusterServiceGetResponse(cluster=pb.Cluster(members=members))
+
+    async def Watch(  # noqa: N802
+        self, request: pb.ClusterServiceWatchRequest, context: Context
+    ) -> AsyncIterator[pb.ClusterServiceWatchResponse]:
+        """See the proto."""
+        async for change in watch(self._mirror, _members, self._ground.draining):
+            yield pb.ClusterServiceWatchResponse(type=EVENT_TYPES[change.kind], member=change.item)
+
+
+def _members(facts: ClusterFacts) -> dict[str, pb.Member]:
+    return {name: member_of(member) for name, member in facts.members.items()}

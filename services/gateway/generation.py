@@ -1,0 +1,146 @@
+"""GenerationService on the wire: requests in, events out."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from grpc import aio
+from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.gateway.v1.gateway_pb2_grpc import GenerationServiceServicer
+from whimbrel.inference.v1 import inference_pb2
+
+from mesh.clients.wire import START_KINDS, duration, progress_to, start_times_to
+from mesh.errors import InvalidRequest
+from mesh.facts import ModelEntry
+from mesh.requests import FinishReason, Progress
+from mesh.state.catalogue import unknown_model
+from mesh.state.mirror import Mirror
+from services.gateway.answer import Answers, Asked, Delta, Event, Finished, Started, check_room
+from services.gateway.sampling import resolve
+from services.gateway.texts import Text, Texts, Turn
+
+Context = aio.ServicerContext[Any, Any]
+LONGEST_REQUEST_ID = 128
+FINISHES = {
+    FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
+    FinishReason.CANCELLED: inference_pb2.FINISH_REASON_CANCELLED,
+    FinishReason.ERROR: inference_pb2.FINISH_REASON_ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as token ids, for one model."""
+
+    entry: ModelEntry
+    text: Text
+    ids: tuple[int, ...]
+
+
+class GenerationServicer(GenerationServiceServicer):
+    """Generate and Chat; they differ in how the prompt is made."""
+
+    def __init__(self, mirror: Mirror, texts: Texts, answers: Answers, default_max_tokens: int) -> None:
+        self._mirror, self._texts, self._answers = mirror, texts, answers
+        self._default_max_tokens = default_max_tokens
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:  # noqa: N802
+        """See the proto."""
+        arrived_s = time.monotonic()
+        entry = self._entry(request.model)
+        text = await self._texts.of(entry.checkpoint.digest)
+        asked = self._asked(request, Prompt(entry, text, await _prompt(request, text)), arrived_s)
+        async with aclosing(self._answers.run(asked)) as events:
+            async for event in events:
+                yield pb.GenerateResponse(**_event(event, asked))
+
+    async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:  # noqa: N802
+        """See the proto."""
+        arrived_s = time.monotonic()
+        entry = self._entry(request.model)
+        if not request.messages:
+            raise InvalidRequest.field("messages", "must have at least one", reason="EMPTY_PROMPT")
+        text = await self._texts.of(entry.checkpoint.digest)
+        rendered = text.render([Turn(message.role, message.content) for message in request.messages])
+        prompt = Prompt(entry, text, await text.encode(rendered, special=False))
+        asked = self._asked(request, prompt, arrived_s)
+        async with aclosing(self._answers.run(asked)) as events:
+            async for event in events:
+                yield pb.ChatResponse(**_event(event, asked))
+
+    def _entry(self, model: str) -> ModelEntry:
+        entry = self._mirror.facts.models.get(model)
+        if entry is None:
+            raise unknown_model(model)
+        return entry
+
+    def _asked(self, request: pb.GenerateRequest | pb.ChatRequest, prompt: Prompt, arrived_s: float) -> Asked:
+        if len(request.request_id) > LONGEST_REQUEST_ID:
+            raise InvalidRequest.field("request_id", f"must be at most {LONGEST_REQUEST_ID} characters")
+        room = check_room(prompt.ids, prompt.entry.checkpoint.max_context)
+        return Asked(
+            request_id=request.request_id or uuid.uuid4().hex,
+            model=prompt.entry.name,
+            prompt=prompt.ids,
+            sampling=resolve(request.sampling, prompt.text, room, self._default_max_tokens),
+            stops=tuple(request.sampling.stop),
+            text=prompt.text,
+            arrived_s=arrived_s,
+        )
+
+
+async def _prompt(request: pb.GenerateRequest, text: Text) -> tuple[int, ...]:
+    match request.WhichOneof("prompt"):
+        case "text" if request.text:
+            return await text.encode(request.text)
+        case "token_ids" if request.token_ids.ids:
+            return _known_ids(tuple(request.token_ids.ids), text)
+        case _:
+            raise InvalidRequest.field("prompt", "must be a text or token_ids, not empty", reason="EMPTY_PROMPT")
+
+
+def _known_ids(ids: tuple[int, ...], text: Text) -> tuple[int, ...]:
+    if text.vocabulary and max(ids) >= text.vocabulary:
+        description = f"must be below the vocabulary's {text.vocabulary}; got {max(ids)}"
+        raise InvalidRequest.field("token_ids", description, reason="UNKNOWN_TOKEN")
+    return ids
+
+
+def _event(event: Event, asked: Asked) -> dict[str, Any]:
+    """The one field of a response's oneof."""
+    match event:
+        case Progress():
+            return {"progress": progress_to(event)}
+        case Started():
+            return {"started": _started(event, asked)}
+        case Delta(text, tokens, seq):
+            return {"delta": pb.Delta(text=text, token_ids=tokens, seq=seq)}
+        case Finished():
+            return {"finished": _finished(event, asked)}
+
+
+def _started(event: Started, asked: Asked) -> pb.Started:
+    return pb.Started(
+        request_id=asked.request_id,
+        worker_id=event.placement.worker_id,
+        start_kind=START_KINDS[event.placement.start_kind],
+        times=start_times_to(event.placement.times),
+        prompt_tokens=len(asked.prompt),
+    )
+
+
+def _finished(event: Finished, asked: Asked) -> pb.Finished:
+    return pb.Finished(
+        finish_reason=FINISHES[event.reason],
+        usage=inference_pb2.Usage(prompt_tokens=len(asked.prompt), completion_tokens=event.completion_tokens),
+        start_kind=START_KINDS[event.placement.start_kind],
+        times=start_times_to(event.placement.times),
+        time_to_first_token=duration(event.first_token_s),
+        total=duration(event.total_s),
+        worker_id=event.placement.worker_id,
+        stop_text=event.stop,
+    )

@@ -1,0 +1,69 @@
+"""The token log of one running request. The gateway is its sequencer and only committer: workers propose."""
+
+import asyncio
+from dataclasses import dataclass
+
+from mesh.errors import MeshError
+from mesh.requests import FinishReason, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a worker says that it generated."""
+
+    epoch: int
+    seq: int  # index in the answer of the first token
+    tokens: tuple[int, ...]
+    finish: FinishReason | None = None
+
+
+class Journal:
+    """One request: what was asked, under which epoch it runs, and the accepted tokens.
+
+    A proposal counts only under the current epoch and when it continues the log: an overlap is trimmed,
+    what is old is dropped, and so is what would leave a gap (a grant replays it).
+    """
+
+    def __init__(self, key: str, model: str, prompt: tuple[int, ...], sampling: Sampling) -> None:
+        self.key, self.model, self.prompt, self.sampling = key, model, prompt, sampling
+        self.epoch = 0
+        self.tokens: list[int] = []
+        self.finish: FinishReason | None = None
+        self.failure: MeshError | None = None
+        self.changed = asyncio.Event()
+
+    def grant(self) -> int:
+        """Begins a new epoch: whoever owned the request before no longer does."""
+        self.epoch += 1
+        self.failure = None
+        return self.epoch
+
+    def accept(self, proposal: Proposal) -> bool:
+        """Adds what continues the log; False when nothing of it did."""
+        if proposal.epoch != self.epoch or self.finish or proposal.seq > len(self.tokens):
+            return False
+        fresh = proposal.tokens[len(self.tokens) - proposal.seq :]
+        if not fresh and proposal.finish is None:
+            return False
+        self.tokens.extend(fresh)
+        self.finish = proposal.finish
+        self.changed.set()
+        return True
+
+    def fail(self, epoch: int, error: MeshError) -> None:
+        """Ends this epoch with an error; one of an older epoch is ignored."""
+        if epoch == self.epoch and not self.finish and not self.failure:
+            self.failure = error
+            self.changed.set()
+
+    async def news(self, after: int) -> tuple[int, ...]:
+        """Tokens past the first `after`, when there are any or the epoch has ended. Raises its failure."""
+        while True:
+            self.changed.clear()
+            if len(self.tokens) > after:
+                return tuple(self.tokens[after:])
+            if self.finish:
+                return ()
+            if self.failure:
+                raise self.failure
+            await self.changed.wait()

@@ -1,0 +1,155 @@
+"""ModelService on the wire: the catalogue's public face."""
+
+import re
+import time
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
+from typing import Any
+
+from grpc import aio
+from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.gateway.v1.gateway_pb2_grpc import ModelServiceServicer
+
+from mesh.clients.wire import checkpoint_to, import_progress_to, seconds
+from mesh.errors import Conflict, InvalidRequest
+from mesh.facts import CheckpointSummary, ClusterFacts, ModelEntry
+from mesh.requests import ImportProgress
+from mesh.serve import Ground
+from mesh.state.catalogue import ANY_REVISION, Catalogue, taken_model, unknown_model
+from mesh.state.mirror import Mirror
+from services.gateway.checkpoints import Checkpoints
+from services.gateway.describe import model_of
+from services.gateway.watch import EVENT_TYPES, watch
+
+Context = aio.ServicerContext[Any, Any]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
+PAGE, LARGEST_PAGE = 100, 1000
+SEEN_S = 5.0
+UPDATABLE = frozenset({"spec.checkpoint", "spec.keep_alive"})
+
+
+class ModelServicer(ModelServiceServicer):
+    """Deploy, Update, Delete, Get, List, Watch, Import."""
+
+    def __init__(self, ground: Ground, mirror: Mirror, checkpoints: Checkpoints) -> None:
+        self._ground, self._mirror, self._checkpoints = ground, mirror, checkpoints
+        self._catalogue = Catalogue(ground.state)
+
+    async def Import(  # noqa: N802
+        self, request: pb.ModelServiceImportRequest, context: Context
+    ) -> AsyncIterator[pb.ModelServiceImportResponse]:
+        """See the proto."""
+        async for event in self._checkpoints.import_from(request.source):
+            if isinstance(event, ImportProgress):
+                yield pb.ModelServiceImportResponse(progress=import_progress_to(event))
+            else:
+                yield pb.ModelServiceImportResponse(checkpoint=checkpoint_to(event, request.source))
+
+    async def Deploy(  # noqa: N802
+        self, request: pb.ModelServiceDeployRequest, context: Context
+    ) -> AsyncIterator[pb.ModelServiceDeployResponse]:
+        """See the proto."""
+        spec = request.spec
+        if not NAME.fullmatch(request.name):
+            raise InvalidRequest.field("name", "must be 1 to 128 letters, digits, '.', '_', '-', '/' or ':'")
+        if bool(spec.checkpoint) == bool(spec.source):
+            raise InvalidRequest.field("spec", "must name a checkpoint or a source, not both")
+        keep_alive_s = _keep_alive_s(spec)
+        self._refuse_taken(request.name)
+        if request.validate_only and spec.source:
+            return
+        summary: CheckpointSummary | None = None
+        async for event in self._checkpoints.find_or_import(spec.checkpoint, spec.source):
+            if isinstance(event, ImportProgress):
+                yield pb.ModelServiceDeployResponse(progress=import_progress_to(event))
+            else:
+                summary = event
+        if summary is None or request.validate_only:
+            return
+        now = time.time()
+        entry = ModelEntry(request.name, summary, spec.source, keep_alive_s, created_s=now, updated_s=now)
+        stored = await self._seen(await self._catalogue.add(entry))
+        yield pb.ModelServiceDeployResponse(model=model_of(self._mirror.facts, stored))
+
+    async def Update(  # noqa: N802
+        self, request: pb.ModelServiceUpdateRequest, context: Context
+    ) -> pb.ModelServiceUpdateResponse:
+        """See the proto."""
+        entry = self._current(request.model.name, request.model.etag)
+        paths = set(request.update_mask.paths)
+        if not paths or not paths <= UPDATABLE:
+            raise InvalidRequest.field("update_mask", f"must name some of {', '.join(sorted(UPDATABLE))}")
+        if "spec.checkpoint" in paths:
+            summary = await self._checkpoints.find(request.model.spec.checkpoint)
+            entry = replace(entry, checkpoint=summary)
+        if "spec.keep_alive" in paths:
+            entry = replace(entry, keep_alive_s=_keep_alive_s(request.model.spec))
+        stored = await self._seen(await self._catalogue.replace(replace(entry, updated_s=time.time())))
+        return pb.ModelServiceUpdateResponse(model=model_of(self._mirror.facts, stored))
+
+    async def Delete(  # noqa: N802
+        self, request: pb.ModelServiceDeleteRequest, context: Context
+    ) -> pb.ModelServiceDeleteResponse:
+        """See the proto."""
+        revision = self._current(request.name, request.etag).revision if request.etag else ANY_REVISION
+        await self._catalogue.remove(request.name, revision)
+        await self._mirror.until(lambda facts: request.name not in facts.models, SEEN_S)
+        return pb.ModelServiceDeleteResponse()
+
+    async def Get(self, request: pb.ModelServiceGetRequest, context: Context) -> pb.ModelServiceGetResponse:  # noqa: N802
+        """See the proto."""
+        return pb.ModelServiceGetResponse(model=model_of(self._mirror.facts, self._current(request.name)))
+
+    async def List(self, request: pb.ModelServiceListRequest, context: Context) -> pb.ModelServiceListResponse:  # noqa: N802
+        """See the proto. The page token is the last name of the page before."""
+        if not 0 <= request.page_size <= LARGEST_PAGE:
+            raise InvalidRequest.field("page_size", f"must lie in [0, {LARGEST_PAGE}]")
+        facts, size = self._mirror.facts, request.page_size or PAGE
+        names = sorted(name for name in facts.models if name > request.page_token)
+        page, more = names[:size], len(names) > size
+        models = [model_of(facts, facts.models[name]) for name in page]
+        return pb.ModelServiceListResponse(models=models, next_page_token=page[-1] if more else "")
+
+    async def Watch(  # noqa: N802
+        self, request: pb.ModelServiceWatchRequest, context: Context
+    ) -> AsyncIterator[pb.ModelServiceWatchResponse]:
+        """See the proto."""
+        names = frozenset(request.names)
+        async for change in watch(self._mirror, lambda facts: _models(facts, names), self._ground.draining):
+            yield pb.ModelServiceWatchResponse(type=EVENT_TYPES[change.kind], model=change.item)
+
+    def _refuse_taken(self, name: str) -> None:
+        """Before an import's minutes; the catalogue's own check decides."""
+        if name in self._mirror.facts.models:
+            raise taken_model(name)
+
+    def _current(self, name: str, etag: str = "") -> ModelEntry:
+        entry = self._mirror.facts.models.get(name)
+        if entry is None:
+            raise unknown_model(name)
+        if etag and etag != str(entry.revision):
+            raise Conflict(f"model {name!r} has etag {entry.revision} by now, not {etag}; Get it again")
+        return entry
+
+    async def _seen(self, entry: ModelEntry) -> ModelEntry:
+        """Waits until this gateway's own facts show a write, so that its client can use it at once."""
+
+        def there(facts: ClusterFacts) -> bool:
+            known = facts.models.get(entry.name)
+            return known is not None and known.revision >= entry.revision
+
+        await self._mirror.until(there, SEEN_S)
+        return entry
+
+
+def _models(facts: ClusterFacts, names: Collection[str]) -> dict[str, pb.Model]:
+    return {n: model_of(facts, entry) for n, entry in facts.models.items() if not names or n in names}
+
+
+def _keep_alive_s(spec: pb.ModelSpec) -> float | None:
+    if not spec.HasField("keep_alive"):
+        return None
+    keep_alive_s = seconds(spec.keep_alive)
+    if keep_alive_s < 0:
+        raise InvalidRequest.field("spec.keep_alive", "must not be negative")
+    return keep_alive_s

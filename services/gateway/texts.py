@@ -1,0 +1,153 @@
+"""Tokenizers by checkpoint: files come from a store once, then stay in memory. Encoding and chat templates."""
+
+import asyncio
+import json
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from jinja2.exceptions import TemplateError
+from mesh.clients.store import StoreClient
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from mesh.errors import InvalidRequest, MeshError, Unreachable, Unsuitable
+from mesh.facts import NEARNESS, Kind
+from mesh.state.mirror import Mirror
+
+INLINE_CHARS = 4096  # shorter prompts are encoded in less time than a thread takes to start
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What one checkpoint's files say about text. `tokenizer` is None when it has none."""
+
+    tokenizer: Tokenizer | None
+    _templating: Any
+    generation: dict[str, Any]  # generation_config.json, or empty
+    eos_ids: tuple[int, ...]
+    vocabulary: int  # ids below this have an embedding; 0: not known
+
+    async def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
+        """Token ids; `special` adds what the tokenizer puts around a text."""
+        tokenizer = self._needed()
+        if len(text) <= INLINE_CHARS:
+            return tuple(tokenizer.encode(text, add_special_tokens=special).ids)
+        encoding = await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=special)
+        return tuple(encoding.ids)
+
+    def render(self, turns: Sequence[Turn]) -> str:
+        """The conversation as the model's chat template writes it, ready for the answer."""
+        self._needed()
+        if not self._templating.chat_template:
+            raise Unsuitable("this model has no chat template; use Generate", reason="NO_CHAT_TEMPLATE")
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            return str(self._templating.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except (TemplateError, ValueError) as error:
+            raise InvalidRequest.field("messages", f"the chat template refuses them: {error}") from error
+
+    def _needed(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise Unsuitable("this model has no tokenizer; send token_ids", reason="NO_TOKENIZER")
+        return self.tokenizer
+
+
+class Texts:
+    """One Text a checkpoint, made when first asked for, the least recently used dropped."""
+
+    def __init__(self, stores: StoreClient, mirror: Mirror, cache_dir: Path | None, capacity: int) -> None:
+        self._stores, self._mirror, self._capacity = stores, mirror, capacity
+        self._temporary = None if cache_dir else tempfile.TemporaryDirectory(prefix="whimbrel-texts-")
+        self._dir = cache_dir or Path(self._temporary.name)  # type: ignore[union-attr]
+        self._known: OrderedDict[str, Text] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._temporary:
+            self._temporary.cleanup()
+
+    async def of(self, digest: str) -> Text:
+        """The checkpoint's Text; concurrent callers fetch once."""
+        if digest in self._known:
+            self._known.move_to_end(digest)
+            return self._known[digest]
+        async with self._locks.setdefault(digest, asyncio.Lock()):
+            if digest not in self._known:
+                directory = await self._fetch(digest)
+                self._known[digest] = await asyncio.to_thread(_open, directory)
+        self._locks.pop(digest, None)
+        while len(self._known) > self._capacity:
+            self._known.popitem(last=False)
+        return self._known[digest]
+
+    async def _fetch(self, digest: str) -> Path:
+        """The checkpoint's files in a directory named by its digest; a half-fetched one never bears the name."""
+        directory = self._dir / digest
+        if directory.is_dir():
+            return directory
+        stat, address = await self._stat(digest)
+        with tempfile.TemporaryDirectory(dir=self._dir, prefix=".fetch-") as scratch:
+            for file in stat.manifest.files:
+                _write(Path(scratch, "files", file.path), await self._stores.read_file(address, digest, file.path))
+            _publish(Path(scratch, "files"), directory)
+        return directory
+
+    async def _stat(self, digest: str) -> tuple[Any, str]:
+        """The manifest, from the nearest store that answers."""
+        holders = [m for m in self._mirror.facts.of_kind(Kind.STORE) if m.store and m.store.tier_of(digest)]
+        holders.sort(key=lambda m: -NEARNESS[m.store.tier_of(digest)])  # type: ignore[union-attr, index]
+        failure: MeshError = Unreachable(
+            "no store that is alive holds this model's files", reason="CHECKPOINT_UNREACHABLE", retry_after_s=1.0
+        )
+        for member in holders:
+            try:
+                return await self._stores.stat(member.address, digest), member.address
+            except MeshError as error:
+                failure = error
+        raise failure
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _publish(fetched: Path, directory: Path) -> None:
+    if not directory.is_dir():  # another gateway may share the cache
+        fetched.rename(directory)
+
+
+def _open(directory: Path) -> Text:
+    generation = _json(directory / "generation_config.json")
+    config = _json(directory / "config.json")
+    templating = _tokenizer(directory)
+    eos = generation.get("eos_token_id", config.get("eos_token_id"))
+    eos_ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
+    backend = getattr(templating, "backend_tokenizer", None)
+    return Text(backend, templating, generation, eos_ids, int(config.get("vocab_size", 0)))
+
+
+def _tokenizer(directory: Path) -> Any:
+    """The tokenizer, or None when the checkpoint has none. Remote code is never run."""
+    if not any(directory.glob("*token*")):
+        return None
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

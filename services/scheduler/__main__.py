@@ -1,0 +1,48 @@
+"""python -m services.scheduler: one process that decides, or stands by for the one that does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
+
+from mesh.clients.channel import Channels
+from mesh.clients.worker import WorkerClient
+from mesh.clock import MonotonicClock
+from mesh.errors import Unreachable
+from mesh.facts import Kind
+from mesh.serve import Ground, Mounted, main, owned
+from mesh.state.leadership import Leadership
+from mesh.state.mirror import Mirror
+from services.scheduler.loop import Scheduler
+from services.scheduler.service import SchedulerServicer
+from services.scheduler.settings import SchedulerSettings
+
+
+@asynccontextmanager
+async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
+    """The scheduler, standing on the ground."""
+    channels = Channels()
+    leadership = Leadership(ground.state, ground.me.id, ground.me.address, settings.lease_s)
+    async with Mirror(ground.state).running() as mirror:
+        scheduler = Scheduler(mirror, WorkerClient(channels), settings.knobs(), MonotonicClock())
+        async with owned(leadership.run(scheduler.lead), ground), owned(_end_streams(ground, scheduler), ground):
+            servicer = SchedulerServicer(scheduler)
+            yield [
+                Mounted(
+                    "whimbrel.scheduler.v1.SchedulerService",
+                    lambda server: add_SchedulerServiceServicer_to_server(servicer, server),
+                )
+            ]
+    await channels.close()
+
+
+async def _end_streams(ground: Ground, scheduler: Scheduler) -> None:
+    """Assign streams stay open as long as their requests run; at shutdown they must not hold the server."""
+    await ground.draining.wait()
+    scheduler.room.close(Unreachable("the scheduler is stopping", reason="DRAINING", retry_after_s=0.5))
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    main(Kind.SCHEDULER, SchedulerSettings, build)

@@ -1,0 +1,113 @@
+"""Commands to workers, under way: each is a task of the leader's group, and its end wakes the loop."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from mesh.clients.worker import LoadCommand, WorkerClient
+from mesh.clock import Clock
+from mesh.errors import MeshError, NoRoom, StaleFence, Unreachable
+from mesh.facts import ClusterFacts, Kind, ReplicaFacts, ReplicaState
+from mesh.requests import LoadProgress
+from mesh.state.mirror import Mirror
+from policy.actions import Load, Unload
+from policy.knobs import Knobs
+from policy.view import Spot
+from services.scheduler.books import Books
+from services.scheduler.waiting import WaitingRoom
+
+log = structlog.get_logger()
+SEEN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Carries out Load and Unload. Books say what is under way until the facts say it is done."""
+
+    workers: WorkerClient
+    mirror: Mirror
+    room: WaitingRoom
+    books: Books
+    group: asyncio.TaskGroup
+    fence: int
+    clock: Clock
+    knobs: Knobs
+    wake: Callable[[], None]
+
+    def load(self, action: Load, store_address: str) -> None:
+        """Begins a load, at once."""
+        spot = Spot(action.worker_id, action.model)
+        self.books.loading.add(spot)
+        command = LoadCommand(action.model, action.digest, store_address, self.fence)
+        self.group.create_task(self._load(spot, command), name=f"load {spot}")
+
+    def unload(self, action: Unload) -> None:
+        """Begins an unload, at once."""
+        spot = Spot(action.worker_id, action.model)
+        self.books.unloading.add(spot)
+        log.info("unload", model=action.model, worker=action.worker_id, reason=action.reason)
+        self.group.create_task(self._unload(spot), name=f"unload {spot}")
+
+    async def _load(self, spot: Spot, command: LoadCommand) -> None:
+        began_s = self.clock.now()
+        try:
+            async with aclosing(self.workers.load(self._address(spot), command)) as events:
+                async for event in events:
+                    if isinstance(event, LoadProgress):
+                        self._tell(spot, event, began_s)
+            await self._seen(lambda _: self._ready(spot))
+            log.info("replica ready", model=spot.model, worker=spot.worker_id, load_s=self.clock.now() - began_s)
+        except MeshError as error:
+            self._load_failed(spot, error)
+        finally:
+            self.books.loading.discard(spot)
+            self.wake()
+
+    async def _unload(self, spot: Spot) -> None:
+        try:
+            await self.workers.unload(self._address(spot), spot.model, self.fence)
+            await self._seen(lambda _: self._replica(spot) is None)
+        except MeshError as error:
+            log.warning("unload failed", model=spot.model, worker=spot.worker_id, error=error.message)
+            self._distrust(spot)
+        finally:
+            self.books.unloading.discard(spot)
+            self.wake()
+
+    def _tell(self, spot: Spot, progress: LoadProgress, began_s: float) -> None:
+        for ticket in self.room.of_model(spot.model):
+            ticket.loading(progress, began_s)
+
+    def _load_failed(self, spot: Spot, error: MeshError) -> None:
+        """A worker's trouble sends the load elsewhere; the checkpoint's trouble goes to those who wait for it."""
+        log.warning("load failed", model=spot.model, worker=spot.worker_id, error=error.message)
+        if isinstance(error, Unreachable | StaleFence | NoRoom):
+            self._distrust(spot)
+            return
+        for ticket in self.room.of_model(spot.model):
+            self.room.refuse(ticket.waiting.request_id, error)
+
+    def _distrust(self, spot: Spot) -> None:
+        self.books.distrusted_until_s[spot.worker_id] = self.clock.now() + self.knobs.distrust_s
+
+    async def _seen(self, done: Callable[[ClusterFacts], bool]) -> None:
+        """Waits until the facts show what the worker has said; they are a moment behind."""
+        if not await self.mirror.until(done, SEEN_S):
+            raise Unreachable("the worker's facts do not follow; is Redis there?")
+
+    def _ready(self, spot: Spot) -> bool:
+        replica = self._replica(spot)
+        return replica is not None and replica.state is ReplicaState.READY
+
+    def _replica(self, spot: Spot) -> ReplicaFacts | None:
+        member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")
+        return member.worker.replica(spot.model) if member and member.worker else None
+
+    def _address(self, spot: Spot) -> str:
+        member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")
+        if member is None:
+            raise Unreachable(f"worker {spot.worker_id} is gone")
+        return member.address

@@ -1,0 +1,38 @@
+"""What the scheduler knows beside the facts: commands under way, idleness, distrust. It builds the policy's view."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from mesh.facts import ClusterFacts, Kind, ReplicaState
+from policy.view import Spot, View, Waiting
+
+
+@dataclass(slots=True)
+class Books:
+    """Kept by the scheduler's one loop; nothing else writes here."""
+
+    loading: set[Spot] = field(default_factory=set)
+    unloading: set[Spot] = field(default_factory=set)
+    idle_since_s: dict[Spot, float] = field(default_factory=dict)
+    distrusted_until_s: dict[str, float] = field(default_factory=dict)
+
+    def view(self, cluster: ClusterFacts, waiting: Iterable[Waiting], placed: dict[Spot, int], now: float) -> View:
+        """The moment `now`, after taking note of who has become idle."""
+        self.distrusted_until_s = {w: until_s for w, until_s in self.distrusted_until_s.items() if until_s > now}
+        view = View(
+            cluster=cluster,
+            waiting=tuple(waiting),
+            placed=placed,
+            loading=frozenset(self.loading),
+            unloading=frozenset(self.unloading),
+            distrusted_until_s=dict(self.distrusted_until_s),
+        )
+        idle = {
+            Spot(member.id, replica.model)
+            for member in cluster.of_kind(Kind.WORKER)
+            if member.worker
+            for replica in member.worker.replicas
+            if replica.state is ReplicaState.READY and view.busy(member.id, replica) == 0
+        }
+        self.idle_since_s = {spot: self.idle_since_s.get(spot, now) for spot in idle}
+        return replace(view, idle_since_s=dict(self.idle_since_s))

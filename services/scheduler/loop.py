@@ -1,0 +1,105 @@
+"""Observe, decide, act: one loop, woken by every request, every fact and every finished command. No tick."""
+
+import asyncio
+
+import structlog
+
+from mesh.clients.worker import WorkerClient
+from mesh.clock import Clock
+from mesh.errors import MeshError, NoRoom, Unreachable
+from mesh.facts import Kind, Member
+from mesh.state.catalogue import unknown_model
+from mesh.state.mirror import Mirror
+from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload
+from policy.decide import decide
+from policy.knobs import Knobs
+from policy.view import Spot
+from services.scheduler.act import Commands
+from services.scheduler.books import Books
+from services.scheduler.waiting import WaitingRoom
+
+log = structlog.get_logger()
+NEWS_S = 0.5
+
+
+class Scheduler:
+    """The leader's loop. `room` takes requests whether or not this process leads."""
+
+    def __init__(self, mirror: Mirror, workers: WorkerClient, knobs: Knobs, clock: Clock) -> None:
+        self._mirror, self._workers, self._knobs, self._clock = mirror, workers, knobs, clock
+        self.room = WaitingRoom(clock)
+        self.fence: int | None = None  # None: not leading
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something has changed: look again."""
+        self._woken.set()
+
+    async def knows(self, model: str) -> None:
+        """Gives the catalogue's news a moment to arrive: the gateway that asks may have them first."""
+        await self._mirror.until(lambda facts: model in facts.models, NEWS_S)
+
+    async def lead(self, fence: int) -> None:
+        """Decides until cancelled; commands under way are cancelled with it."""
+        self.fence, books = fence, Books()
+        try:
+            with self._mirror.watching() as self._woken:
+                async with asyncio.TaskGroup() as group:
+                    commands = Commands(
+                        self._workers, self._mirror, self.room, books, group, fence, self._clock, self._knobs, self.wake
+                    )
+                    await self._loop(books, commands)
+        finally:
+            self.fence = None
+            self.room.close(Unreachable("another scheduler leads now", reason="NOT_LEADER", retry_after_s=0.1))
+
+    async def _loop(self, books: Books, commands: Commands) -> None:
+        while True:
+            self._woken.clear()
+            now = self._clock.now()
+            waiting = (ticket.waiting for ticket in self.room.waiting.values())
+            view = books.view(self._mirror.facts, waiting, dict(self.room.placed), now)
+            decision = decide(view, now, self._knobs)
+            for action in decision.actions:
+                self._act(action, commands)
+            self.room.tell_positions()
+            await self._sleep(decision.look_again_s)
+
+    async def _sleep(self, until_s: float | None) -> None:
+        """Until something changes, or time alone would change the decision."""
+        try:
+            async with asyncio.timeout(None if until_s is None else max(0.0, until_s - self._clock.now())):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    def _act(self, action: Action, commands: Commands) -> None:
+        match action:
+            case Place(number, worker_id):
+                model = self.room.waiting[number].waiting.model
+                self.room.place(number, Spot(worker_id, model), self._member(Kind.WORKER, worker_id).address)
+            case Refuse(number, reason, retry_after_s):
+                self.room.refuse(number, self._refusal(number, reason, retry_after_s))
+            case Load():
+                commands.load(action, self._member(Kind.STORE, action.store_id).address)
+            case Unload():
+                commands.unload(action)
+
+    def _member(self, kind: Kind, member_id: str) -> Member:
+        return self._mirror.facts.members[f"{kind}/{member_id}"]
+
+    def _refusal(self, number: str, reason: RefusalReason, retry_after_s: float | None) -> MeshError:
+        model = self.room.waiting[number].waiting.model
+        if reason is RefusalReason.UNKNOWN_MODEL:
+            return unknown_model(model)
+        text = REFUSALS[reason].format(model=model, hold_s=self._knobs.hold_s, most=self._knobs.max_waiting)
+        kind = Unreachable if reason is RefusalReason.NO_CHECKPOINT else NoRoom
+        return kind(text, reason=reason, retry_after_s=retry_after_s, metadata={"model": model})
+
+
+REFUSALS = {
+    RefusalReason.TOO_LARGE: "no worker has enough memory for {model!r}, even when empty; add a larger one",
+    RefusalReason.QUEUE_FULL: "{most} requests wait for {model!r} already; try again later or add workers",
+    RefusalReason.HELD_TOO_LONG: "no place for {model!r} within {hold_s:.0f} s; try again later or add workers",
+    RefusalReason.NO_CHECKPOINT: "no store that is alive holds the checkpoint of {model!r}",
+}

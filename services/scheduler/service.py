@@ -1,0 +1,52 @@
+"""The scheduler on the wire."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+from whimbrel.scheduler.v1 import scheduler_pb2 as pb
+from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
+
+from mesh.clients.wire import START_KINDS, progress_to, start_times_to
+from mesh.errors import InvalidRequest, MeshError, Unreachable
+from mesh.requests import Placement, Progress
+from services.scheduler.loop import Scheduler
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class SchedulerServicer(SchedulerServiceServicer):
+    """Assign: one stream a request, open for as long as it holds its place."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    async def Assign(self, request: pb.AssignRequest, context: Context) -> AsyncIterator[pb.AssignResponse]:  # noqa: N802
+        """See the proto."""
+        if not request.model:
+            raise InvalidRequest.field("model", "must name a deployed model")
+        if self._scheduler.fence is None:
+            raise Unreachable("this scheduler stands by; ask the leader", reason="NOT_LEADER", retry_after_s=0.5)
+        await self._scheduler.knows(request.model)
+        try:
+            with self._scheduler.room.ticket(request.model, frozenset(request.exclude_workers)) as ticket:
+                self._scheduler.wake()
+                while (event := await ticket.events.get()) is not None:
+                    yield _response(event)
+        finally:
+            self._scheduler.wake()
+
+
+def _response(event: Progress | Placement | MeshError) -> pb.AssignResponse:
+    if isinstance(event, MeshError):
+        raise event
+    if isinstance(event, Progress):
+        return pb.AssignResponse(progress=progress_to(event))
+    return pb.AssignResponse(
+        placement=pb.Placement(
+            worker_id=event.worker_id,
+            address=event.address,
+            start_kind=START_KINDS[event.start_kind],
+            times=start_times_to(event.times),
+        )
+    )

@@ -1,0 +1,24 @@
+"""The scheduler's settings."""
+
+from pydantic import Field
+
+from mesh.settings import ServiceSettings
+from policy.knobs import Knobs
+
+
+class SchedulerSettings(ServiceSettings):
+    """WHIMBREL_*; see each description."""
+
+    keep_alive_s: float = Field(60.0, ge=0, description="Seconds an idle replica stays loaded.")
+    hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a place.")
+    max_waiting: int = Field(256, ge=1, description="Most requests that wait for one model.")
+    distrust_s: float = Field(5.0, ge=0, description="Seconds without loads for a worker that could not be reached.")
+
+    def knobs(self) -> Knobs:
+        """The policy's numbers."""
+        return Knobs(
+            keep_alive_s=self.keep_alive_s,
+            hold_s=self.hold_s,
+            max_waiting=self.max_waiting,
+            distrust_s=self.distrust_s,
+        )
