@@ -91,3 +91,36 @@ class Sampling:
     frequency_penalty: float
     seed: int
     stop_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Makes a worker the owner of a request under an epoch; `log` is what the gateway has accepted so far."""
+
+    key: str
+    epoch: int
+    model: str
+    prompt: tuple[int, ...]
+    log: tuple[int, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Ends an ownership; one of an older epoch than the running one is ignored."""
+
+    key: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a worker says that a step gave one request. A frame with a failure ends its epoch."""
+
+    key: str
+    epoch: int
+    seq: int = 0  # index in the answer of the first of `tokens`
+    tokens: tuple[int, ...] = ()
+    finish: FinishReason | None = None
+    failure_reason: str = ""  # an ErrorInfo reason
+    failure: str = ""

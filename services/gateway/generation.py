@@ -12,10 +12,11 @@ from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1.gateway_pb2_grpc import GenerationServiceServicer
 from whimbrel.inference.v1 import inference_pb2
 
+from mesh.clients.relay import FINISHES
 from mesh.clients.wire import START_KINDS, duration, progress_to, start_times_to
 from mesh.errors import InvalidRequest
 from mesh.facts import ModelEntry
-from mesh.requests import FinishReason, Progress
+from mesh.requests import Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
 from services.gateway.answer import Answers, Asked, Delta, Event, Finished, Started, check_room
@@ -24,12 +25,6 @@ from services.gateway.texts import Text, Texts, Turn
 
 Context = aio.ServicerContext[Any, Any]
 LONGEST_REQUEST_ID = 128
-FINISHES = {
-    FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
-    FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
-    FinishReason.CANCELLED: inference_pb2.FINISH_REASON_CANCELLED,
-    FinishReason.ERROR: inference_pb2.FINISH_REASON_ERROR,
-}
 
 
 @dataclass(frozen=True, slots=True)

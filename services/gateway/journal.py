@@ -1,26 +1,15 @@
 """The token log of one running request. The gateway is its sequencer and only committer: workers propose."""
 
 import asyncio
-from dataclasses import dataclass
 
 from mesh.errors import MeshError
-from mesh.requests import FinishReason, Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What a worker says that it generated."""
-
-    epoch: int
-    seq: int  # index in the answer of the first token
-    tokens: tuple[int, ...]
-    finish: FinishReason | None = None
+from mesh.requests import FinishReason, Frame, Grant, Sampling
 
 
 class Journal:
     """One request: what was asked, under which epoch it runs, and the accepted tokens.
 
-    A proposal counts only under the current epoch and when it continues the log: an overlap is trimmed,
+    A frame counts only under the current epoch and when it continues the log: an overlap is trimmed,
     what is old is dropped, and so is what would leave a gap (a grant replays it).
     """
 
@@ -32,21 +21,21 @@ class Journal:
         self.failure: MeshError | None = None
         self.changed = asyncio.Event()
 
-    def grant(self) -> int:
+    def grant(self) -> Grant:
         """Begins a new epoch: whoever owned the request before no longer does."""
         self.epoch += 1
         self.failure = None
-        return self.epoch
+        return Grant(self.key, self.epoch, self.model, self.prompt, tuple(self.tokens), self.sampling)
 
-    def accept(self, proposal: Proposal) -> bool:
+    def accept(self, frame: Frame) -> bool:
         """Adds what continues the log; False when nothing of it did."""
-        if proposal.epoch != self.epoch or self.finish or proposal.seq > len(self.tokens):
+        if frame.epoch != self.epoch or self.finish or frame.seq > len(self.tokens):
             return False
-        fresh = proposal.tokens[len(self.tokens) - proposal.seq :]
-        if not fresh and proposal.finish is None:
+        fresh = frame.tokens[len(self.tokens) - frame.seq :]
+        if not fresh and frame.finish is None:
             return False
         self.tokens.extend(fresh)
-        self.finish = proposal.finish
+        self.finish = frame.finish
         self.changed.set()
         return True
 

@@ -1,0 +1,57 @@
+# Everything a person needs: make demo, make up, make test. The virtual environment is made when missing or stale.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test slow check format bench lock clean
+
+help: ## show this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## make the virtual environment
+
+$(STAMP): requirements.lock pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Whimbrel needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(STAMP) ## start a cluster, serve three models from cold, show the times, stop
+	@whimbrel demo
+
+up: $(STAMP) ## start a cluster and keep it running
+	@whimbrel up
+
+test: $(STAMP) ## run the tests (the slow ones are in `make slow`)
+	@python -m pytest
+
+slow: $(STAMP) ## run the long tests
+	@python -m pytest -m slow
+
+check: $(STAMP) ## lint, types, layers, protos
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	buf lint
+	buf format --diff --exit-code
+
+format: $(STAMP) ## format code and protos
+	ruff format .
+	ruff check --fix .
+	buf format --write
+
+bench: $(STAMP) ## run the benchmarks
+	@python -m benchmarks.serving
+
+lock: ## pin what the virtual environment has
+	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

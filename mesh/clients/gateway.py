@@ -1,0 +1,167 @@
+"""Calling a gateway as its clients do: the typed face of Generation, Model and ClusterService."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from grpc import aio
+from grpc_status import rpc_status
+from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.gateway.v1 import gateway_pb2_grpc as rpc
+
+from mesh.clients.channel import limit, stream, unary
+from mesh.clients.gateway_records import (
+    MODELS_CHOICE,
+    AnswerEvent,
+    ChatMessage,
+    MemberChange,
+    MemberStatus,
+    Model,
+    ModelChange,
+    SamplingWishes,
+)
+from mesh.clients.gateway_wire import (
+    answer_from,
+    deploy_from,
+    duration_or_none,
+    import_from,
+    member_change_from,
+    member_from,
+    model_change_from,
+    model_from,
+    sampling_to,
+)
+from mesh.errors import Unreachable
+from mesh.facts import CheckpointSummary
+from mesh.requests import ImportProgress
+
+T = TypeVar("T")
+R = TypeVar("R")
+ANSWER_S = 600.0
+IMPORT_S = 3600.0
+WATCH_S = 24 * 3600.0
+
+
+class NoGateway(Unreachable):
+    """Nobody answered at the gateway's address, as against a gateway that says who else is gone."""
+
+    default_reason = "NO_GATEWAY"
+
+
+class GatewayClient:
+    """Calls one gateway over `channel`. Errors are MeshErrors; NoGateway when nobody answers at `address`.
+
+    A stream's call begins at once; closing the iteration (contextlib.aclosing) cancels it.
+    """
+
+    def __init__(self, channel: aio.Channel, address: str) -> None:
+        self._generation = rpc.GenerationServiceStub(channel)
+        self._models = rpc.ModelServiceStub(channel)
+        self._cluster = rpc.ClusterServiceStub(channel)
+        self._address = address
+        self._peer = f"gateway at {address}"
+
+    def generate(
+        self, model: str, prompt: str, sampling: SamplingWishes = MODELS_CHOICE, *, within_s: float = ANSWER_S
+    ) -> AsyncGenerator[AnswerEvent]:
+        """Continues `prompt`: Progress while the model starts, one Started, Deltas, one Finished."""
+        request = pb.GenerateRequest(model=model, text=prompt, sampling=sampling_to(sampling))
+        return self._read(self._generation.Generate(request, timeout=limit(within_s)), answer_from)
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[ChatMessage],
+        sampling: SamplingWishes = MODELS_CHOICE,
+        *,
+        within_s: float = ANSWER_S,
+    ) -> AsyncGenerator[AnswerEvent]:
+        """The same for a conversation, rendered with the model's chat template."""
+        turns = [pb.ChatMessage(role=turn.role, content=turn.content) for turn in messages]
+        request = pb.ChatRequest(model=model, messages=turns, sampling=sampling_to(sampling))
+        return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
+
+    def import_checkpoint(self, source: str) -> AsyncGenerator[ImportProgress | CheckpointSummary]:
+        """Imports a Hugging Face directory of the store's node: progress, then the checkpoint."""
+        request = pb.ModelServiceImportRequest(source=source)
+        return self._read(self._models.Import(request, timeout=limit(IMPORT_S)), import_from)
+
+    def deploy(
+        self, name: str, *, source: str = "", checkpoint: str = "", keep_alive_s: float | None = None
+    ) -> AsyncGenerator[ImportProgress | Model]:
+        """Adds a model from a source directory or a checkpoint's digest: the import's progress, then the model."""
+        spec = pb.ModelSpec(checkpoint=checkpoint, source=source, keep_alive=duration_or_none(keep_alive_s))
+        request = pb.ModelServiceDeployRequest(name=name, spec=spec)
+        return self._read(self._models.Deploy(request, timeout=limit(IMPORT_S)), deploy_from)
+
+    async def update(
+        self, name: str, *, checkpoint: str | None = None, keep_alive_s: float | None = None, etag: str = ""
+    ) -> Model:
+        """Changes what is given. With `etag`, Conflict when somebody wrote in between."""
+        spec = pb.ModelSpec(checkpoint=checkpoint or "", keep_alive=duration_or_none(keep_alive_s))
+        request = pb.ModelServiceUpdateRequest(model=pb.Model(name=name, etag=etag, spec=spec))
+        given = {"spec.checkpoint": checkpoint, "spec.keep_alive": keep_alive_s}
+        request.update_mask.paths.extend(path for path, value in given.items() if value is not None)
+        with self._named():
+            response = await unary(self._models.Update(request, timeout=limit()), self._peer)
+        return model_from(response.model)
+
+    async def delete(self, name: str, etag: str = "") -> None:
+        """Removes a model; NotFound when there is none."""
+        request = pb.ModelServiceDeleteRequest(name=name, etag=etag)
+        with self._named():
+            await unary(self._models.Delete(request, timeout=limit()), self._peer)
+
+    async def get(self, name: str) -> Model:
+        """One model; NotFound when there is none."""
+        with self._named():
+            response = await unary(self._models.Get(pb.ModelServiceGetRequest(name=name), timeout=limit()), self._peer)
+        return model_from(response.model)
+
+    async def list(self) -> tuple[Model, ...]:
+        """Every model, page after page."""
+        models: tuple[Model, ...] = ()
+        token = ""
+        while True:
+            request = pb.ModelServiceListRequest(page_token=token)
+            with self._named():
+                page = await unary(self._models.List(request, timeout=limit()), self._peer)
+            models += tuple(model_from(model) for model in page.models)
+            if not (token := page.next_page_token):
+                return models
+
+    def watch(self, names: Sequence[str] = ()) -> AsyncGenerator[ModelChange]:
+        """The named models (none named: all), a bookmark, then each change."""
+        request = pb.ModelServiceWatchRequest(names=names)
+        return self._read(self._models.Watch(request, timeout=limit(WATCH_S)), model_change_from)
+
+    async def cluster(self) -> tuple[MemberStatus, ...]:
+        """Every live process."""
+        with self._named():
+            response = await unary(self._cluster.Get(pb.ClusterServiceGetRequest(), timeout=limit()), self._peer)
+        return tuple(member_from(member) for member in response.cluster.members)
+
+    def watch_cluster(self) -> AsyncGenerator[MemberChange]:
+        """Every live process, a bookmark, then each change."""
+        request = pb.ClusterServiceWatchRequest()
+        return self._read(self._cluster.Watch(request, timeout=limit(WATCH_S)), member_change_from)
+
+    async def _read(self, call: aio.UnaryStreamCall[Any, T], convert: Callable[[T], R]) -> AsyncGenerator[R]:
+        try:
+            with self._named():
+                async for message in stream(call, self._peer):
+                    yield convert(message)
+        finally:
+            call.cancel()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Tells a gateway that is not there from one that says that something behind it is not."""
+        try:
+            yield
+        except Unreachable as error:
+            cause = error.__cause__
+            if isinstance(cause, aio.AioRpcError) and rpc_status.from_call(cause) is None:
+                innermost = (cause.details() or "").rpartition(": ")[2]
+                raise NoGateway(f"no gateway answers at {self._address} ({innermost})") from cause
+            raise

@@ -1,0 +1,161 @@
+"""What a gateway's client asks and is told, in records. Their wire forms are in gateway_wire."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mesh.facts import CheckpointSummary, Kind, ReplicaFacts, ReplicaState, StoreFacts, Tier
+from mesh.requests import FinishReason, Progress, StartKind, StartTimes
+
+
+class ModelState(StrEnum):
+    """Whether a model has a replica."""
+
+    COLD = "cold"
+    LOADING = "loading"
+    READY = "ready"
+
+
+class Change(StrEnum):
+    """What a watch reports; a bookmark ends the things that were there already, and carries none."""
+
+    EXISTING = "existing"
+    BOOKMARK = "bookmark"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingWishes:
+    """What the asker says of sampling; None leaves it to the model."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+
+MODELS_CHOICE = SamplingWishes()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation; `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker has taken the request."""
+
+    request_id: str
+    worker_id: str
+    start_kind: StartKind
+    times: StartTimes
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text; `seq` is the index of the first of `token_ids` in the answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How the answer ended and what it took; both times count from the request's arrival."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    start_kind: StartKind
+    times: StartTimes
+    time_to_first_token_s: float
+    total_s: float
+    worker_id: str
+    stop_text: str
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Decoding speed, the first token left out; None when there is no second."""
+        decode_s = self.total_s - self.time_to_first_token_s
+        if self.completion_tokens < 2 or decode_s <= 0:
+            return None
+        return (self.completion_tokens - 1) / decode_s
+
+
+AnswerEvent = Progress | Started | Delta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReplica:
+    """A model's presence on a worker."""
+
+    worker_id: str
+    state: ReplicaState
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked; `nearest_tier` holds its whole checkpoint (None: no live store does)."""
+
+    name: str
+    checkpoint: CheckpointSummary
+    source: str
+    keep_alive_s: float | None  # None: the cluster's default
+    state: ModelState
+    etag: str
+    replicas: tuple[ModelReplica, ...]
+    nearest_tier: Tier | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """One message of a watch on models."""
+
+    change: Change
+    model: Model | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What a worker has."""
+
+    device: str
+    memory_bytes: int
+    memory_used_bytes: int
+    replicas: tuple[ReplicaFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """A live process of the cluster, as its gateway shows it."""
+
+    kind: Kind
+    id: str
+    node: str
+    address: str
+    fence: int
+    worker: WorkerStatus | None
+    store: StoreFacts | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChange:
+    """One message of a watch on the cluster."""
+
+    change: Change
+    member: MemberStatus | None

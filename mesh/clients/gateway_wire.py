@@ -1,0 +1,181 @@
+"""The gateway's own messages, to and from gateway_records."""
+
+from google.protobuf.duration_pb2 import Duration
+from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.inference.v1 import inference_pb2
+
+from mesh.clients.gateway_records import (
+    AnswerEvent,
+    Change,
+    Delta,
+    Finished,
+    MemberChange,
+    MemberStatus,
+    Model,
+    ModelChange,
+    ModelReplica,
+    ModelState,
+    SamplingWishes,
+    Started,
+    WorkerStatus,
+)
+from mesh.clients.wire import (
+    checkpoint_from,
+    duration,
+    import_progress_from,
+    progress_from,
+    seconds,
+    start_kind_from,
+    start_times_from,
+    tier_from,
+)
+from mesh.facts import CheckpointFacts, CheckpointSummary, Kind, ReplicaFacts, ReplicaState, StoreFacts
+from mesh.requests import FinishReason, ImportProgress
+
+REPLICA_STATES = {
+    pb.REPLICA_STATE_LOADING: ReplicaState.LOADING,
+    pb.REPLICA_STATE_READY: ReplicaState.READY,
+    pb.REPLICA_STATE_DRAINING: ReplicaState.DRAINING,
+}
+FINISH_REASONS = {
+    inference_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    inference_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+    inference_pb2.FINISH_REASON_CANCELLED: FinishReason.CANCELLED,
+}
+MODEL_STATES = {pb.MODEL_STATE_LOADING: ModelState.LOADING, pb.MODEL_STATE_READY: ModelState.READY}
+CHANGES = {
+    pb.EVENT_TYPE_EXISTING: Change.EXISTING,
+    pb.EVENT_TYPE_BOOKMARK: Change.BOOKMARK,
+    pb.EVENT_TYPE_DELETED: Change.DELETED,
+}
+
+
+def duration_or_none(length_s: float | None) -> Duration | None:
+    """Seconds as a Duration; None stays unset."""
+    return None if length_s is None else duration(length_s)
+
+
+def sampling_to(wishes: SamplingWishes) -> inference_pb2.SamplingParams:
+    """To the wire."""
+    return inference_pb2.SamplingParams(
+        max_tokens=wishes.max_tokens,
+        temperature=wishes.temperature,
+        top_k=wishes.top_k,
+        top_p=wishes.top_p,
+        min_p=wishes.min_p,
+        repetition_penalty=wishes.repetition_penalty,
+        presence_penalty=wishes.presence_penalty,
+        frequency_penalty=wishes.frequency_penalty,
+        seed=wishes.seed,
+        stop=wishes.stop,
+        stop_token_ids=wishes.stop_token_ids,
+        ignore_eos=wishes.ignore_eos,
+    )
+
+
+def answer_from(message: pb.GenerateResponse | pb.ChatResponse) -> AnswerEvent:
+    """From the wire."""
+    match message.WhichOneof("event"):
+        case "delta":
+            return Delta(message.delta.text, tuple(message.delta.token_ids), message.delta.seq)
+        case "started":
+            return _started_from(message.started)
+        case "finished":
+            return _finished_from(message.finished)
+        case _:
+            return progress_from(message.progress)
+
+
+def _started_from(message: pb.Started) -> Started:
+    return Started(
+        message.request_id,
+        message.worker_id,
+        start_kind_from(message.start_kind),
+        start_times_from(message.times),
+        message.prompt_tokens,
+    )
+
+
+def _finished_from(message: pb.Finished) -> Finished:
+    return Finished(
+        reason=FINISH_REASONS.get(message.finish_reason, FinishReason.ERROR),
+        prompt_tokens=message.usage.prompt_tokens,
+        completion_tokens=message.usage.completion_tokens,
+        start_kind=start_kind_from(message.start_kind),
+        times=start_times_from(message.times),
+        time_to_first_token_s=seconds(message.time_to_first_token),
+        total_s=seconds(message.total),
+        worker_id=message.worker_id,
+        stop_text=message.stop_text,
+    )
+
+
+def _replica_state_from(number: pb.ReplicaState.ValueType) -> ReplicaState:
+    return REPLICA_STATES.get(number, ReplicaState.LOADING)
+
+
+def model_from(message: pb.Model) -> Model:
+    """From the wire."""
+    spec = message.spec
+    return Model(
+        name=message.name,
+        checkpoint=checkpoint_from(message.checkpoint),
+        source=spec.source or message.checkpoint.source,
+        keep_alive_s=seconds(spec.keep_alive) if spec.HasField("keep_alive") else None,
+        state=MODEL_STATES.get(message.state, ModelState.COLD),
+        etag=message.etag,
+        replicas=tuple(ModelReplica(r.worker_id, _replica_state_from(r.state), r.running) for r in message.replicas),
+        nearest_tier=tier_from(message.nearest_tier) if message.nearest_tier else None,
+    )
+
+
+def member_from(message: pb.Member) -> MemberStatus:
+    """From the wire."""
+    return MemberStatus(
+        kind=Kind(message.kind),
+        id=message.id,
+        node=message.node,
+        address=message.address,
+        fence=message.fence,
+        worker=_worker_from(message.worker) if message.HasField("worker") else None,
+        store=_store_from(message.store) if message.HasField("store") else None,
+    )
+
+
+def _worker_from(message: pb.WorkerStatus) -> WorkerStatus:
+    replicas = (
+        ReplicaFacts(r.model, r.checkpoint, _replica_state_from(r.state), r.bytes, r.running, r.waiting)
+        for r in message.replicas
+    )
+    return WorkerStatus(message.device, message.memory_bytes, message.memory_used_bytes, tuple(replicas))
+
+
+def _store_from(message: pb.StoreStatus) -> StoreFacts:
+    checkpoints = (CheckpointFacts(c.checkpoint, c.bytes, tier_from(c.tier)) for c in message.checkpoints)
+    return StoreFacts(message.disk_used_bytes, message.dram_capacity_bytes, message.dram_used_bytes, tuple(checkpoints))
+
+
+def import_from(message: pb.ModelServiceImportResponse) -> ImportProgress | CheckpointSummary:
+    """From the wire."""
+    if message.WhichOneof("event") == "checkpoint":
+        return checkpoint_from(message.checkpoint)
+    return import_progress_from(message.progress)
+
+
+def deploy_from(message: pb.ModelServiceDeployResponse) -> ImportProgress | Model:
+    """From the wire."""
+    if message.WhichOneof("event") == "model":
+        return model_from(message.model)
+    return import_progress_from(message.progress)
+
+
+def model_change_from(message: pb.ModelServiceWatchResponse) -> ModelChange:
+    """From the wire; a change that we do not know is an update."""
+    model = model_from(message.model) if message.HasField("model") else None
+    return ModelChange(CHANGES.get(message.type, Change.UPDATED), model)
+
+
+def member_change_from(message: pb.ClusterServiceWatchResponse) -> MemberChange:
+    """From the wire; a change that we do not know is an update."""
+    member = member_from(message.member) if message.HasField("member") else None
+    return MemberChange(CHANGES.get(message.type, Change.UPDATED), member)

@@ -1,0 +1,138 @@
+"""The line between a gateway and a worker: its messages to and from our records, and the gateway's end of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from whimbrel.inference.v1 import inference_pb2
+from whimbrel.worker.v1 import worker_pb2 as pb
+from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
+
+from mesh.clients.channel import Channels, our_errors
+from mesh.requests import Cancel, FinishReason, Frame, Grant, Sampling
+
+FINISHES = {
+    FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
+    FinishReason.CANCELLED: inference_pb2.FINISH_REASON_CANCELLED,
+    FinishReason.ERROR: inference_pb2.FINISH_REASON_ERROR,
+}
+_FINISHES = {number: reason for reason, number in FINISHES.items()}
+
+
+class RelayClient:
+    """The gateway's end. `send` never waits; iterating gives the frames of each step, until the line breaks."""
+
+    def __init__(self, channels: Channels, address: str, gateway_id: str) -> None:
+        self._stub, self._address = WorkerServiceStub(channels.to(address)), address
+        self._outgoing: asyncio.Queue[pb.RelayRequest] = asyncio.Queue()
+        self._outgoing.put_nowait(pb.RelayRequest(hello=pb.Hello(gateway_id=gateway_id)))
+
+    def send(self, command: Grant | Cancel) -> None:
+        """Queues a command; they arrive in order."""
+        if isinstance(command, Grant):
+            self._outgoing.put_nowait(pb.RelayRequest(grant=_grant_to(command)))
+        else:
+            cancel = pb.Cancel(request_id=command.key, epoch=command.epoch)
+            self._outgoing.put_nowait(pb.RelayRequest(cancel=cancel))
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Every frame; raises the MeshError that broke the line."""
+        with our_errors(f"worker at {self._address}"):
+            async for response in self._stub.Relay(self._commands()):
+                for frame in response.frames:
+                    yield _frame_from(frame)
+
+    async def _commands(self) -> AsyncIterator[pb.RelayRequest]:
+        while True:
+            yield await self._outgoing.get()
+
+
+def command_from(request: pb.RelayRequest) -> Grant | Cancel | None:
+    """A worker's view of a message; None for one that asks for nothing."""
+    match request.WhichOneof("command"):
+        case "grant":
+            return _grant_from(request.grant)
+        case "cancel":
+            return Cancel(request.cancel.request_id, request.cancel.epoch)
+        case _:
+            return None
+
+
+def response_to(frames: Iterable[Frame]) -> pb.RelayResponse:
+    """Frames to the wire."""
+    return pb.RelayResponse(frames=[_frame_to(frame) for frame in frames])
+
+
+def _frame_to(frame: Frame) -> pb.Frame:
+    return pb.Frame(
+        request_id=frame.key,
+        epoch=frame.epoch,
+        seq=frame.seq,
+        tokens=frame.tokens,
+        finish_reason=FINISHES[frame.finish] if frame.finish else None,
+        failure=pb.Failure(reason=frame.failure_reason, message=frame.failure) if frame.failure_reason else None,
+    )
+
+
+def _frame_from(frame: pb.Frame) -> Frame:
+    return Frame(
+        frame.request_id,
+        frame.epoch,
+        frame.seq,
+        tuple(frame.tokens),
+        _FINISHES.get(frame.finish_reason),
+        frame.failure.reason,
+        frame.failure.message,
+    )
+
+
+def _grant_to(grant: Grant) -> pb.Grant:
+    return pb.Grant(
+        request_id=grant.key,
+        epoch=grant.epoch,
+        model=grant.model,
+        prompt=inference_pb2.TokenIds(ids=grant.prompt),
+        log=inference_pb2.TokenIds(ids=grant.log),
+        sampling=_sampling_to(grant.sampling),
+    )
+
+
+def _grant_from(grant: pb.Grant) -> Grant:
+    return Grant(
+        grant.request_id,
+        grant.epoch,
+        grant.model,
+        tuple(grant.prompt.ids),
+        tuple(grant.log.ids),
+        _sampling_from(grant.sampling),
+    )
+
+
+def _sampling_to(sampling: Sampling) -> inference_pb2.SamplingParams:
+    return inference_pb2.SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        seed=sampling.seed,
+        stop_token_ids=sampling.stop_token_ids,
+    )
+
+
+def _sampling_from(message: inference_pb2.SamplingParams) -> Sampling:
+    return Sampling(
+        max_tokens=message.max_tokens,
+        temperature=message.temperature,
+        top_k=message.top_k,
+        top_p=message.top_p,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty,
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+        seed=message.seed,
+        stop_token_ids=tuple(message.stop_token_ids),
+    )

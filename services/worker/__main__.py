@@ -1,0 +1,63 @@
+"""python -m services.worker: one process that owns one device."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from mesh.clients.store import StoreClient
+from whimbrel.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
+
+from mesh.clients.channel import Channels
+from mesh.facts import Kind, WorkerFacts
+from mesh.memory import tune_malloc
+from mesh.serve import Ground, Mounted, main
+from services.worker.engine.batch import Limits
+from services.worker.engine.engine import Engine
+from services.worker.loading.host import Host
+from services.worker.loading.loader import Loader
+from services.worker.loading.skeletons import Skeletons, preimport
+from services.worker.relay import Relay
+from services.worker.replicas import Replicas
+from services.worker.report import Report
+from services.worker.service import WorkerServicer
+from services.worker.settings import WorkerSettings
+
+
+@asynccontextmanager
+async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
+    """The worker, standing on the ground."""
+    await asyncio.to_thread(preimport, settings.preimport)
+    channels = Channels()
+    stores = StoreClient(channels)
+    relay = Relay(asyncio.get_running_loop())
+    engine = Engine(relay.on_steps, threads=settings.threads or None)
+    relay.engine = engine
+    limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
+    skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
+    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, limits)
+    replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
+
+    def facts() -> WorkerFacts:
+        return WorkerFacts("host", settings.memory_bytes, settings.kv_bytes, settings.slots, replicas.facts())
+
+    report = Report(ground.membership, facts)
+    replicas.on_life, relay.on_load = report.life, report.load
+    engine.start()
+    report.life()
+    servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
+    try:
+        yield [
+            Mounted(
+                "whimbrel.worker.v1.WorkerService",
+                lambda server: add_WorkerServiceServicer_to_server(servicer, server),
+            )
+        ]
+    finally:
+        await replicas.close()
+        await asyncio.to_thread(engine.close)
+        await channels.close()
+
+
+if __name__ == "__main__":
+    tune_malloc()
+    main(Kind.WORKER, WorkerSettings, build)

@@ -1,0 +1,1 @@
+"""From a store's bytes to a model that runs."""

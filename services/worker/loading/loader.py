@@ -1,0 +1,89 @@
+"""Loading a replica: bytes and skeleton side by side, then each tensor of the skeleton points at its bytes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from mesh.clients.store import StoreClient
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mesh.checkpoint.layout import Manifest
+from mesh.checkpoint.views import tensor_views
+from mesh.errors import Unsuitable
+from mesh.facts import Tier
+from mesh.requests import LoadProgress
+from services.worker.engine.batch import Limits
+from services.worker.engine.errors import EngineError
+from services.worker.engine.model import assign
+from services.worker.engine.replica import Replica
+from services.worker.loading.host import Host
+from services.worker.loading.skeletons import Skeletons
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which checkpoint to make which model's replica of, and the store to take it from."""
+
+    model: str
+    digest: str
+    store_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedReplica:
+    """A replica that can be given to the engine; `tier` is where its weights came from."""
+
+    replica: Replica
+    tier: Tier
+
+
+class Observer(Protocol):
+    """Who wants to know how a load goes."""
+
+    def manifest(self, manifest: Manifest) -> None:
+        """The size is known. May raise to refuse the load."""
+
+    def progress(self, progress: LoadProgress) -> None:
+        """Bytes have come."""
+
+
+class Loader:
+    """Makes replicas. Their bytes stay pinned in the store for as long as the context is open."""
+
+    def __init__(self, stores: StoreClient, host: Host, skeletons: Skeletons, kv_bytes: int, limits: Limits) -> None:
+        self._stores, self._host, self._skeletons = stores, host, skeletons
+        self._kv_bytes, self._limits = kv_bytes, limits
+
+    @asynccontextmanager
+    async def load(self, order: Order, observer: Observer) -> AsyncIterator[LoadedReplica]:
+        """A replica, ready for the engine. MeshErrors say what went wrong; cancelling frees everything."""
+        manifest = (await self._stores.stat(order.store_address, order.digest)).manifest
+        observer.manifest(manifest)
+        building = asyncio.create_task(self._skeleton(order, manifest), name=f"skeleton {order.model}")
+        try:
+            async with self._host.bytes_of(order.store_address, manifest, observer.progress) as weights:
+                skeleton = await building
+                replica = await asyncio.to_thread(self._join, order, manifest, skeleton, weights.parts)
+                yield LoadedReplica(replica, weights.tier)
+                self._skeletons.give_back(order.digest, skeleton)
+        finally:
+            building.cancel()
+
+    async def _skeleton(self, order: Order, manifest: Manifest) -> PreTrainedModel:
+        if kept := self._skeletons.take(order.digest):
+            return kept
+        config = await self._stores.read_file(order.store_address, order.digest, CONFIG)
+        return await asyncio.to_thread(self._skeletons.build, manifest, config)
+
+    def _join(self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, parts: Sequence[Tensor]) -> Replica:
+        """On a thread: points the skeleton at its bytes and gives it a KV pool."""
+        try:
+            assign(skeleton, tensor_views(manifest, parts))
+            return Replica(order.model, order.digest, skeleton, self._kv_bytes, limits=self._limits)
+        except EngineError as error:
+            raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error

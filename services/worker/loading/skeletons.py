@@ -1,0 +1,55 @@
+"""Models without weights: built once per checkpoint on the meta device, kept for the next load."""
+
+import importlib
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from mesh.checkpoint.layout import Manifest
+from mesh.errors import Unsuitable
+from services.worker.engine.errors import UnsupportedArchitecture
+from services.worker.engine.model import build
+
+log = structlog.get_logger()
+
+
+def preimport(model_types: Iterable[str]) -> None:
+    """Imports transformers' code for these types: seconds that a cold start would otherwise pay."""
+    for model_type in model_types:
+        try:
+            importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+        except ModuleNotFoundError:
+            log.warning("no such model type to import ahead", model_type=model_type)
+
+
+class Skeletons:
+    """Lends each skeleton to one replica at a time; the least recently used is dropped."""
+
+    def __init__(self, capacity: int, scratch_dir: Path) -> None:
+        self._capacity, self._scratch_dir = capacity, scratch_dir
+        self._idle: OrderedDict[str, PreTrainedModel] = OrderedDict()
+
+    def take(self, digest: str) -> PreTrainedModel | None:
+        """One that lies ready, or None."""
+        return self._idle.pop(digest, None)
+
+    def give_back(self, digest: str, skeleton: PreTrainedModel) -> None:
+        """Keeps a module whose weights have been released (engine.model.release)."""
+        self._idle[digest] = skeleton
+        while len(self._idle) > self._capacity:
+            self._idle.popitem(last=False)
+
+    def build(self, manifest: Manifest, config_json: bytes) -> PreTrainedModel:
+        """A module with its parameters on meta, in the checkpoint's dtype. Takes a thread's time; raises Unsuitable."""
+        with tempfile.TemporaryDirectory(dir=self._scratch_dir, prefix="whimbrel-config-") as directory:
+            Path(directory, "config.json").write_bytes(config_json)
+            config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        try:
+            return build(config, getattr(torch, manifest.dtype))
+        except UnsupportedArchitecture as error:
+            raise Unsuitable(str(error), reason="UNSUPPORTED_ARCHITECTURE") from error

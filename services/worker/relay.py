@@ -1,0 +1,145 @@
+"""The worker's end of a gateway's line: grants and cancels in, the frames of each engine step out."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+
+from mesh.requests import Cancel, FinishReason, Frame, Grant, Sampling
+from services.worker.engine.engine import Engine
+from services.worker.engine.errors import EngineError, PromptTooLong, QueueFull, UnknownReplica
+from services.worker.engine.request import EngineRequest, TokenStep
+from services.worker.engine.sample import SamplingParams
+
+REASONS: dict[type[EngineError], str] = {
+    UnknownReplica: "REPLICA_NOT_RESIDENT",
+    PromptTooLong: "PROMPT_TOO_LONG",
+    QueueFull: "QUEUE_FULL",
+}
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """One gateway's stream: what waits to be sent on it."""
+
+    outgoing: asyncio.Queue[list[Frame]]
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A request that runs here, under the epoch of its newest grant."""
+
+    line: Line
+    key: str
+    epoch: int
+
+    @property
+    def engine_id(self) -> str:
+        """The engine's name for this ownership: a request that comes back under another epoch is another one."""
+        return f"{self.key}#{self.epoch}"
+
+
+class Relay:
+    """All gateways' lines. Lives on the event loop; only `on_steps` is called from the engine's thread."""
+
+    engine: Engine  # set once, before the first line: engine and relay know each other
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.on_load: Callable[[], None] = lambda: None
+        self._by_key: dict[str, Granted] = {}
+        self._by_engine_id: dict[str, Granted] = {}
+
+    def on_steps(self, steps: list[TokenStep]) -> None:
+        """The engine's callback."""
+        self._loop.call_soon_threadsafe(self._dispatch, steps)
+
+    async def serve(self, commands: AsyncIterator[Grant | Cancel]) -> AsyncGenerator[list[Frame], None]:
+        """One line, until its commands end; what still runs on it is then cancelled."""
+        line = Line(asyncio.Queue())
+        reader = asyncio.create_task(self._read(line, commands), name="relay")
+        reader.add_done_callback(lambda _: line.outgoing.put_nowait([]))
+        try:
+            while frames := await line.outgoing.get():
+                while not line.outgoing.empty():
+                    frames = frames + line.outgoing.get_nowait()
+                yield frames
+        finally:
+            reader.cancel()
+            for granted in [g for g in self._by_key.values() if g.line is line]:
+                self._cancel(granted)
+
+    async def _read(self, line: Line, commands: AsyncIterator[Grant | Cancel]) -> None:
+        async for command in commands:
+            running = self._by_key.get(command.key)
+            if isinstance(command, Grant):
+                if running is None or running.epoch < command.epoch:
+                    self._grant(line, command, running)
+            elif running and running.epoch <= command.epoch:
+                self._cancel(running)
+
+    def _grant(self, line: Line, grant: Grant, former: Granted | None) -> None:
+        if former:
+            self._cancel(former)
+        granted = Granted(line, grant.key, grant.epoch)
+        self._by_key[granted.key] = self._by_engine_id[granted.engine_id] = granted
+        try:
+            self._submit(granted, grant)
+        except EngineError as error:
+            self._forget(granted)
+            reason = REASONS.get(type(error), "REFUSED")
+            line.outgoing.put_nowait([Frame(grant.key, grant.epoch, failure_reason=reason, failure=str(error))])
+        self.on_load()
+
+    def _submit(self, granted: Granted, grant: Grant) -> None:
+        self.engine.submit(
+            EngineRequest(
+                request_id=granted.engine_id,
+                replica=grant.model,
+                prompt_ids=grant.prompt,
+                params=_params(grant.sampling),
+                generated=grant.log,
+            )
+        )
+
+    def _cancel(self, granted: Granted) -> None:
+        self._forget(granted)
+        self.engine.cancel(granted.engine_id)
+
+    def _dispatch(self, steps: list[TokenStep]) -> None:
+        batches: defaultdict[Line, list[Frame]] = defaultdict(list)
+        for step in steps:
+            if granted := self._by_engine_id.get(step.request_id):
+                batches[granted.line].append(_frame(granted, step))
+                if step.finish:
+                    self._forget(granted)
+        for line, frames in batches.items():
+            line.outgoing.put_nowait(frames)
+
+    def _forget(self, granted: Granted) -> None:
+        self._by_engine_id.pop(granted.engine_id, None)
+        if self._by_key.get(granted.key) is granted:
+            del self._by_key[granted.key]
+        self.on_load()
+
+
+def _frame(granted: Granted, step: TokenStep) -> Frame:
+    if step.finish is FinishReason.ERROR:
+        return Frame(granted.key, granted.epoch, failure_reason="ENGINE_FAILED", failure=step.error)
+    return Frame(granted.key, granted.epoch, step.seq, step.tokens, step.finish)
+
+
+def _params(sampling: Sampling) -> SamplingParams:
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        seed=sampling.seed,
+        stop_token_ids=sampling.stop_token_ids,
+        ignore_eos=True,  # the gateway has put the model's own ends among the ids
+    )

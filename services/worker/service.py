@@ -1,0 +1,93 @@
+"""The worker on the wire."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+from grpc import aio
+from whimbrel.worker.v1 import worker_pb2 as pb
+from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer
+
+from mesh.checkpoint.layout import is_digest
+from mesh.clients.relay import command_from, response_to
+from mesh.clients.wire import TIERS, load_progress_to
+from mesh.errors import InvalidRequest
+from mesh.requests import Cancel, Grant, LoadProgress
+from services.worker.engine.engine import Engine
+from services.worker.fence import Fence
+from services.worker.loading.loader import Order
+from services.worker.relay import Relay
+from services.worker.replicas import Replicas
+
+log = structlog.get_logger()
+Context = aio.ServicerContext[Any, Any]
+
+
+class WorkerServicer(WorkerServiceServicer):
+    """Load, Unload, Relay, GetStatus."""
+
+    def __init__(self, worker_id: str, replicas: Replicas, relay: Relay, engine: Engine, memory_bytes: int) -> None:
+        self._worker_id, self._replicas, self._relay, self._engine = worker_id, replicas, relay, engine
+        self._memory_bytes = memory_bytes
+        self._fence = Fence()
+
+    async def Load(self, request: pb.LoadRequest, context: Context) -> AsyncIterator[pb.LoadResponse]:  # noqa: N802
+        """See the proto."""
+        self._fence.check(request.fence)
+        if not request.model:
+            raise InvalidRequest.field("model", "must be set")
+        if not is_digest(request.digest):
+            raise InvalidRequest.field("digest", "must be a checkpoint's digest")
+        order = Order(request.model, request.digest, request.store_address)
+        async with aclosing(self._replicas.load(order)) as events:
+            async for event in events:
+                if isinstance(event, LoadProgress):
+                    yield pb.LoadResponse(progress=load_progress_to(event))
+                else:
+                    yield pb.LoadResponse(loaded=pb.Loaded(tier=TIERS[event.tier], bytes=event.bytes))
+
+    async def Unload(self, request: pb.UnloadRequest, context: Context) -> pb.UnloadResponse:  # noqa: N802
+        """See the proto."""
+        self._fence.check(request.fence)
+        await self._replicas.unload(request.model)
+        return pb.UnloadResponse()
+
+    async def Relay(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.RelayRequest], context: Context
+    ) -> AsyncIterator[pb.RelayResponse]:
+        """See the proto."""
+        async with aclosing(self._relay.serve(_commands(request_iterator))) as steps:
+            async for frames in steps:
+                yield response_to(frames)
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
+        """See the proto."""
+        facts, stats = self._replicas.facts(), self._engine.stats().replicas
+        digests = {replica.model: replica.digest for replica in facts}
+        return pb.GetStatusResponse(
+            worker_id=self._worker_id,
+            memory_bytes=self._memory_bytes,
+            memory_used_bytes=sum(replica.bytes for replica in facts),
+            replicas=[
+                pb.ReplicaStatus(
+                    model=model,
+                    digest=digests.get(model, ""),
+                    running=one.running,
+                    waiting=one.waiting,
+                    free_blocks=one.free_blocks,
+                    total_blocks=one.total_blocks,
+                    steps=one.steps,
+                    tokens=one.tokens,
+                )
+                for model, one in stats.items()
+            ],
+        )
+
+
+async def _commands(requests: AsyncIterator[pb.RelayRequest]) -> AsyncIterator[Grant | Cancel]:
+    async for request in requests:
+        if command := command_from(request):
+            yield command
+        elif request.WhichOneof("command") == "hello":
+            log.info("gateway connected", gateway=request.hello.gateway_id)

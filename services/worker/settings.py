@@ -1,0 +1,44 @@
+"""The worker's settings."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field
+
+from mesh.settings import ServiceSettings
+
+
+class Transport(StrEnum):
+    """How weights come from the store."""
+
+    AUTO = "auto"  # shared memory on the same node, else the stream
+    SHARED = "shared"
+    STREAM = "stream"
+
+
+def half_of_memory() -> int:
+    """Bytes; half of what the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+class WorkerSettings(ServiceSettings):
+    """WHIMBREL_*; see each description."""
+
+    memory_bytes: int = Field(
+        default_factory=half_of_memory,
+        ge=1 << 20,
+        description="Memory for weights and KV, in bytes. Unset: half of it.",
+    )
+    kv_bytes: int = Field(256 << 20, ge=1 << 16, description="KV cache of one replica, in bytes.")
+    slots: int = Field(32, ge=1, le=1024, description="Requests that one replica runs at once.")
+    max_batch_tokens: int = Field(
+        512, ge=16, description="Tokens of one engine step: bounds how long a prefill holds it."
+    )
+    threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its default.")
+    transport: Transport = Field(Transport.AUTO, description="How weights come from the store: auto, shared or stream.")
+    skeletons: int = Field(16, ge=0, description="Unloaded models whose modules stay built.")
+    preimport: tuple[str, ...] = Field(
+        ("llama", "qwen2", "gpt2"), description="Model types whose code is imported before serving, as a JSON list."
+    )
+    scratch_dir: Path = Field(Path("/tmp"), description="Directory for configs while a model is built.")
