@@ -26,6 +26,7 @@ from mesh.state.leases import Membership
 from mesh.telemetry import configure_logs
 
 log = structlog.get_logger()
+CHANNELZ = "grpc.channelz.v1.Channelz"
 S = TypeVar("S", bound=ServiceSettings)
 
 
@@ -113,7 +114,7 @@ async def _serving(
     for service in mounted:
         service.mount(server)
     names = [service.name for service in mounted]
-    enable_reflection(server, [*names, health.SERVICE_NAME, channelz.SERVICE_NAME])
+    enable_reflection(server, [*names, health.SERVICE_NAME, CHANNELZ])
     await server.start()
     for name in ["", *names]:
         await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -1,6 +1,8 @@
-"""One cluster's Redis: the two clients, and the Lua scripts. Redis trouble becomes Unreachable here, once."""
+"""One cluster's Redis: the client, and the Lua scripts. Redis trouble becomes Unreachable here, once."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, Self
 
@@ -19,25 +21,25 @@ COMMAND_TIMEOUT_S = 5.0
 class State:
     """A connection to the cluster's state. Use as an async context manager.
 
-    Two clients, because redis-py gives every socket a timeout: `commands` has one, `blocking` (XREAD BLOCK) has none.
+    redis-py's own socket_timeout is off: under Python 3.11 its wait_for swallows cancellations, and it would end
+    blocking reads. `answering` bounds commands instead.
     """
 
     def __init__(self, url: str, cluster: str) -> None:
         self.url = url
         self.keys = Keys(cluster)
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2)
-        self.commands: redis.Redis = redis.from_url(
-            url, socket_timeout=COMMAND_TIMEOUT_S, retry=retry, decode_responses=True
-        )
-        self.blocking: redis.Redis = redis.from_url(
-            url, socket_timeout=None, retry=Retry(ExponentialBackoff(), retries=0), decode_responses=True
+        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
+        self.redis: redis.Redis = redis.from_url(
+            url, socket_timeout=None, retry=retry, decode_responses=True, **keepalive
         )
         self._scripts: dict[str, AsyncScript] = {}
 
     async def __aenter__(self) -> Self:
         try:
-            await self.commands.ping()
-        except RedisError as error:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                await self.redis.ping()
+        except (RedisError, TimeoutError) as error:
             await self.close()
             raise Unreachable(
                 f"Redis at {self.url} does not answer ({error}); start it, or unset WHIMBREL_REDIS_URL for our own",
@@ -49,20 +51,26 @@ class State:
         await self.close()
 
     async def close(self) -> None:
-        """Closes both clients."""
-        await self.commands.aclose()
-        await self.blocking.aclose()
+        """Closes the connections."""
+        await self.redis.aclose()
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """Runs scripts/<script>.lua; raises Unreachable when Redis does not answer."""
         if script not in self._scripts:
             source = resources.files("mesh.state").joinpath("scripts", f"{script}.lua").read_text()
-            self._scripts[script] = self.commands.register_script(source)
-        try:
+            self._scripts[script] = self.redis.register_script(source)
+        async with self.answering():
             return await self._scripts[script](keys=list(keys), args=list(args))
-        except RedisError as error:
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Bounds the commands of the block; raises Unreachable when Redis does not answer."""
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                yield
+        except (RedisError, TimeoutError) as error:
             raise Unreachable(
-                f"the cluster's state cannot be reached: {error}",
+                f"the cluster's state cannot be reached: {str(error) or 'no answer'}",
                 reason="STATE_UNREACHABLE",
                 retry_after_s=1.0,
             ) from error

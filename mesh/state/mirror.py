@@ -10,9 +10,11 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
+from mesh.errors import Unreachable
 from mesh.facts import ClusterFacts, Leader, Member, ModelEntry
 from mesh.state.catalogue import ENTRY
 from mesh.state.connection import State
+from mesh.state.keys import Keys
 from mesh.state.leases import MEMBER
 
 log = structlog.get_logger()
@@ -98,7 +100,11 @@ class Mirror:
 
     async def _load(self) -> str:
         keys = self._state.keys
-        newest = await self._state.commands.xrevrange(keys.events, count=1)
+        async with self._state.answering():
+            return await self._snapshot(keys)
+
+    async def _snapshot(self, keys: Keys) -> str:
+        newest = await self._state.redis.xrevrange(keys.events, count=1)
         last = str(newest[0][0]) if newest else "0-0"
         revisions = await self._hash(keys.revisions)
         models = {n: _entry(b, revisions.get(n, "0")) for n, b in (await self._hash(keys.models)).items()}
@@ -112,12 +118,12 @@ class Mirror:
         return last
 
     async def _members(self) -> dict[str, Member]:
-        names = [str(name) for name in await self._state.commands.zrange(self._state.keys.leases, 0, -1)]
+        names = [str(name) for name in await self._state.redis.zrange(self._state.keys.leases, 0, -1)]
         bodies = [await self._hash(self._state.keys.member_prefix + name) for name in names]
         return {name: _member(body) for name, body in zip(names, bodies, strict=True) if body}
 
     async def _hash(self, key: str) -> dict[str, str]:
-        return {str(k): str(v) for k, v in (await self._state.commands.hgetall(key)).items()}
+        return {str(k): str(v) for k, v in (await self._state.redis.hgetall(key)).items()}
 
     async def _follow(self, last: str) -> None:
         while True:
@@ -127,14 +133,14 @@ class Mirror:
                     self.stale = False
                     log.info("the cluster's state is back")
                 last = await self._read(last)
-            except RedisError as error:
+            except (RedisError, Unreachable) as error:
                 if not self.stale:
                     log.warning("the cluster's state is gone; going on from the last known facts", error=str(error))
                 self.stale = True
                 await asyncio.sleep(RETRY_S)
 
     async def _read(self, last: str) -> str:
-        reply = await self._state.blocking.xread({self._state.keys.events: last}, count=BATCH, block=0)
+        reply = await self._state.redis.xread({self._state.keys.events: last}, count=BATCH, block=0)
         entries = _entries(reply)
         for event_id, event in entries:
             self.facts = fold(self.facts, event)

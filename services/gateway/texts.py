@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from jinja2.exceptions import TemplateError
-from mesh.clients.store import StoreClient
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from mesh.clients.store import Stat, StoreClient
 from mesh.errors import InvalidRequest, MeshError, Unreachable, Unsuitable
 from mesh.facts import NEARNESS, Kind
 from mesh.state.mirror import Mirror
@@ -107,7 +107,7 @@ class Texts:
             _publish(Path(scratch, "files"), directory)
         return directory
 
-    async def _stat(self, digest: str) -> tuple[Any, str]:
+    async def _stat(self, digest: str) -> tuple[Stat, str]:
         """The manifest, from the nearest store that answers."""
         holders = [m for m in self._mirror.facts.of_kind(Kind.STORE) if m.store and m.store.tier_of(digest)]
         holders.sort(key=lambda m: -NEARNESS[m.store.tier_of(digest)])  # type: ignore[union-attr, index]

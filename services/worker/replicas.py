@@ -142,7 +142,7 @@ class Replicas:
         used = sum(other.bytes for other in self._residents.values())
         if used + need > self._memory_bytes:
             raise NoRoom(
-                f"{resident.order.model!r} needs {need} bytes; {self._memory_bytes - used} of {self._memory_bytes} are free",
+                f"{resident.order.model!r} needs {need} bytes; {self._memory_bytes - used} are free",
                 reason="NO_DEVICE_MEMORY",
             )
         resident.bytes = need

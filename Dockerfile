@@ -1,0 +1,23 @@
+# One image, four services: docker compose chooses which by its command.
+FROM python:3.12-slim
+
+WORKDIR /app
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.lock)" \
+ && pip install --no-cache-dir -r requirements.lock
+
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY protos protos
+COPY mesh mesh
+COPY policy policy
+COPY services services
+COPY cli cli
+COPY demo demo
+RUN pip install --no-cache-dir --no-build-isolation --no-deps . \
+ && useradd --create-home --uid 10001 whimbrel \
+ && install -d -o whimbrel /var/lib/whimbrel /run/whimbrel
+USER whimbrel
+
+ENV WHIMBREL_HOST=0.0.0.0
+ENTRYPOINT ["python", "-m"]
+CMD ["services.gateway"]

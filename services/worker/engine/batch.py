@@ -1,0 +1,149 @@
+"""What the next step computes: who runs, how many tokens each, who is admitted and who must give way.
+Decides only; replica.py carries the plan out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from services.worker.engine.blocks import PrefixHit, chain_hash
+from services.worker.engine.request import EngineRequest
+from services.worker.engine.table import BlockTable
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """A request inside the engine. Its tokens are the truth; KV, blocks and hashes can be made from them again."""
+
+    request: EngineRequest
+    tokens: list[int]  # prompt, then generated
+    limit: int  # it ends when it has this many tokens
+    table: BlockTable
+    stops: frozenset[int]
+    kv_len: int = 0  # tokens whose KV is in the pool
+    published: int = 0  # leading blocks that others can find
+    chain: list[bytes] = field(default_factory=list)  # addresses of its full blocks, as far as asked for
+
+    @property
+    def prompt_len(self) -> int:
+        """Tokens that the client gave."""
+        return len(self.request.prompt_ids)
+
+    @property
+    def generated(self) -> int:
+        """Tokens generated so far, here or elsewhere."""
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def pending(self) -> int:
+        """Tokens without KV. 1 when decoding: the newest one."""
+        return len(self.tokens) - self.kv_len
+
+    def addresses(self, tokens: int, block_tokens: int, root: bytes) -> list[bytes]:
+        """Chain of the full blocks among the first `tokens` tokens."""
+        count = tokens // block_tokens
+        while len(self.chain) < count:
+            start = len(self.chain) * block_tokens
+            parent = self.chain[-1] if self.chain else root
+            self.chain.append(chain_hash(parent, self.tokens[start : start + block_tokens]))
+        return self.chain[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a step."""
+
+    batch_tokens: int = 512
+    running: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The next `count` tokens of a generation."""
+
+    generation: Generation
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Preempt, then admit (adopting the cached prefix), then compute the spans: one-token spans first."""
+
+    preempt: tuple[Generation, ...]
+    admit: tuple[Generation, ...]
+    spans: tuple[Span, ...]
+
+
+def plan_step(
+    running: Sequence[Generation],
+    waiting: Iterable[Generation],
+    *,
+    idle_blocks: int,
+    block_tokens: int,
+    limits: Limits,
+    prefix: Callable[[Generation], PrefixHit],
+) -> Plan:
+    """Decoding rows first, then prefills in order of arrival, then new ones while tokens and blocks last.
+
+    Under pressure the youngest gives way, keeping its tokens; so the oldest always advances.
+    """
+    draft = _Draft(list(running), idle_blocks, limits.batch_tokens, block_tokens)
+    for generation in [g for g in running if g.pending == 1] + [g for g in running if g.pending > 1]:
+        draft.grant(generation)
+    admitted = []
+    if not draft.preempted:
+        for generation in waiting:
+            if len(draft.live) >= limits.running or not draft.admit(generation, prefix(generation)):
+                break
+            admitted.append(generation)
+    spans = [Span(generation, count) for generation, count in draft.grants.items()]
+    spans.sort(key=lambda span: span.count > 1)
+    return Plan(tuple(draft.preempted), tuple(admitted), tuple(spans))
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan in the making, and what it leaves over."""
+
+    live: list[Generation]  # in order of arrival
+    idle: int
+    budget: int
+    block_tokens: int
+    grants: dict[Generation, int] = field(default_factory=dict)
+    preempted: list[Generation] = field(default_factory=list)
+
+    def grant(self, generation: Generation) -> None:
+        if generation in self.preempted:
+            return
+        count = min(generation.pending, self.budget)
+        while generation.table.missing(generation.kv_len + count) > self.idle:
+            if self.live[-1] is generation:
+                count = self._affordable(generation)
+                break
+            self._preempt(self.live[-1])
+        self._spend(generation, count, generation.table.missing(generation.kv_len + count))
+
+    def admit(self, generation: Generation, hit: PrefixHit) -> bool:
+        """Only if all its tokens fit and each one running can still get a block: else it would soon give way."""
+        needed = -(-len(generation.tokens) // self.block_tokens) - hit.blocks
+        if self.budget <= 0 or needed + hit.idle + len(self.live) > self.idle:
+            return False
+        cached = hit.blocks * self.block_tokens
+        count = min(len(generation.tokens) - cached, self.budget)
+        self.live.append(generation)
+        self._spend(generation, count, hit.idle + -(-(cached + count) // self.block_tokens) - hit.blocks)
+        return True
+
+    def _spend(self, generation: Generation, count: int, blocks: int) -> None:
+        if count > 0:
+            self.grants[generation] = count
+            self.budget -= count
+            self.idle -= blocks
+
+    def _affordable(self, generation: Generation) -> int:
+        return (len(generation.table.blocks) + self.idle) * self.block_tokens - generation.kv_len
+
+    def _preempt(self, victim: Generation) -> None:
+        self.live.pop()
+        self.preempted.append(victim)
+        count = self.grants.pop(victim, 0)
+        self.budget += count
+        self.idle += victim.table.sole() + (victim.table.missing(victim.kv_len + count) if count else 0)

@@ -1,0 +1,199 @@
+"""The engine: one thread that owns torch and steps the replicas in turn. Other threads hand it commands and get
+tokens by a callback; it sleeps when there is nothing to do."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from services.worker.engine.errors import (
+    DuplicateReplica,
+    DuplicateRequest,
+    EngineClosed,
+    QueueFull,
+    UnknownReplica,
+)
+from services.worker.engine.replica import Replica
+from services.worker.engine.request import EngineRequest, EngineStats, TokenStep
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Resident:
+    """A replica and its share of the engine."""
+
+    replica: Replica
+    served_s: float = 0.0  # virtual time: seconds of steps, never behind those that had work meanwhile
+    requests: int = 0  # submitted and not finished, guarded by the engine's lock
+
+
+class Engine:
+    """`on_steps` is called on the engine's thread, once a step, with everything that the step produced. It must
+    not block or raise. `threads` bounds torch's own threads for this engine; None leaves them as they are."""
+
+    def __init__(
+        self,
+        on_steps: Callable[[list[TokenStep]], None],
+        *,
+        threads: int | None = None,
+        max_requests: int = 1024,
+    ) -> None:
+        self._on_steps = on_steps
+        self._threads = threads
+        self._max_requests = max_requests
+        self._wake = threading.Condition()  # guards the four below
+        self._commands: deque[Callable[[], list[TokenStep]]] = deque()
+        self._residents: dict[str, _Resident] = {}
+        self._homes: dict[str, _Resident] = {}  # of each unfinished request
+        self._closing = False
+        self._served_s = 0.0  # virtual time of the last step
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Fail what still runs with ERROR, unload every replica, and join the thread."""
+        with self._wake:
+            names = [] if self._closing else list(self._residents)
+        for name in names:
+            self.remove_replica(name)
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add_replica(self, replica: Replica) -> None:
+        """From now on requests may name it. DuplicateReplica if the name is taken."""
+        with self._wake:
+            self._refuse_when_closing()
+            if replica.name in self._residents:
+                raise DuplicateReplica(f"{replica.name} is resident already; remove it first")
+            self._residents[replica.name] = _Resident(replica)
+
+    def remove_replica(self, name: str) -> Future[None]:
+        """Refuse new requests for it now and end running ones with ERROR; done when its memory is given back."""
+        removed: Future[None] = Future()
+        with self._wake:
+            self._refuse_when_closing()
+            resident = self._resident(name)
+            del self._residents[name]
+            self._post(partial(self._remove, resident, removed))
+        return removed
+
+    def submit(self, request: EngineRequest) -> None:
+        """Queue a request. Raises RequestRefused, UnknownReplica, DuplicateRequest or QueueFull, and then nothing is
+        queued; whatever goes wrong later comes as a TokenStep with finish ERROR."""
+        with self._wake:
+            self._refuse_when_closing()
+            resident = self._resident(request.replica)
+        resident.replica.check(request)
+        with self._wake:
+            if self._residents.get(request.replica) is not resident:
+                raise UnknownReplica(f"{request.replica} has just been removed")
+            if request.request_id in self._homes:
+                raise DuplicateRequest(f"request {request.request_id} is running already")
+            if resident.requests >= self._max_requests:
+                raise QueueFull(f"{request.replica} has {resident.requests} requests; try later or elsewhere")
+            resident.requests += 1
+            self._homes[request.request_id] = resident
+            self._post(partial(self._add, resident, request))
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request before the next step. Its last TokenStep says CANCELLED; unknown ids are ignored."""
+        with self._wake:
+            resident = self._homes.get(request_id)
+            if resident is not None:
+                self._post(partial(resident.replica.cancel, request_id))
+
+    def stats(self) -> EngineStats:
+        """Every resident replica's load and counters."""
+        with self._wake:
+            replicas = [resident.replica for resident in self._residents.values()]
+        return EngineStats({replica.name: replica.stats() for replica in replicas})
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise EngineClosed("the engine is closing")
+
+    def _resident(self, name: str) -> _Resident:
+        try:
+            return self._residents[name]
+        except KeyError:
+            raise UnknownReplica(f"no replica of {name} is resident") from None
+
+    def _post(self, command: Callable[[], list[TokenStep]]) -> None:
+        self._commands.append(command)
+        self._wake.notify()
+
+    # What follows runs on the engine's thread.
+
+    def _run(self) -> None:
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            going = True
+            while going:
+                try:
+                    going = self._turn()
+                except Exception:  # the callback's: what it was given is lost to it, the other requests are not
+                    log.exception("on_steps raised")
+
+    def _turn(self) -> bool:
+        """Carry out commands, then one step; waits if there is neither. False when it is time to end."""
+        with self._wake:
+            while not (self._commands or self._closing or self._next()):
+                self._wake.wait()
+            commands, self._commands = self._commands, deque()
+            ending = self._closing and not commands
+        self._emit([step for command in commands for step in command()])
+        with self._wake:
+            resident = self._next()
+        if resident is not None:
+            self._emit(self._step(resident))
+        return not ending
+
+    def _next(self) -> _Resident | None:
+        """The one served least among those with work."""
+        busy = [resident for resident in self._residents.values() if resident.replica.has_work]
+        return min(busy, key=lambda resident: resident.served_s) if busy else None
+
+    def _step(self, resident: _Resident) -> list[TokenStep]:
+        started = time.perf_counter()
+        self._served_s = resident.served_s
+        try:
+            return resident.replica.step()
+        except Exception as error:  # out of memory, a kernel's refusal, ...: this replica's requests pay for it
+            log.exception("step failed", extra={"model": resident.replica.name})
+            return resident.replica.fail(f"the step failed: {type(error).__name__}: {error}")
+        finally:
+            resident.served_s += time.perf_counter() - started
+
+    def _add(self, resident: _Resident, request: EngineRequest) -> list[TokenStep]:
+        if not resident.replica.has_work:  # idle time earns no credit
+            resident.served_s = max(resident.served_s, self._served_s)
+        return resident.replica.add(request)
+
+    def _remove(self, resident: _Resident, removed: Future[None]) -> list[TokenStep]:
+        self._emit(resident.replica.fail(f"{resident.replica.name} was removed from this worker"))
+        resident.replica.unload()
+        removed.set_result(None)
+        return []
+
+    def _emit(self, steps: list[TokenStep]) -> None:
+        if not steps:
+            return
+        with self._wake:
+            for step in steps:
+                if step.finish is not None:
+                    self._homes.pop(step.request_id).requests -= 1
+        self._on_steps(steps)

@@ -1,0 +1,73 @@
+"""Everything the engine raises, as one tree. What becomes of an error on the wire is decided in mesh/errors.py.
+
+EngineError
+├── RequestRefused          the request cannot be run here, whatever the load
+│   ├── EmptyPrompt
+│   ├── PromptTooLong
+│   └── TokenOutOfRange
+├── QueueFull               try again later, or another worker
+├── DuplicateRequest
+├── UnknownReplica
+├── DuplicateReplica
+├── EngineClosed
+├── PoolExhausted           more blocks were asked for than are idle
+├── PoolTooSmall            the KV budget does not hold one block
+├── WeightsMismatch         the tensors do not fit the skeleton
+└── UnsupportedArchitecture the model does not fit the packed runner; the message says why
+"""
+
+
+class EngineError(Exception):
+    """Root of the tree."""
+
+
+class RequestRefused(EngineError):
+    """The request can never run on this replica."""
+
+
+class EmptyPrompt(RequestRefused):
+    """There is no token to start from."""
+
+
+class PromptTooLong(RequestRefused):
+    """Prompt and generated tokens leave no room for one more."""
+
+
+class TokenOutOfRange(RequestRefused):
+    """A token id lies outside the model's vocabulary."""
+
+
+class QueueFull(EngineError):
+    """The replica has as many requests as it may hold."""
+
+
+class DuplicateRequest(EngineError):
+    """A request of this id is already running."""
+
+
+class UnknownReplica(EngineError):
+    """No replica of this name is resident."""
+
+
+class DuplicateReplica(EngineError):
+    """A replica of this name is already resident."""
+
+
+class EngineClosed(EngineError):
+    """The engine takes no more work."""
+
+
+class PoolExhausted(EngineError):
+    """A planner's mistake, never a client's: it asked for a block when none was idle."""
+
+
+class PoolTooSmall(EngineError):
+    """The bytes given for KV do not hold one block of this model."""
+
+
+class WeightsMismatch(EngineError):
+    """A tensor is missing, unknown or of another shape than the model expects."""
+
+
+class UnsupportedArchitecture(EngineError):
+    """The packed runner would compute something wrong for this model, so it refuses."""

@@ -1,0 +1,214 @@
+"""A model's body without its weights: built on the meta device, pointed at tensors that lie elsewhere, emptied
+again; and which models the packed runner serves. Reading weights is the loader's work."""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from services.worker.engine import attention
+from services.worker.engine.errors import UnsupportedArchitecture, WeightsMismatch
+from services.worker.engine.pool import KVSpec, LayerKV
+
+SERVED_LAYERS = frozenset({"full_attention", "sliding_attention"})
+LENGTH_DEPENDENT_ROPE = frozenset({"longrope", "dynamic"})
+HARMLESS = frozenset({"position_ids", "position_embeddings", "cache_position"})
+
+
+def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A causal language model whose parameters are on meta and whose non-persistent buffers (rotary tables,
+    embedding scales) are real, on `device`. `config` is not changed. UnsupportedArchitecture says why not."""
+    check_config(config)
+    attention.register()
+    construct: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
+    try:
+        with torch.device("meta"):
+            module = construct(copy.deepcopy(config), dtype=dtype, attn_implementation=attention.ATTENTION)
+    except (KeyError, ValueError) as error:  # transformers' way to say: no such class, no such attention
+        raise UnsupportedArchitecture(f"{config.model_type} cannot be built on paged attention: {error}") from error
+    prepare(module)
+    _fill_buffers(module, device)
+    return module
+
+
+def prepare(module: PreTrainedModel) -> None:
+    """Make any transformers model callable by the packed runner: paged attention, inference, no padding."""
+    attention.register()
+    check_config(module.config)
+    if module._is_stateful:
+        raise UnsupportedArchitecture(f"{module.config.model_type} keeps recurrent state, which is not in KV blocks")
+    if "position_ids" not in inspect.signature(module.forward).parameters:
+        raise UnsupportedArchitecture(f"{module.config.model_type} does not take position_ids")
+    module.set_attn_implementation(attention.ATTENTION)
+    module.config.pad_token_id = None  # nothing is padded; some models look for pads in every batch to warn
+    module.train(False)
+
+
+def check_config(config: PreTrainedConfig) -> None:
+    """Raise UnsupportedArchitecture for what a configuration alone rules out."""
+    name, text = config.model_type, config.get_text_config(decoder=True)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedArchitecture(f"{name} is an encoder-decoder")
+    others = set(getattr(text, "layer_types", None) or ()) - SERVED_LAYERS
+    if "chunked_attention" in others or getattr(text, "attention_chunk_size", None):
+        raise UnsupportedArchitecture(f"{name} uses chunked attention, which only its mask tells")
+    if others:
+        raise UnsupportedArchitecture(f"{name} is hybrid: it has layers of type {', '.join(sorted(others))}")
+    if getattr(text, "alibi", False) or name in {"bloom", "mpt"}:
+        raise UnsupportedArchitecture(f"{name} uses ALiBi position biases")
+    if getattr(text, "num_kv_shared_layers", 0):
+        raise UnsupportedArchitecture(f"{name} shares KV between layers")
+    moving = _rope_types(text) & LENGTH_DEPENDENT_ROPE
+    if moving:
+        raise UnsupportedArchitecture(
+            f"{name} uses {', '.join(sorted(moving))} rotary positions: they depend on the longest sequence of a batch"
+        )
+
+
+def _rope_types(config: PreTrainedConfig) -> set[str]:
+    rope = getattr(config, "rope_parameters", None) or {}
+    each = [rope, *(value for value in rope.values() if isinstance(value, Mapping))]
+    return {str(one["rope_type"]) for one in each if one.get("rope_type")}
+
+
+def assign(module: PreTrainedModel, views: Mapping[str, Tensor]) -> None:
+    """Point parameters and persistent buffers at `views`, named as in state_dict(), without copying. Of tensors
+    that the model ties, one is enough. WeightsMismatch if a name is missing or unknown, or a shape differs."""
+    homes = dict(module.named_modules())
+    for name, view in views.items():
+        path, _, leaf = name.rpartition(".")
+        _place(homes, path, leaf, view)
+    for target, source in module.all_tied_weights_keys.items():
+        given, other = (source, target) if source in views else (target, source)
+        if given in views and other not in views:
+            _place(homes, *_split(other), homes[_split(given)[0]].get_parameter(_split(given)[1]))
+    left = [name for name, tensor in _state(module) if tensor.is_meta]
+    if left:
+        raise WeightsMismatch(f"{len(left)} tensors are missing, among them {', '.join(left[:4])}")
+
+
+def release(module: PreTrainedModel) -> None:
+    """Forget the weights: every parameter and persistent buffer back to meta. The body can be assigned again."""
+    for home in module.modules():
+        for leaf, parameter in home._parameters.items():
+            if parameter is not None:
+                home._parameters[leaf] = _frozen(torch.empty_like(parameter, device="meta"))
+        for leaf, buffer in home._buffers.items():
+            if buffer is not None and leaf not in home._non_persistent_buffers_set:
+                home._buffers[leaf] = torch.empty_like(buffer, device="meta")
+
+
+def _split(name: str) -> tuple[str, str]:
+    path, _, leaf = name.rpartition(".")
+    return path, leaf
+
+
+def _place(homes: Mapping[str, nn.Module], path: str, leaf: str, view: Tensor) -> None:
+    home = homes.get(path)
+    place: dict[str, Any] = {} if home is None else home._parameters if leaf in home._parameters else home._buffers
+    old = place.get(leaf)
+    if old is None:
+        raise WeightsMismatch(f"the model has no tensor {path}.{leaf}")
+    if old.shape != view.shape:
+        raise WeightsMismatch(f"{path}.{leaf} is {tuple(view.shape)}, the model expects {tuple(old.shape)}")
+    place[leaf] = _frozen(view) if isinstance(old, nn.Parameter) else view
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _fill_buffers(module: PreTrainedModel, device: torch.device | str) -> None:
+    """Compute non-persistent buffers for real, by transformers' own initialiser, while all weights are on meta.
+
+    It is run over two backgrounds: what it leaves untouched differs, and would be garbage at run time.
+    """
+    initialise: Callable[[nn.Module], None] = module._init_weights
+    for path, home in module.named_modules():
+        empty = {leaf: b for leaf, b in home._buffers.items() if b is not None and b.is_meta}
+        leaves = empty.keys() & home._non_persistent_buffers_set
+        for background in (0, 1) if leaves else ():
+            before = {leaf: home._buffers[leaf] for leaf in leaves}
+            for leaf in leaves:
+                home._buffers[leaf] = torch.full_like(empty[leaf], background, device=device)
+            initialise(home)
+        for leaf in leaves:
+            if not torch.equal(before[leaf], home._buffers[leaf]):
+                raise UnsupportedArchitecture(f"{path}.{leaf} is a buffer that transformers does not rebuild")
+        stray = [name for name, value in vars(home).items() if isinstance(value, Tensor) and value.is_meta]
+        if stray:
+            raise UnsupportedArchitecture(f"{path}.{stray[0]} is a tensor outside the state dict")
+
+
+class Probe:
+    """Stands behind the attention function for one token, and notes what each layer hands it."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self._config = config
+        self.layers: dict[int, LayerKV] = {}
+
+    def attend(self, call: attention.Call) -> Tensor:
+        index = getattr(call.layer, "layer_idx", None)
+        if not isinstance(index, int) or index in self.layers:
+            raise UnsupportedArchitecture(f"attention layer {index!r} does not say which layer it is")
+        if not getattr(call.layer, "is_causal", True):
+            raise UnsupportedArchitecture(f"attention layer {index} is not causal")
+        if _has_window(self._config, index) and call.score.window is None:
+            raise UnsupportedArchitecture(f"attention layer {index} has a window that only its mask tells")
+        extra = [n for n, v in call.unused.items() if isinstance(v, Tensor) and n not in HARMLESS]
+        if extra:
+            raise UnsupportedArchitecture(f"attention layer {index} also depends on {', '.join(extra)}")
+        key, value, query = call.key, call.value, call.query
+        if key.shape[1] != value.shape[1] or query.shape[1] % key.shape[1]:
+            raise UnsupportedArchitecture(f"attention layer {index} has heads that do not divide evenly")
+        self.layers[index] = LayerKV(key.shape[1], key.shape[3], value.shape[3])
+        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3])
+
+
+def _has_window(config: PreTrainedConfig, layer: int) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return bool(kinds[layer] == "sliding_attention")
+    return bool(getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
+
+
+def probe_kv(module: PreTrainedModel, block_tokens: int = 16) -> KVSpec:
+    """KV geometry by one token sent through a prepared model on meta: nothing is computed, no weight is read."""
+    text = module.config.get_text_config(decoder=True)
+    probe = Probe(text)
+    token = torch.zeros(1, 1, dtype=torch.long, device="meta")
+    inputs = {"input_ids": token, "position_ids": token, "use_cache": False}
+    tensors = {name: tensor.to("meta") for name, tensor in _state(module)}
+    try:
+        with _attending_on_meta(module, probe):
+            functional_call(module, tensors, kwargs=inputs)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # from the model's own code
+        raise UnsupportedArchitecture(f"{text.model_type}: sending one token through it fails: {error}") from error
+    if sorted(probe.layers) != list(range(text.num_hidden_layers)):
+        raise UnsupportedArchitecture(
+            f"{text.model_type}: {len(probe.layers)} of {text.num_hidden_layers} layers use the attention interface"
+        )
+    return KVSpec(tuple(probe.layers[i] for i in range(len(probe.layers))), module.dtype, block_tokens)
+
+
+@contextmanager
+def _attending_on_meta(module: PreTrainedModel, probe: Probe) -> Iterator[None]:
+    """Experts are called as batched products meanwhile: the other ways count tokens, which meta cannot."""
+    experts = module.get_experts_implementation()
+    module.set_experts_implementation("batched_mm")
+    try:
+        with torch.inference_mode(), attention.attending(probe):
+            yield
+    finally:
+        module.set_experts_implementation(experts)

@@ -1,0 +1,87 @@
+"""Where keys and values lie: the geometry of a model's KV, and one byte buffer seen layer by layer.
+Who owns which block is decided in blocks.py."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from services.worker.engine.errors import PoolTooSmall
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKV:
+    """One layer's KV heads; keys and values may differ in width (latent attention)."""
+
+    heads: int
+    k_dim: int
+    v_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class KVSpec:
+    """What one token leaves behind in every layer, and how many tokens make a block."""
+
+    layers: tuple[LayerKV, ...]
+    dtype: torch.dtype
+    block_tokens: int = 16
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token over all layers."""
+        return sum(kv.heads * (kv.k_dim + kv.v_dim) for kv in self.layers) * self.dtype.itemsize
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block over all layers."""
+        return self.token_bytes * self.block_tokens
+
+    @property
+    def layer_token_bytes(self) -> int:
+        """Bytes of one token in the widest layer."""
+        return max(kv.heads * (kv.k_dim + kv.v_dim) for kv in self.layers) * self.dtype.itemsize
+
+    def fingerprint(self) -> bytes:
+        """Equal for specs whose blocks are interchangeable."""
+        return hashlib.sha256(repr((self.layers, str(self.dtype), self.block_tokens)).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPool:
+    """One layer's slots. `k` [slots, heads, k_dim] is for writing and gathering; `k_run` [1, heads, slots, k_dim]
+    is the same memory turned so that a run of slots is a ready attention operand. So for `v`."""
+
+    heads: int
+    k: Tensor
+    v: Tensor
+    k_run: Tensor
+    v_run: Tensor
+
+
+class KVPool:
+    """`blocks` blocks of KV in one uint8 buffer, layer-major: a layer's keys of all blocks, then its values."""
+
+    def __init__(self, spec: KVSpec, blocks: int, device: torch.device | str = "cpu") -> None:
+        self.spec = spec
+        self.blocks = blocks
+        self.buffer = torch.empty(blocks * spec.block_bytes, dtype=torch.uint8, device=device)
+        self.layers: list[LayerPool] = []
+        start = 0
+        for kv in spec.layers:
+            k = self._view(start, kv.heads, kv.k_dim)
+            v = self._view(start + k.nbytes, kv.heads, kv.v_dim)
+            start += k.nbytes + v.nbytes
+            self.layers.append(LayerPool(kv.heads, k, v, k.transpose(0, 1)[None], v.transpose(0, 1)[None]))
+
+    def _view(self, start: int, heads: int, dim: int) -> Tensor:
+        slots = self.blocks * self.spec.block_tokens
+        end = start + slots * heads * dim * self.spec.dtype.itemsize
+        return self.buffer[start:end].view(self.spec.dtype).view(slots, heads, dim)
+
+
+def blocks_in(kv_bytes: int, spec: KVSpec) -> int:
+    """How many blocks `kv_bytes` hold; PoolTooSmall if none."""
+    if kv_bytes < spec.block_bytes:
+        raise PoolTooSmall(f"{kv_bytes} bytes of KV hold no block; this model needs at least {spec.block_bytes}")
+    return kv_bytes // spec.block_bytes

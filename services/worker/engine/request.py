@@ -1,0 +1,60 @@
+"""What goes into the engine and what comes out: plain values, safe to hand from thread to thread."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from services.worker.engine.sample import SamplingParams
+
+
+class FinishReason(StrEnum):
+    """Why a request produces nothing more."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One sequence to continue. `generated` are tokens already delivered (by another worker, or before a
+    restart): they are prefilled like the prompt, and the next token has seq = len(generated)."""
+
+    request_id: str
+    replica: str
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    generated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStep:
+    """What one step produced for one request. A stop token is delivered too, with finish = STOP."""
+
+    request_id: str
+    seq: int  # index of the first of `tokens`, counted from the first generated token
+    tokens: tuple[int, ...]
+    finish: FinishReason | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """A replica's load now, and its counters since it was added."""
+
+    running: int
+    waiting: int
+    free_blocks: int  # idle: blank, or cached and evictable
+    total_blocks: int
+    steps: int
+    tokens: int  # generated
+    prefix_tokens: int  # found in the pool instead of computed
+    preemptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Every resident replica by name."""
+
+    replicas: Mapping[str, ReplicaStats]
