@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -55,8 +56,9 @@ def _stream(method: str, inner: Callable[[Any, Context], Any]) -> Callable[[Any,
         try:
             responses = inner(request, context)
             if hasattr(responses, "__aiter__"):
-                async for response in responses:
-                    yield response
+                async with aclosing(responses):  # a client that leaves frees what the handler holds at once
+                    async for response in responses:
+                        yield response
             else:  # a coroutine that writes to the context, as grpc_health's Watch is
                 await responses
         except BaseException as error:

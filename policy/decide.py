@@ -8,7 +8,7 @@ from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload
 from policy.keepalive import expiries
 from policy.knobs import Knobs
 from policy.placement import place
-from policy.view import Spot, View
+from policy.view import Spot, View, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Decision:
 def decide(view: View, now: float, knobs: Knobs) -> Decision:
     """Equal views give equal decisions. Times are readings of one clock, in seconds."""
     actions: list[Action] = []
+    held: list[Waiting] = []
     queued: Counter[str] = Counter()
     for request in view.waiting:
         if queued[request.model] >= knobs.max_waiting:
@@ -30,15 +31,15 @@ def decide(view: View, now: float, knobs: Knobs) -> Decision:
             chosen = place(view, request, now, knobs)
         if not any(isinstance(action, Place | Refuse) for action in chosen):
             queued[request.model] += 1
+            held.append(request)
         actions += chosen
         view = _after(view, request.model, chosen)
-    for expiry in (waiting_out := expiries(view, knobs)):
-        if expiry.at_s <= now and not queued[expiry.unload.model]:
-            actions.append(expiry.unload)
-    later = [e.at_s for e in waiting_out if e.at_s > now]
-    later += [w.since_s + knobs.hold_s for w in view.waiting if w.since_s + knobs.hold_s > now]
-    later += [until_s for until_s in view.distrusted_until_s.values() if until_s > now]
-    return Decision(tuple(actions), min(later, default=None))
+    ends = expiries(view, knobs)
+    actions += [end.unload for end in ends if end.at_s <= now]
+    later = [end.at_s for end in ends]
+    later += [request.since_s + knobs.hold_s for request in held]
+    later += view.distrusted_until_s.values() if held else []
+    return Decision(tuple(actions), min((at_s for at_s in later if at_s > now), default=None))
 
 
 def _after(view: View, model: str, chosen: Sequence[Action]) -> View:

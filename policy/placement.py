@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mesh.facts import Kind, Member, ModelEntry, ReplicaFacts, WorkerFacts
+from mesh.facts import Kind, Member, ModelEntry, ReplicaFacts, ReplicaState, WorkerFacts
 from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload, UnloadReason
 from policy.estimate import Source, nearest_source, start_up_s
 from policy.knobs import Knobs
@@ -27,7 +27,7 @@ def place(view: View, request: Waiting, now: float, knobs: Knobs) -> list[Action
         return [Refuse(request.request_id, RefusalReason.UNKNOWN_MODEL, None)]
     if slot := _open_slot(view, request, entry):
         return [Place(request.request_id, slot.id)]
-    if view.is_loading(entry):
+    if view.is_loading(entry, request, now):
         return _hold(request, now, knobs)
     return _make_replica(view, request, entry, now, knobs)
 
@@ -56,8 +56,9 @@ def _replicas(view: View, model: str) -> Iterable[tuple[Member, WorkerFacts, Rep
 
 
 def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, knobs: Knobs) -> list[Action]:
-    able = [w for m in view.workers() if (w := m.worker) and need_bytes(entry, w) <= w.memory_bytes]
-    if view.workers() and not able:
+    workers = view.workers()
+    able = [m for m in workers if m.worker is None or need_bytes(entry, m.worker) <= m.worker.memory_bytes]
+    if workers and not able:  # a worker that has just joined may yet turn out to be large enough
         return [Refuse(request.request_id, RefusalReason.TOO_LARGE, None)]
     candidates = _candidates(view, request, entry, now, knobs)
     free = [c for c in candidates if _free_bytes(view, c) >= need_bytes(entry, c.worker)]
@@ -80,7 +81,7 @@ def _candidates(view: View, request: Waiting, entry: ModelEntry, now: float, kno
         worker = member.worker
         if worker is None or member.id in request.excluded or worker.replica(entry.name):
             continue
-        if view.distrusted_until_s.get(member.id, now) > now or need_bytes(entry, worker) > worker.memory_bytes:
+        if view.distrusts(member.id, now) or need_bytes(entry, worker) > worker.memory_bytes:
             continue
         if source := nearest_source(stores, entry.checkpoint.digest, member.node):
             estimate_s = start_up_s(entry.checkpoint.bytes, source, member.node, knobs)
@@ -89,51 +90,57 @@ def _candidates(view: View, request: Waiting, entry: ModelEntry, now: float, kno
 
 
 def _free_bytes(view: View, candidate: Candidate) -> int:
-    """Memory left on a worker, loads that its facts do not show yet taken off."""
-    coming = [
-        need_bytes(view.cluster.models[spot.model], candidate.worker)
-        for spot in view.loading
-        if spot.worker_id == candidate.member.id
-        and spot.model in view.cluster.models
-        and candidate.worker.replica(spot.model) is None
-    ]
-    return candidate.worker.memory_bytes - candidate.worker.memory_used_bytes - sum(coming)
+    """Memory left on a worker, what its facts do not show yet of loads under way taken off."""
+    worker, coming = candidate.worker, 0
+    for spot in view.loading:
+        if spot.worker_id == candidate.member.id and (entry := view.cluster.models.get(spot.model)):
+            shown = worker.replica(spot.model)  # listed from the first moment, its size known only later
+            coming += max(0, need_bytes(entry, worker) - (shown.bytes if shown else 0))
+    return worker.memory_bytes - worker.memory_used_bytes - coming
 
 
 def _evict_for(view: View, entry: ModelEntry, candidates: list[Candidate]) -> list[Action]:
     """Unloads on the worker that needs the fewest. None when nothing helps, or room is already on its way."""
     if any(_free_bytes(view, c) + _leaving_bytes(view, c) >= need_bytes(entry, c.worker) for c in candidates):
         return []
-    plans = [plan for c in candidates if (plan := _eviction(view, entry, c))]
-    fewest: list[Unload] = min(plans, key=len, default=[])
-    return [*fewest]
+    plans = [(len(plan), c.estimate_s, c.member.id, plan) for c in candidates if (plan := _eviction(view, entry, c))]
+    return [*min(plans)[-1]] if plans else []
 
 
 def _leaving_bytes(view: View, candidate: Candidate) -> int:
     """Memory that unloads under way will give back."""
-    replicas = candidate.worker.replicas
-    return sum(r.bytes for r in replicas if Spot(candidate.member.id, r.model) in view.unloading)
+    return sum(
+        replica.bytes
+        for replica in candidate.worker.replicas
+        if replica.state is ReplicaState.DRAINING or Spot(candidate.member.id, replica.model) in view.unloading
+    )
 
 
 def _eviction(view: View, entry: ModelEntry, candidate: Candidate) -> list[Unload]:
     """Idle replicas to unload here, longest idle first, until the model fits; empty when it never does."""
-    worker_id, missing = candidate.member.id, need_bytes(entry, candidate.worker)
-    missing -= _free_bytes(view, candidate) + _leaving_bytes(view, candidate)
-    idle = [
-        (view.idle_since_s[spot], spot.model, replica.bytes)
-        for replica in candidate.worker.replicas
-        if (spot := Spot(worker_id, replica.model)) in view.idle_since_s and spot not in view.unloading
-    ]
-    plan: list[Unload] = []
-    for _, model, freed_bytes in sorted(idle):
+    missing = need_bytes(entry, candidate.worker) - _free_bytes(view, candidate) - _leaving_bytes(view, candidate)
+    chosen: list[ReplicaFacts] = []
+    for replica in _longest_idle_first(view, candidate):
         if missing <= 0:
             break
-        plan.append(Unload(model, worker_id, UnloadReason.EVICTED))
-        missing -= freed_bytes
-    return plan if missing <= 0 else []
+        chosen.append(replica)
+        missing -= replica.bytes
+    if missing > 0:
+        return []
+    for replica in chosen[::-1]:  # what a larger one has made needless stays
+        if missing + replica.bytes <= 0:
+            chosen.remove(replica)
+            missing += replica.bytes
+    return [Unload(replica.model, candidate.member.id, UnloadReason.EVICTED) for replica in chosen]
+
+
+def _longest_idle_first(view: View, candidate: Candidate) -> list[ReplicaFacts]:
+    worker_id = candidate.member.id
+    idle = [replica for replica in candidate.worker.replicas if view.idle(worker_id, replica)]
+    return sorted(idle, key=lambda r: (view.idle_since_s.get(Spot(worker_id, r.model), 0.0), r.model))
 
 
 def _hold(request: Waiting, now: float, knobs: Knobs) -> list[Action]:
-    if now - request.since_s >= knobs.hold_s:
+    if now >= request.since_s + knobs.hold_s:  # the very moment that decide() looks again
         return [Refuse(request.request_id, RefusalReason.HELD_TOO_LONG, knobs.distrust_s)]
     return []

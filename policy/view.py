@@ -26,7 +26,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One moment. `loading` and `unloading` are commands under way, not yet seen in the facts. Never written to."""
+    """One moment. `loading` and `unloading` are commands under way, whatever the facts show. Never written to."""
 
     cluster: ClusterFacts
     waiting: tuple[Waiting, ...] = ()
@@ -40,11 +40,16 @@ class View:
         """The live workers."""
         return self.cluster.of_kind(Kind.WORKER)
 
-    def is_loading(self, entry: ModelEntry) -> bool:
-        """Whether a replica of the model's checkpoint is on its way somewhere."""
-        if any(spot.model == entry.name for spot in self.loading):
+    def distrusts(self, worker_id: str, now: float) -> bool:
+        """Whether a worker could not be reached a moment ago, and should be left alone."""
+        return self.distrusted_until_s.get(worker_id, now) > now
+
+    def is_loading(self, entry: ModelEntry, request: Waiting, now: float) -> bool:
+        """Whether a replica is on its way to a worker that the request may go to."""
+        if any(spot.model == entry.name and spot.worker_id not in request.excluded for spot in self.loading):
             return True
-        replicas = (m.worker.replica(entry.name) for m in self.workers() if m.worker)
+        hopeful = [m for m in self.workers() if m.id not in request.excluded and not self.distrusts(m.id, now)]
+        replicas = (m.worker.replica(entry.name) for m in hopeful if m.worker)
         return any(r and r.state is ReplicaState.LOADING and r.digest == entry.checkpoint.digest for r in replicas)
 
     def busy(self, worker_id: str, replica: ReplicaFacts) -> int:
@@ -53,8 +58,13 @@ class View:
 
     def usable(self, worker_id: str, replica: ReplicaFacts, entry: ModelEntry) -> bool:
         """Whether new requests may go to this replica."""
-        return (
-            replica.state is ReplicaState.READY
-            and replica.digest == entry.checkpoint.digest
-            and Spot(worker_id, replica.model) not in self.unloading
-        )
+        return self._settled(worker_id, replica) and replica.digest == entry.checkpoint.digest
+
+    def idle(self, worker_id: str, replica: ReplicaFacts) -> bool:
+        """Whether a replica may be unloaded: nothing runs there or was sent there."""
+        return self._settled(worker_id, replica) and self.busy(worker_id, replica) == 0
+
+    def _settled(self, worker_id: str, replica: ReplicaFacts) -> bool:
+        """Ready, and no command for it under way: facts may be quicker than the answer of the load itself."""
+        spot = Spot(worker_id, replica.model)
+        return replica.state is ReplicaState.READY and spot not in self.loading and spot not in self.unloading

@@ -1,15 +1,16 @@
 """python -m services.gateway: the public door. Holds only its running requests; run as many as you like."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
-from mesh.clients.store import StoreClient
 from whimbrel.gateway.v1 import gateway_pb2_grpc as rpc
 
 from mesh.clients.channel import Channels
 from mesh.clients.scheduler import SchedulerClient
+from mesh.clients.store import StoreClient
 from mesh.facts import Kind
-from mesh.serve import Ground, Mounted, main
+from mesh.serve import Ground, Mounted, main, owned
 from mesh.state.mirror import Mirror
 from services.gateway.answer import Answers
 from services.gateway.checkpoints import Checkpoints
@@ -27,31 +28,29 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
     """The gateway, standing on the ground."""
     channels = Channels()
     gateway_id = f"{ground.me.id}.{ground.me.fence}"  # its former life is another gateway
-    lines = Lines(channels, gateway_id)
-    stores = StoreClient(channels)
-    async with Mirror(ground.state).running() as mirror:
+    lines, stores = Lines(channels, gateway_id), StoreClient(channels)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(channels.close)
+        stack.push_async_callback(lines.close)
+        mirror = await stack.enter_async_context(Mirror(ground.state).running())
+        texts = stack.enter_context(Texts(stores, mirror, settings.cache_dir, settings.tokenizers))
+        await stack.enter_async_context(owned(texts.keep_warm(), ground))
         places = Places(mirror, SchedulerClient(channels), settings.hold_s)
         answers = Answers(places, lines, gateway_id, settings.attempts)
-        with Texts(stores, mirror, settings.cache_dir, settings.tokenizers) as texts:
-            generation = GenerationServicer(mirror, texts, answers, settings.default_max_tokens)
-            models = ModelServicer(ground, mirror, Checkpoints(stores, mirror))
-            cluster = ClusterServicer(ground, mirror)
-            yield [
-                Mounted(
-                    "whimbrel.gateway.v1.GenerationService",
-                    lambda server: rpc.add_GenerationServiceServicer_to_server(generation, server),
-                ),
-                Mounted(
-                    "whimbrel.gateway.v1.ModelService",
-                    lambda server: rpc.add_ModelServiceServicer_to_server(models, server),
-                ),
-                Mounted(
-                    "whimbrel.gateway.v1.ClusterService",
-                    lambda server: rpc.add_ClusterServiceServicer_to_server(cluster, server),
-                ),
-            ]
-    await lines.close()
-    await channels.close()
+        yield _mounted(
+            GenerationServicer(mirror, texts, answers, settings.default_max_tokens),
+            ModelServicer(ground, mirror, Checkpoints(stores, mirror)),
+            ClusterServicer(ground, mirror),
+        )
+
+
+def _mounted(generation: GenerationServicer, models: ModelServicer, cluster: ClusterServicer) -> list[Mounted]:
+    package = "whimbrel.gateway.v1"
+    return [
+        Mounted(f"{package}.GenerationService", partial(rpc.add_GenerationServiceServicer_to_server, generation)),
+        Mounted(f"{package}.ModelService", partial(rpc.add_ModelServiceServicer_to_server, models)),
+        Mounted(f"{package}.ClusterService", partial(rpc.add_ClusterServiceServicer_to_server, cluster)),
+    ]
 
 
 if __name__ == "__main__":

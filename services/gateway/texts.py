@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import structlog
 from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
@@ -18,6 +19,7 @@ from mesh.errors import InvalidRequest, MeshError, Unreachable, Unsuitable
 from mesh.facts import NEARNESS, Kind
 from mesh.state.mirror import Mirror
 
+log = structlog.get_logger()
 INLINE_CHARS = 4096  # shorter prompts are encoded in less time than a thread takes to start
 
 
@@ -95,6 +97,24 @@ class Texts:
             self._known.popitem(last=False)
         return self._known[digest]
 
+    async def keep_warm(self) -> None:
+        """Opens the tokenizer of each model that is deployed, before its first request; runs until cancelled."""
+        tried: set[str] = set()
+        with self._mirror.watching() as changed:
+            while True:
+                changed.clear()
+                digests = {entry.checkpoint.digest for entry in self._mirror.facts.models.values()}
+                for digest in sorted(digests - tried)[: self._capacity]:
+                    await self._warm(digest)
+                tried = digests
+                await changed.wait()
+
+    async def _warm(self, digest: str) -> None:
+        try:
+            await self.of(digest)
+        except MeshError as error:
+            log.info("tokenizer not opened ahead", checkpoint=digest, error=error.message)
+
     async def _fetch(self, digest: str) -> Path:
         """The checkpoint's files in a directory named by its digest; a half-fetched one never bears the name."""
         directory = self._dir / digest
@@ -146,7 +166,10 @@ def _tokenizer(directory: Path) -> Any:
     """The tokenizer, or None when the checkpoint has none. Remote code is never run."""
     if not any(directory.glob("*token*")):
         return None
-    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise Unsuitable(f"this model's tokenizer cannot be opened: {error}", reason="BAD_TOKENIZER") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 
@@ -31,7 +32,7 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
             yield [
                 Mounted(
                     "whimbrel.scheduler.v1.SchedulerService",
-                    lambda server: add_SchedulerServiceServicer_to_server(servicer, server),
+                    partial(add_SchedulerServiceServicer_to_server, servicer),
                 )
             ]
     await channels.close()

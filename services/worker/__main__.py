@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
-from mesh.clients.store import StoreClient
 from whimbrel.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 
 from mesh.clients.channel import Channels
+from mesh.clients.store import StoreClient
 from mesh.facts import Kind, WorkerFacts
 from mesh.memory import tune_malloc
-from mesh.serve import Ground, Mounted, main
+from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.loading.host import Host
@@ -46,16 +47,18 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     report.life()
     servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
     try:
-        yield [
-            Mounted(
-                "whimbrel.worker.v1.WorkerService",
-                lambda server: add_WorkerServiceServicer_to_server(servicer, server),
-            )
-        ]
+        async with owned(_drain(ground, replicas, relay), ground):
+            yield [Mounted("whimbrel.worker.v1.WorkerService", partial(add_WorkerServiceServicer_to_server, servicer))]
     finally:
         await replicas.close()
         await asyncio.to_thread(engine.close)
         await channels.close()
+
+
+async def _drain(ground: Ground, replicas: Replicas, relay: Relay) -> None:
+    await ground.draining.wait()
+    replicas.drain()
+    relay.drain()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ class Relay:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.on_load: Callable[[], None] = lambda: None
+        self._lines: set[Line] = set()
+        self._draining = False
         self._by_key: dict[str, Granted] = {}
         self._by_engine_id: dict[str, Granted] = {}
 
@@ -57,6 +59,7 @@ class Relay:
     async def serve(self, commands: AsyncIterator[Grant | Cancel]) -> AsyncGenerator[list[Frame], None]:
         """One line, until its commands end; what still runs on it is then cancelled."""
         line = Line(asyncio.Queue())
+        self._lines.add(line)
         reader = asyncio.create_task(self._read(line, commands), name="relay")
         reader.add_done_callback(lambda _: line.outgoing.put_nowait([]))
         try:
@@ -66,8 +69,19 @@ class Relay:
                 yield frames
         finally:
             reader.cancel()
+            self._lines.discard(line)
             for granted in [g for g in self._by_key.values() if g.line is line]:
                 self._cancel(granted)
+
+    def drain(self) -> None:
+        """Ends each line once nothing runs on it; gateways take what is new elsewhere."""
+        self._draining = True
+        for line in self._lines:
+            self._end_if_idle(line)
+
+    def _end_if_idle(self, line: Line) -> None:
+        if self._draining and not any(granted.line is line for granted in self._by_key.values()):
+            line.outgoing.put_nowait([])
 
     async def _read(self, line: Line, commands: AsyncIterator[Grant | Cancel]) -> None:
         async for command in commands:
@@ -115,6 +129,7 @@ class Relay:
                     self._forget(granted)
         for line, frames in batches.items():
             line.outgoing.put_nowait(frames)
+            self._end_if_idle(line)
 
     def _forget(self, granted: Granted) -> None:
         self._by_engine_id.pop(granted.engine_id, None)

@@ -8,7 +8,7 @@ import structlog
 
 from mesh.checkpoint.layout import Manifest, total_bytes
 from mesh.clients.worker import Loaded
-from mesh.errors import MeshError, NoRoom, Unreachable, Unsuitable
+from mesh.errors import Broken, MeshError, NoRoom, Unreachable, Unsuitable
 from mesh.facts import ReplicaFacts, ReplicaState, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
@@ -46,6 +46,7 @@ class Replicas:
         self._memory_bytes, self._kv_bytes = memory_bytes, kv_bytes
         self._residents: dict[str, Resident] = {}
         self.on_life: Callable[[], None] = lambda: None
+        self._draining = False
 
     def facts(self) -> tuple[ReplicaFacts, ...]:
         """What is here, with what the engine says of its load."""
@@ -54,7 +55,7 @@ class Replicas:
             ReplicaFacts(
                 model=model,
                 digest=resident.order.digest,
-                state=resident.state,
+                state=ReplicaState.DRAINING if self._draining else resident.state,
                 bytes=resident.bytes,
                 running=stats[model].running if model in stats else 0,
                 waiting=stats[model].waiting if model in stats else 0,
@@ -62,22 +63,20 @@ class Replicas:
             for model, resident in self._residents.items()
         )
 
-    def ready(self, model: str) -> bool:
-        """Whether requests may run on it."""
-        resident = self._residents.get(model)
-        return resident is not None and resident.state is ReplicaState.READY
+    def drain(self) -> None:
+        """Takes no more loads, and says that no request should come; what runs goes on."""
+        self._draining = True
+        self.on_life()
 
     async def load(self, order: Order) -> AsyncGenerator[LoadProgress | Loaded, None]:
         """Progress, then Loaded. When the last listener leaves before the end, the load is cancelled."""
-        resident = self._residents.get(order.model)
-        if resident and resident.order.digest != order.digest:
+        if self._draining:
+            raise Unreachable("this worker is stopping", reason="DRAINING", retry_after_s=1.0)
+        resident = await self._settled(order.model) or self._begin(order)
+        if resident.order.digest != order.digest:
             raise Unsuitable(
                 f"another checkpoint of {order.model!r} is resident; unload it first", reason="OTHER_RESIDENT"
             )
-        if resident is None or resident.state is ReplicaState.DRAINING:
-            if resident and resident.task:
-                await asyncio.wait([resident.task])
-            resident = self._begin(order)
         resident.listeners += 1
         try:
             while resident.state is ReplicaState.LOADING and not resident.failure:
@@ -93,6 +92,12 @@ class Replicas:
             if not resident.listeners and resident.state is ReplicaState.LOADING and resident.task:
                 resident.task.cancel()
 
+    async def _settled(self, model: str) -> Resident | None:
+        """The replica of a model, once none that is leaving is left."""
+        while (resident := self._residents.get(model)) and resident.state is ReplicaState.DRAINING and resident.task:
+            await asyncio.wait([resident.task])
+        return resident
+
     async def unload(self, model: str) -> None:
         """Ends a replica and waits until its memory is back; what still runs on it fails as unloaded."""
         resident = self._residents.get(model)
@@ -107,6 +112,7 @@ class Replicas:
     def _begin(self, order: Order) -> Resident:
         resident = self._residents[order.model] = Resident(order)
         resident.task = asyncio.create_task(self._life(resident), name=f"replica {order.model}")
+        resident.task.add_done_callback(_log_fault)
         return resident
 
     async def _life(self, resident: Resident) -> None:
@@ -126,6 +132,7 @@ class Replicas:
         except asyncio.CancelledError:
             resident.failure = Unreachable("the load was cancelled", reason="LOAD_CANCELLED")
         finally:
+            resident.failure = resident.failure or Broken("the replica has ended; the worker's log says why")
             del self._residents[model]
             self._changed(resident)
 
@@ -164,3 +171,8 @@ class Observer:
         """Bytes have come."""
         self.resident.progress = progress
         self.resident.tell()
+
+
+def _log_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (fault := task.exception()):
+        log.error("a replica ended by a fault", task=task.get_name(), exc_info=fault)
