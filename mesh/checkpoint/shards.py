@@ -1,0 +1,111 @@
+"""safetensors headers, read and checked by ourselves before anything maps the file. No tensor bytes are read here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+
+from mesh.checkpoint import strict_json
+from mesh.checkpoint.errors import BadShard
+from mesh.checkpoint.records import DTYPES
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+
+SAFETENSORS_DTYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64",
+        "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+        "F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2": "float8_e5m2",
+        "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
+        "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
+    }
+)  # fmt: skip
+"""torch's name for each dtype of the format that takes whole bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTensor:
+    """One tensor of a shard; `offset` counts bytes from the start of the file."""
+
+    name: str
+    dtype: str  # torch's name
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One safetensors file whose header has been checked against its size."""
+
+    path: Path
+    tensors: tuple[ShardTensor, ...]
+
+
+def read_shard(path: Path) -> Shard:
+    """The shard at `path`. Raises BadShard unless its tensors cover the file exactly, without hole or overlap."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise _bad(path, f"is truncated: {size} bytes cannot hold its header")
+        if length > MAX_HEADER_BYTES:
+            raise _bad(path, f"has a header of {length} bytes; the format allows {MAX_HEADER_BYTES}")
+        header = _parse(path, file.read(length))
+    tensors = [_tensor(path, name, entry, 8 + length) for name, entry in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.bytes))
+    _check_cover(path, tensors, 8 + length, size)
+    return Shard(path, tuple(tensors))
+
+
+def _parse(path: Path, data: bytes) -> dict[str, object]:
+    try:
+        header = strict_json.loads(data)
+    except ValueError as error:
+        raise _bad(path, f"has a header that is not JSON as the format has it: {error}") from error
+    if not isinstance(header, dict):
+        raise _bad(path, "has a header that is no JSON object")
+    header.pop("__metadata__", None)
+    return header
+
+
+def _tensor(path: Path, name: str, entry: object, data_start: int) -> ShardTensor:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _bad(path, f"describes tensor {name!r} by something else than dtype, shape and data_offsets")
+    dtype = SAFETENSORS_DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if dtype is None:
+        raise BadShard(
+            f"{path} holds tensor {name!r} of dtype {entry['dtype']!r}, which is unknown; "
+            f"store it as one of {', '.join(SAFETENSORS_DTYPES)}"
+        )
+    shape, offsets = _naturals(entry["shape"]), _naturals(entry["data_offsets"])
+    if shape is None or offsets is None or len(offsets) != 2:
+        raise _bad(path, f"gives tensor {name!r} a shape or range that is not of natural numbers")
+    start, end = offsets
+    if end - start != prod(shape) * DTYPES[dtype]:
+        raise _bad(path, f"gives tensor {name!r} {end - start} bytes; its shape {list(shape)} needs another number")
+    return ShardTensor(name, dtype, shape, data_start + start, end - start)
+
+
+def _naturals(value: object) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or len(value) > 64:
+        return None
+    return tuple(value) if all(type(n) is int and 0 <= n < 2**63 for n in value) else None
+
+
+def _check_cover(path: Path, tensors: list[ShardTensor], start: int, size: int) -> None:
+    end = start
+    for tensor in tensors:
+        if tensor.offset != end:
+            wrong = "overlaps the one before it" if tensor.offset < end else "leaves a hole before it"
+            raise _bad(path, f"has a range for tensor {tensor.name!r} that {wrong}")
+        end += tensor.bytes
+    if end > size:
+        raise _bad(path, f"is truncated: its header promises {end} bytes, the file has {size}")
+    if end < size:
+        raise _bad(path, f"has {size - end} bytes that belong to no tensor")
+
+
+def _bad(path: Path, problem: str) -> BadShard:
+    return BadShard(f"{path} {problem}; download it again")
