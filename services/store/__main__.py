@@ -1,0 +1,69 @@
+"""The store's process."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from mesh.clock import MonotonicClock
+from mesh.facts import Kind
+from mesh.memory import tune_malloc
+from mesh.serve import Ground, Mounted, main, owned
+from services.store import report
+from services.store.catalog import Catalog
+from services.store.handover import Handover
+from services.store.imports import Imports
+from services.store.loads import Loads
+from services.store.pins import Pins
+from services.store.pipeline import Pipeline
+from services.store.reads import Reads
+from services.store.segments import check_kernel, huge_pages
+from services.store.service import NAME, StoreServicer
+from services.store.settings import StoreSettings, Verify
+from services.store.tiers import DramPool
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def build(settings: StoreSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
+    """Everything a store is made of, from the disk up."""
+    check_kernel()
+    _say_pages(settings)
+    pins = Pins()
+
+    def changed() -> None:
+        report.publish(ground.membership, catalog, dram)
+
+    catalog = Catalog(settings.store_dir, changed)
+    dram = DramPool(settings.dram_bytes, pins, MonotonicClock(), changed)
+    verify = settings.verify is Verify.ALWAYS
+    with (
+        Pipeline(settings.reader_threads, settings.chunk_bytes, verify=verify) as pipeline,
+        Handover(settings.socket_dir) as handover,
+    ):
+        async with catalog, dram, Loads(catalog, dram, pins, pipeline) as loads, owned(handover.serve(), ground):
+            servicer = StoreServicer(
+                catalog=catalog,
+                dram=dram,
+                reads=Reads(catalog, dram, pins, verify=verify),
+                loads=loads,
+                imports=Imports(catalog, settings.source_roots, settings.imports),
+                handover=handover,
+                draining=ground.draining,
+            )
+            changed()
+            yield [Mounted(NAME, servicer.mount)]
+
+
+def _say_pages(settings: StoreSettings) -> None:
+    if huge_pages():
+        log.info("memory for checkpoints", dram_bytes=settings.dram_bytes, pages="2 MiB")
+    else:
+        faster = "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+        log.info("memory for checkpoints", dram_bytes=settings.dram_bytes, pages="4 KiB", faster=faster)
+
+
+if __name__ == "__main__":
+    tune_malloc()
+    main(Kind.STORE, StoreSettings, build)

@@ -1,0 +1,157 @@
+"""What lies on this node's disk: one directory a checkpoint, looked at when the store starts and kept in step since."""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from mesh.checkpoint import layout
+from mesh.checkpoint.errors import CheckpointError
+from mesh.checkpoint.layout import Manifest
+from mesh.checkpoint.staging import digests_in, remove, sweep
+from mesh.checkpoint.verify import load_manifest
+from mesh.errors import Conflict, InvalidRequest, NotFound, Unsuitable
+from mesh.facts import CheckpointSummary
+
+log = structlog.get_logger()
+QUARANTINE = ".quarantine"
+OWNER = ".store.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A checkpoint on disk."""
+
+    directory: Path
+    manifest: Manifest
+    manifest_json: bytes
+    summary: CheckpointSummary
+    disk_bytes: int  # parts and small files
+
+    @property
+    def part_paths(self) -> tuple[Path, ...]:
+        """The part files, as the manifest numbers them."""
+        return tuple(self.directory / part.file for part in self.manifest.parts)
+
+
+class Catalog:
+    """The checkpoints below `root`. Use as an async context manager: it looks at the disk, and owns the directory."""
+
+    def __init__(self, root: Path, on_change: Callable[[], None]) -> None:
+        self.root, self._on_change = root, on_change
+        self._stored: dict[str, Stored] = {}
+        self._owner: int | None = None
+        self._changing = asyncio.Lock()  # directories come and go one at a time
+
+    async def __aenter__(self) -> Self:
+        self._owner = _own(self.root)
+        found = await asyncio.to_thread(_scan, self.root)
+        self._stored = {stored.manifest.digest: stored for stored in found}
+        log.info("checkpoints found", store_dir=str(self.root), checkpoints=len(found), disk_bytes=self.used_bytes)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._owner is not None:
+            os.close(self._owner)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all checkpoints on disk."""
+        return sum(stored.disk_bytes for stored in self._stored.values())
+
+    def all(self) -> tuple[Stored, ...]:
+        """Every checkpoint, by digest."""
+        return tuple(self._stored[digest] for digest in sorted(self._stored))
+
+    def get(self, digest: str) -> Stored:
+        """The checkpoint. Raises InvalidRequest when `digest` is none, NotFound when it is not here."""
+        if not layout.is_digest(digest):
+            raise InvalidRequest.field("digest", "must be 64 lowercase hex digits")
+        stored = self._stored.get(digest)
+        if stored is None:
+            raise NotFound(f"checkpoint {digest} is not in this store; import it first", reason="UNKNOWN_CHECKPOINT")
+        return stored
+
+    async def add(self, manifest: Manifest) -> Stored:
+        """Takes up a checkpoint that an import has just published. Raises Conflict if it has been deleted since."""
+        directory = self.root / manifest.digest
+        async with self._changing:
+            if not await asyncio.to_thread(directory.is_dir):
+                raise Conflict(f"checkpoint {manifest.digest} was deleted during its import; import it again")
+            stored = await asyncio.to_thread(_stored, directory, manifest)
+            self._stored[manifest.digest] = stored
+        self._on_change()
+        return stored
+
+    async def delete(self, digest: str) -> None:
+        """Out of the catalogue, then off the disk."""
+        await self._take_out(digest, remove)
+
+    async def quarantine(self, digest: str, why: str) -> None:
+        """Out of the catalogue; the bytes are kept below .quarantine, where nothing serves them."""
+        await self._take_out(digest, lambda directory: _set_aside(directory, why))
+
+    async def _take_out(self, digest: str, put_away: Callable[[Path], None]) -> None:
+        stored = self._stored.pop(digest, None)
+        if stored is None:
+            return
+        self._on_change()
+        async with self._changing:
+            await asyncio.shield(asyncio.to_thread(put_away, stored.directory))
+
+
+def _own(root: Path) -> int:
+    """A lock on `root` that lasts as long as this process. Raises Unsuitable when another store has it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        owner = os.open(root / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unsuitable(f"WHIMBREL_STORE_DIR {root} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(owner)
+        raise Unsuitable(f"another store owns {root}; give each its own WHIMBREL_STORE_DIR") from None
+    return owner
+
+
+def _scan(root: Path) -> list[Stored]:
+    for leftover in sweep(root):
+        log.info("leftover of an import removed", directory=leftover)
+    found = []
+    for digest in digests_in(root):
+        try:
+            found.append(_stored(root / digest, load_manifest(root / digest)))
+        except CheckpointError as error:
+            _set_aside(root / digest, str(error))
+    return found
+
+
+def _stored(directory: Path, manifest: Manifest) -> Stored:
+    parts_bytes = layout.total_bytes(manifest)
+    summary = CheckpointSummary(
+        digest=manifest.digest,
+        bytes=parts_bytes,
+        architecture=manifest.architecture,
+        dtype=manifest.dtype,
+        max_context=manifest.max_context,
+        units=len(manifest.units),
+        tensors=len(manifest.tensors),
+        kv_bytes_per_token=layout.kv_bytes_per_token(manifest),
+    )
+    disk_bytes = parts_bytes + sum(file.bytes for file in manifest.files)
+    return Stored(directory, manifest, layout.dump(manifest), summary, disk_bytes)
+
+
+def _set_aside(directory: Path, why: str) -> None:
+    grave = directory.parent / QUARANTINE / directory.name
+    shutil.rmtree(grave, ignore_errors=True)  # an earlier copy with the same name
+    grave.parent.mkdir(exist_ok=True)
+    directory.rename(grave)
+    log.error("checkpoint quarantined; import it again, then delete it there", why=why, directory=str(grave))

@@ -1,0 +1,96 @@
+"""Hands shared memory to processes on this node: a private Unix socket, a token, one descriptor a part."""
+
+import asyncio
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from mesh.segment import DESCRIPTORS_PER_MESSAGE, TOKEN_BYTES, close_all
+from services.store.segments import Segment
+
+log = structlog.get_logger()
+ASK_S = 5.0  # a client that has not sent its token by then is cut off
+ACCEPT_RETRY_S = 0.5
+BACKLOG = 64
+
+
+class Handover:
+    """The server side of mesh.segment. A token opens its segments for as long as the `offer` lasts."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._given = directory
+        self._offers: dict[bytes, Sequence[Segment]] = {}
+
+    def __enter__(self) -> Self:
+        self._directory = Path(tempfile.mkdtemp(prefix="whimbrel-store-", dir=self._given))  # 0700
+        self.socket_path = self._directory / "parts.sock"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(self.socket_path))
+        self._socket.listen(BACKLOG)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @contextmanager
+    def offer(self, segments: Sequence[Segment]) -> Iterator[bytes]:
+        """A token for these segments; worthless once the context is closed."""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        self._offers[token] = segments
+        try:
+            yield token
+        finally:
+            del self._offers[token]
+
+    async def serve(self) -> None:
+        """Answers clients until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as clients:
+            while True:
+                try:
+                    client, _ = await loop.sock_accept(self._socket)
+                except OSError as error:
+                    log.warning("no memory can be handed over; workers stream instead", error=str(error))
+                    await asyncio.sleep(ACCEPT_RETRY_S)  # out of descriptors: nothing tells when one is free
+                    continue
+                clients.create_task(self._answer(client))
+
+    async def _answer(self, client: socket.socket) -> None:
+        with client:
+            try:
+                async with asyncio.timeout(ASK_S):
+                    token = await _read_token(client)
+                self._hand_over(client, self._offers.get(token))
+            except (OSError, TimeoutError) as error:
+                log.warning("a client of the parts socket was cut off", error=str(error))
+
+    def _hand_over(self, client: socket.socket, segments: Sequence[Segment] | None) -> None:
+        if segments is None:
+            log.warning("a wrong token was refused on the parts socket")
+            return
+        for start in range(0, len(segments), DESCRIPTORS_PER_MESSAGE):
+            batch: list[int] = []
+            try:
+                for segment in segments[start : start + DESCRIPTORS_PER_MESSAGE]:
+                    batch.append(segment.read_only())
+                socket.send_fds(client, [b"\0"], batch)
+            finally:
+                close_all(batch)
+
+
+async def _read_token(client: socket.socket) -> bytes:
+    token = b""
+    while len(token) < TOKEN_BYTES:
+        received = await asyncio.get_running_loop().sock_recv(client, TOKEN_BYTES - len(token))
+        if not received:
+            raise ConnectionError("it closed before it sent a token")
+        token += received
+    return token

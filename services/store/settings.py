@@ -1,0 +1,75 @@
+"""The store's settings: where checkpoints lie, how much memory they get, how they are read."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from mesh.settings import ServiceSettings
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+class Verify(StrEnum):
+    """When a unit's hash is checked."""
+
+    ALWAYS = "always"
+    IMPORT = "import"
+
+
+class StoreSettings(ServiceSettings):
+    """What a store has beside what every service has."""
+
+    store_dir: Path = Field(
+        default_factory=lambda: Path.home() / ".local" / "share" / "whimbrel" / "store",
+        description="Directory that holds this node's checkpoints. One store owns it.",
+    )
+    dram_bytes: int = Field(
+        default_factory=lambda: memory_bytes() // 4,
+        ge=0,
+        description="Bytes of shared memory for checkpoints. Default: a quarter of this machine's memory.",
+    )
+    reader_threads: int = Field(8, ge=1, le=256, description="Threads that read a checkpoint from disk.")
+    chunk_bytes: int = Field(
+        1 << 20, ge=4096, le=1 << 30, multiple_of=4096, description="Bytes that a reader thread asks the disk for."
+    )
+    verify: Verify = Field(
+        Verify.ALWAYS,
+        description="always: check every unit's BLAKE3 when it leaves the disk, which costs about 0.2 CPU seconds a "
+        "GB. import: trust the disk after the import.",
+    )
+    source_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Directories, separated by ':', that Import may read below. Empty: any absolute path."
+    )
+    imports: int = Field(2, ge=1, le=64, description="Imports that run at once; more wait for their turn.")
+    socket_dir: Path | None = Field(
+        None,
+        description="Existing directory for the Unix socket that hands memory to workers; share it with their "
+        "containers. Empty: a private temporary one.",
+    )
+
+    @field_validator("source_roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("source_roots", "store_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
+        for path in value if isinstance(value, tuple) else (value,):
+            if not path.is_absolute():
+                raise ValueError(f"{path} must be an absolute path")
+        return value
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or its control group's limit when that is less."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = CGROUP_LIMIT.read_text().strip()
+    except OSError:  # no cgroup v2 here
+        return physical
+    return min(physical, int(limit)) if limit.isdigit() else physical

@@ -1,0 +1,112 @@
+"""Handing memory over: to who has the token, while it is good."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import Unreachable
+from mesh.segment import fetch_parts, map_parts
+from mesh.state.connection import State
+from services.store import handover as module
+from services.store.handover import Handover
+from services.store.segments import Segment
+from tests.services.store.made import make
+from tests.services.store.serving import descriptors, names_in, serving
+
+PARTS = 150  # more than one message can carry
+
+
+@pytest.fixture
+async def handover() -> AsyncIterator[Handover]:
+    """A server."""
+    with Handover(None) as handover:
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(handover.serve())
+            yield handover
+            serving.cancel()
+
+
+async def test_any_number_of_parts_comes_in_order(handover: Handover) -> None:
+    segments = [Segment(4096) for _ in range(PARTS)]
+    for index, segment in enumerate(segments):
+        segment.view[0] = index
+    with handover.offer(segments) as token:
+        descriptors = await fetch_parts(handover.socket_path, token, PARTS)
+    assert not any(os.get_inheritable(descriptor) for descriptor in descriptors)
+    assert [part[0] for part in map_parts(descriptors, [4096] * PARTS)] == list(range(PARTS))
+
+
+async def test_a_wrong_or_short_or_old_token_gets_nothing(handover: Handover) -> None:
+    with handover.offer([Segment(4096)]) as token:
+        pass
+    for wrong in (token, os.urandom(16), bytes(16)):
+        with pytest.raises(Unreachable) as refused:
+            await fetch_parts(handover.socket_path, wrong, 1)
+        assert refused.value.reason == "SHARED_MEMORY_UNREACHABLE"
+        assert "token" in refused.value.message
+
+
+async def test_a_client_that_says_nothing_is_cut_off(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASK_S", 0.05)
+    reader, writer = await asyncio.open_unix_connection(handover.socket_path)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_a_client_that_leaves_at_once_hurts_nobody(handover: Handover) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(handover.socket_path))
+    with handover.offer([Segment(4096)]) as token:
+        os.close((await fetch_parts(handover.socket_path, token, 1))[0])
+
+
+async def test_asking_for_more_parts_than_there_are_ends_with_an_error_and_no_descriptors(handover: Handover) -> None:
+    with handover.offer([Segment(4096)]) as token:
+        before = descriptors()
+        with pytest.raises(Unreachable):
+            await fetch_parts(handover.socket_path, token, 2)
+        assert descriptors() == before
+
+
+async def test_the_socket_is_for_this_user_alone_and_goes_with_the_store(tmp_path: Path) -> None:
+    with Handover(tmp_path) as handover:
+        assert handover.socket_path.is_relative_to(tmp_path)
+        assert stat.S_IMODE(handover.socket_path.parent.stat().st_mode) == 0o700
+    assert names_in(tmp_path) == set()
+
+
+async def test_no_store_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable) as gone:
+        await fetch_parts(tmp_path / "nowhere.sock", bytes(16), 1)
+    assert gone.value.reason == "SHARED_MEMORY_UNREACHABLE"
+
+
+async def test_memory_smaller_than_its_part_is_not_mapped() -> None:
+    segment = Segment(4096)
+    with pytest.raises(Unreachable):
+        map_parts([segment.read_only()], [8192])
+
+
+async def test_a_token_of_an_open_call_is_worthless_once_the_call_has_ended(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1)
+    async with serving(state, tmp_path) as store:
+        async with store.client.open(store.address, made.digest) as opening:
+            shared = (await opening.opened()).shared_memory
+            os.close((await fetch_parts(shared.socket_path, shared.token, 1))[0])
+        async with asyncio.timeout(10):
+            while await still_good(shared.socket_path, shared.token):
+                pass
+
+
+async def still_good(socket_path: Path, token: bytes) -> bool:
+    """Whether the token still opens the memory; the store hears of the end of a call a moment after its client."""
+    try:
+        os.close((await fetch_parts(socket_path, token, 1))[0])
+    except Unreachable:
+        return False
+    return True

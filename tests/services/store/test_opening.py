@@ -1,0 +1,243 @@
+"""Open: the bytes come into shared memory once, and stay there while somebody has them open."""
+
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from mesh.clients.store import Opened, StoreClient
+from mesh.errors import DataLoss, InvalidRequest, NoRoom, NotFound
+from mesh.facts import Kind, StoreFacts, Tier
+from mesh.segment import fetch_parts, map_parts
+from mesh.state.connection import State
+from tests.cluster import ROOT, process
+from tests.services.store.made import MB, Made, flip, make
+from tests.services.store.serving import Serving, serving
+
+TWO_PARTS = ((3 * MB + 5, 100, 2 * MB), (4096, 5 * MB + 1))
+ONE_MB = ((MB,),)
+
+
+async def fetch(opened: Opened) -> list[memoryview]:
+    """The parts, mapped as a worker maps them."""
+    fds = await fetch_parts(opened.shared_memory.socket_path, opened.shared_memory.token, len(opened.manifest.parts))
+    return [memoryview(part) for part in map_parts(fds, [part.bytes for part in opened.manifest.parts])]
+
+
+async def use(store: Serving, made: Made) -> Tier:
+    """Opens and closes; the tier that the bytes came from."""
+    async with store.client.open(store.address, made.digest) as opening:
+        return (await opening.opened()).tier
+
+
+async def test_a_process_on_the_node_maps_the_very_bytes_of_the_files(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1, part_units=TWO_PARTS)
+    async with serving(state, tmp_path) as store, store.client.open(store.address, made.digest) as opening:
+        progress = [step async for step in opening.progress()]
+        opened = await opening.opened()
+        parts = [bytes(part) for part in await fetch(opened)]
+    assert parts == list(made.parts)
+    assert opened.manifest == made.manifest
+    assert opened.tier is Tier.DISK
+    total = made.size_bytes
+    assert (progress[-1].tier, progress[-1].bytes_done, progress[-1].bytes_total) == (Tier.DISK, total, total)
+
+
+async def test_the_second_open_finds_the_bytes_in_memory(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1)
+    async with serving(state, tmp_path) as store:
+        assert await use(store, made) is Tier.DISK
+        (made.directory / "part-000.bin").unlink()  # so they cannot come from there
+        async with store.client.open(store.address, made.digest) as opening:
+            opened = await opening.opened()
+            assert opened.tier is Tier.DRAM
+            assert bytes((await fetch(opened))[0]) == made.parts[0]
+
+
+async def test_concurrent_opens_read_the_disk_once(redis_url: str, client: StoreClient, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1, part_units=((8 * MB,) * 5,))
+    async with process(Kind.STORE, redis_url=redis_url, store_dir=tmp_path, dram_bytes=64 * MB) as store:
+        before = bytes_read_by(store.process.pid)
+        async with AsyncExitStack() as stack:
+            openings = [await stack.enter_async_context(client.open(store.address, made.digest)) for _ in range(5)]
+            opened = await asyncio.gather(*(opening.opened() for opening in openings))
+            assert bytes((await fetch(opened[4]))[0]) == made.parts[0]
+        read = bytes_read_by(store.process.pid) - before
+    assert made.size_bytes <= read < 1.5 * made.size_bytes
+
+
+def bytes_read_by(pid: int) -> int:
+    """Bytes that a process has asked read() and its kin for, from disk or cache."""
+    fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(fields["rchar"])
+
+
+async def test_the_least_recently_used_leaves_memory_for_a_newcomer(state: State, tmp_path: Path) -> None:
+    a, b, c = (make(tmp_path, seed=seed, part_units=ONE_MB) for seed in range(3))
+    async with serving(state, tmp_path, dram_bytes=2 * MB) as store:
+        for made in (a, b, a, c):
+            await use(store, made)
+        await store.mirror.until(lambda _: tier_in(store, c) is Tier.DRAM, 5)
+        assert (tier_in(store, a), tier_in(store, b)) == (Tier.DRAM, Tier.DISK)
+        assert facts_of(store).dram_used_bytes == 2 * MB
+
+
+async def test_memory_in_use_is_never_taken_and_the_caller_hears_when_to_ask_again(
+    state: State, tmp_path: Path
+) -> None:
+    pinned, other = (make(tmp_path, seed=seed, part_units=ONE_MB) for seed in range(2))
+    async with serving(state, tmp_path, dram_bytes=MB) as store:
+        async with store.client.open(store.address, pinned.digest) as opening:
+            view = (await fetch(await opening.opened()))[0]
+            with pytest.raises(NoRoom) as refused:
+                await use(store, other)
+            assert refused.value.reason == "DRAM_IN_USE"
+            assert refused.value.retry_after_s == 1.0
+            assert bytes(view) == pinned.parts[0]
+            del view
+        assert await opened_when_room(store, other) is Tier.DISK
+
+
+async def test_memory_that_is_mapped_stays_as_it_is_though_the_stream_has_ended(state: State, tmp_path: Path) -> None:
+    """A worker may lose its connection and go on computing: its weights must not change under it."""
+    mapped, other = (make(tmp_path, seed=seed, part_units=ONE_MB) for seed in range(2))
+    async with serving(state, tmp_path, dram_bytes=MB) as store:
+        async with store.client.open(store.address, mapped.digest) as opening:
+            view = (await fetch(await opening.opened()))[0]
+        with pytest.raises(NoRoom):
+            await use(store, other)
+        assert bytes(view) == mapped.parts[0]
+        del view
+        assert await use(store, other) is Tier.DISK
+
+
+HOLDER = """
+import asyncio, sys
+from mesh.clients.channel import Channels
+from mesh.clients.store import StoreClient
+from mesh.segment import fetch_parts, map_parts
+
+async def main(address, digest):
+    async with StoreClient(Channels()).open(address, digest) as opening:
+        opened = await opening.opened()
+        fds = await fetch_parts(opened.shared_memory.socket_path, opened.shared_memory.token, 1)
+        maps = map_parts(fds, [opened.manifest.parts[0].bytes])
+        print("mapped", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_killed_worker_lets_go_of_its_memory(redis_url: str, client: StoreClient, tmp_path: Path) -> None:
+    held, other = (make(tmp_path, seed=seed, part_units=ONE_MB) for seed in range(2))
+    async with process(Kind.STORE, redis_url=redis_url, store_dir=tmp_path, dram_bytes=MB) as store:
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", HOLDER, store.address, held.digest), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        assert worker.stdout is not None
+        assert await worker.stdout.readline() == b"mapped\n"
+        with pytest.raises(NoRoom):
+            async with client.open(store.address, other.digest) as opening:
+                await opening.opened()
+        worker.kill()
+        await worker.wait()
+        async with asyncio.timeout(20):
+            await until_room(client, store.address, other.digest)
+
+
+async def until_room(client: StoreClient, address: str, digest: str) -> Tier:
+    """Opens and closes, asking again when told to."""
+    while True:
+        try:
+            async with client.open(address, digest) as opening:
+                return (await opening.opened()).tier
+        except NoRoom as full:
+            await asyncio.sleep(full.retry_after_s or 60)
+
+
+async def opened_when_room(store: Serving, made: Made) -> Tier:
+    """until_room of the store at hand."""
+    async with asyncio.timeout(20):
+        return await until_room(store.client, store.address, made.digest)
+
+
+async def test_a_checkpoint_larger_than_the_pool_is_refused_for_good(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1)
+    async with serving(state, tmp_path, dram_bytes=MB) as store:
+        with pytest.raises(NoRoom) as refused:
+            await use(store, made)
+    assert refused.value.reason == "LARGER_THAN_DRAM"
+    assert refused.value.retry_after_s is None
+    assert "WHIMBREL_DRAM_BYTES" in refused.value.message
+
+
+async def test_a_flipped_bit_is_found_and_nobody_gets_the_bytes(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1)
+    flip(made.directory / "part-000.bin", made.manifest.units[2].offset + 70_000)
+    async with serving(state, tmp_path) as store:
+        await store.mirror.until(lambda _: tier_in(store, made) is Tier.DISK, 5)
+        with pytest.raises(DataLoss) as lost:
+            await use(store, made)
+        assert lost.value.reason == "CORRUPT_UNIT"
+        with pytest.raises(NotFound) as missing:
+            await use(store, made)
+        assert missing.value.reason == "UNKNOWN_CHECKPOINT"
+        await store.mirror.until(lambda _: tier_in(store, made) is None, 5)
+        assert facts_of(store).dram_used_bytes == 0
+        assert facts_of(store).disk_used_bytes == 0
+    assert not made.directory.exists()
+    assert (tmp_path / ".quarantine" / made.digest / "part-000.bin").exists()
+
+
+async def test_a_trusting_store_does_not_look(state: State, tmp_path: Path) -> None:
+    """The negative control of the test above: without the check, the flipped bit would be served."""
+    made = make(tmp_path, seed=1)
+    flip(made.directory / "part-000.bin", 5)
+    async with serving(state, tmp_path, verify="import") as store:
+        assert await use(store, made) is Tier.DISK
+
+
+async def test_a_part_truncated_while_the_store_runs_is_data_loss(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1)
+    async with serving(state, tmp_path) as store:
+        os.truncate(made.directory / "part-000.bin", made.size_bytes - 5000)
+        with pytest.raises(DataLoss):
+            await use(store, made)
+
+
+async def test_a_part_that_vanished_is_data_loss(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1)
+    async with serving(state, tmp_path) as store:
+        (made.directory / "part-000.bin").unlink()
+        with pytest.raises(DataLoss) as lost:
+            await use(store, made)
+    assert lost.value.reason == "UNREADABLE"
+
+
+async def test_an_unknown_digest_is_not_found_and_a_malformed_one_is_refused(store: Serving) -> None:
+    with pytest.raises(NotFound) as missing:
+        async with store.client.open(store.address, "0" * 64) as opening:
+            await opening.opened()
+    assert missing.value.reason == "UNKNOWN_CHECKPOINT"
+    for wrong in ("", "x", "../" * 20, "0" * 63, "A" * 64):
+        with pytest.raises(InvalidRequest) as refused:
+            async with store.client.open(store.address, wrong) as opening:
+                await opening.opened()
+        assert refused.value.violations[0].field == "digest"
+
+
+def facts_of(store: Serving) -> StoreFacts:
+    """What the cluster knows of the store now."""
+    facts = store.facts()
+    assert facts is not None
+    return facts
+
+
+def tier_in(store: Serving, made: Made) -> Tier | None:
+    """Where the cluster believes the checkpoint to be."""
+    facts = store.facts()
+    return facts.tier_of(made.digest) if facts else None
