@@ -36,7 +36,8 @@ class _Resident:
 
 class Engine:
     """`on_steps` is called on the engine's thread, once a step, with everything that the step produced. It must
-    not block or raise. `threads` bounds torch's own threads for this engine; None leaves them as they are."""
+    not block or raise. `threads` bounds torch's own threads for this engine; None leaves them as they are.
+    `max_requests` bounds what each replica may hold, waiting and running. `clock` measures steps, in seconds."""
 
     def __init__(
         self,
@@ -44,10 +45,12 @@ class Engine:
         *,
         threads: int | None = None,
         max_requests: int = 1024,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._on_steps = on_steps
         self._threads = threads
         self._max_requests = max_requests
+        self._clock = clock
         self._wake = threading.Condition()  # guards the four below
         self._commands: deque[Callable[[], list[TokenStep]]] = deque()
         self._residents: dict[str, _Resident] = {}
@@ -63,10 +66,8 @@ class Engine:
     def close(self) -> None:
         """Fail what still runs with ERROR, unload every replica, and join the thread."""
         with self._wake:
-            names = [] if self._closing else list(self._residents)
-        for name in names:
-            self.remove_replica(name)
-        with self._wake:
+            for name in list(self._residents):
+                self._withdraw(name)
             self._closing = True
             self._wake.notify()
         if self._thread.is_alive():
@@ -82,13 +83,9 @@ class Engine:
 
     def remove_replica(self, name: str) -> Future[None]:
         """Refuse new requests for it now and end running ones with ERROR; done when its memory is given back."""
-        removed: Future[None] = Future()
         with self._wake:
             self._refuse_when_closing()
-            resident = self._resident(name)
-            del self._residents[name]
-            self._post(partial(self._remove, resident, removed))
-        return removed
+            return self._withdraw(name)
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a request. Raises RequestRefused, UnknownReplica, DuplicateRequest or QueueFull, and then nothing is
@@ -131,6 +128,14 @@ class Engine:
         except KeyError:
             raise UnknownReplica(f"no replica of {name} is resident") from None
 
+    def _withdraw(self, name: str) -> Future[None]:
+        resident = self._resident(name)
+        removed: Future[None] = Future()
+        removed.set_running_or_notify_cancel()  # what has begun cannot be cancelled
+        del self._residents[name]
+        self._post(partial(self._remove, resident, removed))
+        return removed
+
     def _post(self, command: Callable[[], list[TokenStep]]) -> None:
         self._commands.append(command)
         self._wake.notify()
@@ -149,16 +154,16 @@ class Engine:
                     log.exception("on_steps raised")
 
     def _turn(self) -> bool:
-        """Carry out commands, then one step; waits if there is neither. False when it is time to end."""
+        """Carry out one command, else one step; waits if there is neither. False when it is time to end."""
         with self._wake:
             while not (self._commands or self._closing or self._next()):
                 self._wake.wait()
-            commands, self._commands = self._commands, deque()
-            ending = self._closing and not commands
-        self._emit([step for command in commands for step in command()])
-        with self._wake:
+            command = self._commands.popleft() if self._commands else None
             resident = self._next()
-        if resident is not None:
+            ending = self._closing and command is None
+        if command is not None:
+            self._emit(command())
+        elif resident is not None:
             self._emit(self._step(resident))
         return not ending
 
@@ -168,7 +173,7 @@ class Engine:
         return min(busy, key=lambda resident: resident.served_s) if busy else None
 
     def _step(self, resident: _Resident) -> list[TokenStep]:
-        started = time.perf_counter()
+        started = self._clock()
         self._served_s = resident.served_s
         try:
             return resident.replica.step()
@@ -176,7 +181,7 @@ class Engine:
             log.exception("step failed", extra={"model": resident.replica.name})
             return resident.replica.fail(f"the step failed: {type(error).__name__}: {error}")
         finally:
-            resident.served_s += time.perf_counter() - started
+            resident.served_s += self._clock() - started
 
     def _add(self, resident: _Resident, request: EngineRequest) -> list[TokenStep]:
         if not resident.replica.has_work:  # idle time earns no credit
@@ -184,9 +189,11 @@ class Engine:
         return resident.replica.add(request)
 
     def _remove(self, resident: _Resident, removed: Future[None]) -> list[TokenStep]:
-        self._emit(resident.replica.fail(f"{resident.replica.name} was removed from this worker"))
-        resident.replica.unload()
-        removed.set_result(None)
+        try:
+            self._emit(resident.replica.fail(f"{resident.replica.name} was removed from this worker"))
+        finally:
+            resident.replica.unload()
+            removed.set_result(None)
         return []
 
     def _emit(self, steps: list[TokenStep]) -> None:

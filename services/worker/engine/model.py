@@ -121,7 +121,8 @@ def _place(homes: Mapping[str, nn.Module], path: str, leaf: str, view: Tensor) -
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
+    """As a parameter over the same memory; a tied one stays the very same object."""
+    return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False)
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

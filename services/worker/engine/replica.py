@@ -47,7 +47,8 @@ class Replica:
         self.context_tokens = min(self.max_positions or blocks * spec.block_tokens, blocks * spec.block_tokens)
         self.eos_token_ids = frozenset(_eos(text.eos_token_id) if eos_token_ids is None else eos_token_ids)
         self._spec = spec
-        self._root = hashlib.blake2b(digest.encode() + spec.fingerprint(), digest_size=16).digest()
+        # Parent of every first block: KV of other checkpoints, or laid out otherwise, is never taken for ours.
+        self.prefix_root = hashlib.blake2b(digest.encode() + spec.fingerprint(), digest_size=16).digest()
         self._runner = PackedRunner(module, spec, blocks)
         self._blocks = BlockAllocator(blocks)
         self._running: list[Generation] = []  # in order of arrival
@@ -56,17 +57,17 @@ class Replica:
 
     def check(self, request: EngineRequest) -> None:
         """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing."""
-        length = len(request.prompt_ids) + len(request.generated)
+        tokens = (*request.prompt_ids, *request.generated)
         if not request.prompt_ids:
             raise EmptyPrompt("the prompt has no tokens; send at least one")
-        if length >= self.context_tokens:
-            why = "the model's positions" if self.context_tokens == self.max_positions else "the KV memory given to it"
-            raise PromptTooLong(
-                f"{length} tokens do not fit {self.name}: {why} allow {self.context_tokens - 1} before a new one"
-            )
-        tokens = request.prompt_ids + request.generated
         if min(tokens) < 0 or max(tokens) >= self.vocabulary:
             raise TokenOutOfRange(f"tokens must be from 0 to {self.vocabulary - 1}")
+        complete = bool(request.generated) and len(tokens) == self.max_positions
+        if len(tokens) >= self.context_tokens and not complete:
+            why = "the model's positions" if self.context_tokens == self.max_positions else "the KV memory given to it"
+            raise PromptTooLong(
+                f"{len(tokens)} tokens do not fit {self.name}: {why} allow {self.context_tokens - 1} before a new one"
+            )
 
     def stats(self) -> ReplicaStats:
         """A snapshot; callable from any thread."""
@@ -139,7 +140,7 @@ class Replica:
 
     def _chain(self, generation: Generation) -> list[bytes]:
         """Addresses under which a prefix may be found: at least one token is left to compute."""
-        return generation.addresses(len(generation.tokens) - 1, self._spec.block_tokens, self._root)
+        return generation.addresses(len(generation.tokens) - 1, self._spec.block_tokens, self.prefix_root)
 
     def _prefix(self, generation: Generation) -> PrefixHit:
         return self._blocks.peek(self._chain(generation))
@@ -173,7 +174,7 @@ class Replica:
         return ready
 
     def _publish(self, generation: Generation) -> None:
-        chain = generation.addresses(generation.kv_len, self._spec.block_tokens, self._root)
+        chain = generation.addresses(generation.kv_len, self._spec.block_tokens, self.prefix_root)
         for i in range(generation.published, len(chain)):
             self._blocks.publish(generation.table.blocks[i], chain[i])
         generation.published = len(chain)
