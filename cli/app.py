@@ -1,0 +1,67 @@
+"""The whimbrel command: its options and its list of commands. What each does is in the module of its name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from cli.catalogue import delete, deploy, import_, models
+from cli.demo import demo
+from cli.generate import generate
+from cli.status import status
+from cli.terminal import Terminal
+from cli.up import GATEWAY_PORT, up
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand, and the example that its help ends with."""
+
+    name: str
+    run: Callable[..., None]
+    example: str
+
+
+COMMANDS = (
+    Command("demo", demo, "whimbrel demo"),
+    Command("up", up, "whimbrel up --workers 2"),
+    Command("deploy", deploy, "whimbrel deploy shorebird ./demo/model --keep-alive 5m"),
+    Command("import", import_, "whimbrel import ./demo/model"),
+    Command("delete", delete, "whimbrel delete shorebird"),
+    Command("models", models, "whimbrel models"),
+    Command("generate", generate, 'whimbrel generate shorebird "What is a whimbrel?" --max-tokens 100'),
+    Command("status", status, "whimbrel status --watch"),
+)
+
+
+def make_app() -> typer.Typer:
+    """The command, ready to be called."""
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback(epilog="Example: whimbrel --gateway 10.0.0.5:50051 status")(_globals)
+    for command in COMMANDS:
+        app.command(command.name, epilog=f"Example: {command.example}")(command.run)
+    return app
+
+
+def main() -> None:
+    """Entry point of the `whimbrel` program."""
+    make_app()()
+
+
+def _globals(
+    context: typer.Context,
+    *,
+    gateway: Annotated[
+        str,
+        typer.Option(envvar="WHIMBREL_GATEWAY", metavar="HOST:PORT", help="The gateway to talk to."),
+    ] = f"127.0.0.1:{GATEWAY_PORT}",
+) -> None:
+    """Serverless LLM serving: many models, few devices, and none spent on a model that nobody uses.
+
+    Begin with `whimbrel demo`, or `whimbrel up` and then `whimbrel generate` in another terminal.
+    """
+    host, _, port = gateway.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise typer.BadParameter(f"{gateway!r} is no HOST:PORT, such as 127.0.0.1:{GATEWAY_PORT}")
+    context.obj = Terminal.open(gateway)

@@ -1,0 +1,131 @@
+"""whimbrel status: the processes, what runs on which worker, and which tier holds what."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from cli.catalogue import SHOWN_DIGEST
+from cli.measures import bytes_text
+from cli.terminal import Terminal, run
+from mesh.clients.gateway import GatewayClient
+from mesh.clients.gateway_records import Change, MemberStatus
+from mesh.facts import StoreFacts
+
+
+def status(
+    context: typer.Context,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show each change when it happens.")] = False,
+) -> None:
+    """Shows the cluster: its processes, the replicas on each worker, the checkpoints in each tier."""
+    terminal: Terminal = context.obj
+    run(terminal, _watch(terminal) if watch else _show(terminal), stopped_code=0 if watch else None)
+
+
+async def _show(terminal: Terminal) -> None:
+    async with terminal.client() as client:
+        terminal.out.print(tables(await client.cluster(), await _names(client)))
+
+
+async def _watch(terminal: Terminal) -> None:
+    """Redraws in place on a terminal; on a pipe, each state follows the last."""
+    async with terminal.client() as client:
+        if not terminal.out.is_terminal:
+            async for shown in _states(client):
+                terminal.out.print(shown)
+            return
+        with Live(console=terminal.out, auto_refresh=False) as live:
+            async for shown in _states(client):
+                live.update(shown, refresh=True)
+
+
+async def _states(client: GatewayClient) -> AsyncIterator[Group]:
+    """The tables, once they are complete and again after each change."""
+    members: dict[str, MemberStatus] = {}
+    complete = False
+    async with aclosing(client.watch_cluster()) as changes:
+        async for change in changes:
+            complete = complete or change.change is Change.BOOKMARK
+            if change.member and change.change is Change.DELETED:
+                members.pop(_key(change.member), None)
+            elif change.member:
+                members[_key(change.member)] = change.member
+            if complete:
+                yield tables([members[key] for key in sorted(members)], await _names(client))
+
+
+def _key(member: MemberStatus) -> str:
+    return f"{member.kind}/{member.id}"
+
+
+async def _names(client: GatewayClient) -> Mapping[str, str]:
+    """Digest to the names of the models that point at it."""
+    names: dict[str, str] = {}
+    for model in await client.list():
+        digest = model.checkpoint.digest
+        names[digest] = f"{names[digest]}, {model.name}" if digest in names else model.name
+    return names
+
+
+def tables(members: Sequence[MemberStatus], names: Mapping[str, str]) -> Group:
+    """Members, replicas and tiers; `names` are the models of each digest."""
+    return Group(_members(members), "", _replicas(members), "", _tiers(members, names))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _members(members: Sequence[MemberStatus]) -> Table:
+    table = _table("Members", "kind", "id", "node", "address", "fence")
+    for member in members:
+        table.add_row(member.kind, member.id, member.node, member.address, str(member.fence))
+    return table
+
+
+def _replicas(members: Sequence[MemberStatus]) -> Table:
+    table = _table("Replicas", "worker", "device", "memory", "model", "state", "running", "waiting", "size")
+    for member in members:
+        worker = member.worker
+        if not worker:
+            continue
+        about = [
+            member.id,
+            worker.device,
+            f"{bytes_text(worker.memory_used_bytes)} of {bytes_text(worker.memory_bytes)}",
+        ]
+        for replica in worker.replicas:
+            load = (str(replica.running), str(replica.waiting), bytes_text(replica.bytes))
+            table.add_row(*about, replica.model, replica.state, *load)
+            about = ["", "", ""]
+        if not worker.replicas:
+            table.add_row(*about, "–", "idle", "–", "–", "–")
+    return table
+
+
+def _tiers(members: Sequence[MemberStatus], names: Mapping[str, str]) -> Table:
+    table = _table("Tiers", "store", "disk", "DRAM", "checkpoint", "models", "size", "nearest")
+    for member in members:
+        store = member.store
+        if not store:
+            continue
+        about = [member.id, bytes_text(store.disk_used_bytes), _dram(store)]
+        for held in store.checkpoints:
+            model_names = names.get(held.digest, "–")
+            table.add_row(*about, held.digest[:SHOWN_DIGEST], model_names, bytes_text(held.bytes), held.tier)
+            about = ["", "", ""]
+        if not store.checkpoints:
+            table.add_row(*about, "–", "–", "–", "–")
+    return table
+
+
+def _dram(store: StoreFacts) -> str:
+    return f"{bytes_text(store.dram_used_bytes)} of {bytes_text(store.dram_capacity_bytes)}"

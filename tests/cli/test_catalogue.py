@@ -1,0 +1,61 @@
+"""deploy, import, delete and models."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Whimbrel
+from tests.cli.fake_gateway import CHECKPOINT, Fakes, model
+
+HERE = Path.cwd()
+
+
+async def test_deploy_sends_an_absolute_directory_and_the_keep_alive(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    ended = await whimbrel.run("deploy", "curlew", "some/model", "--keep-alive", "1m30s")
+    [request] = fakes.gateway.requests
+    assert request.name == "curlew"
+    assert request.spec.source == f"{HERE}/some/model"
+    assert request.spec.keep_alive.ToSeconds() == 90
+    assert ended.out.startswith("deployed curlew: LlamaForCausalLM · bfloat16 · 3.0 MiB")
+    assert "reading ..." in ended.err
+
+
+async def test_deploy_of_a_checkpoint_leaves_source_and_keep_alive_unset(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    await whimbrel.run("deploy", "curlew", "--checkpoint", CHECKPOINT.digest)
+    [request] = fakes.gateway.requests
+    assert (request.spec.checkpoint, request.spec.source) == (CHECKPOINT.digest, "")
+    assert not request.spec.HasField("keep_alive")
+
+
+async def test_deploy_wants_either_a_directory_or_a_checkpoint(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    for arguments in ([], ["some/model", "--checkpoint", CHECKPOINT.digest]):
+        ended = await whimbrel.run("deploy", "curlew", *arguments)
+        assert ended.code == 2
+        assert "SOURCE_DIR or --checkpoint" in ended.err
+    assert not fakes.gateway.requests
+
+
+async def test_import_prints_the_digest_alone_on_stdout(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    ended = await whimbrel.run("import", "some/model")
+    assert (ended.code, ended.out) == (0, f"{CHECKPOINT.digest}\n")
+    assert "39 tensors in 6 units" in ended.err
+
+
+async def test_delete_of_an_unknown_model_fails(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    fakes.gateway.models = [model("curlew")]
+    assert (await whimbrel.run("delete", "curlew")).out == "deleted curlew\n"
+    ended = await whimbrel.run("delete", "godwit")
+    assert (ended.code, ended.out) == (1, "")
+    assert "UNKNOWN_MODEL" in ended.err
+
+
+async def test_models_lists_every_page_in_lines_that_a_pipe_does_not_fold(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    names = [f"curlew-{number}" for number in range(5)]
+    fakes.gateway.models = [model(name) for name in names]
+    lines = (await whimbrel.run("models")).out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [[name, "cold"] for name in names]
+    assert all("LlamaForCausalLM" in line and CHECKPOINT.digest[:12] in line for line in lines[1:])
+
+
+async def test_an_empty_catalogue_says_how_to_fill_it(whimbrel: Whimbrel) -> None:
+    ended = await whimbrel.run("models")
+    assert (ended.code, ended.out) == (0, "")
+    assert "whimbrel deploy" in ended.err
