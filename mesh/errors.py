@@ -10,7 +10,8 @@ MeshError
 ├── NoRoom              RESOURCE_EXHAUSTED   full; try again later, or never
 ├── Unreachable         UNAVAILABLE          a process is gone or starting
 ├── DataLoss            DATA_LOSS            bytes are not what their hash says
-└── Broken              INTERNAL             a fault of ours
+├── Broken              INTERNAL             a fault of ours
+└── Expired             DEADLINE_EXCEEDED    the caller's time is up
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 DOMAIN = "whimbrel.dev"
+MESSAGE_BYTES, DETAIL_BYTES, MOST_VIOLATIONS = 800, 200, 10  # trailers above 8 KiB would lose the whole status
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +152,20 @@ TABLE: tuple[type[MeshError], ...] = (
 
 def to_status(error: MeshError) -> rpc_status._Status:
     """The gRPC status of an error: ErrorInfo always, RetryInfo and BadRequest when there is something to say."""
-    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
-    packed = [_pack(detail) for detail in details]
+    metadata = {key: _short(value, DETAIL_BYTES) for key, value in error.metadata.items()}
+    packed = [_pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     if error.violations:
         fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in error.violations
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=_short(v.description, DETAIL_BYTES))
+            for v in error.violations[:MOST_VIOLATIONS]
         ]
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=fields)))
-    return rpc_status.to_status(status_pb2.Status(code=error.code.value[0], message=error.message, details=packed))
+    message = _short(error.message, MESSAGE_BYTES)
+    return rpc_status.to_status(status_pb2.Status(code=error.code.value[0], message=message, details=packed))
 
 
 def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> MeshError:
@@ -193,6 +196,12 @@ def kind_of(code: grpc.StatusCode, reason: str | None = None) -> type[MeshError]
     candidates = [kind for kind in TABLE if kind.code is code]
     exact = [kind for kind in candidates if kind.default_reason == reason]
     return (exact or candidates or [UnknownStatus])[0]
+
+
+def _short(text: str, most_bytes: int) -> str:
+    """Cut to what trailers bear; a caller's own text may be of any length."""
+    raw = text.encode(errors="replace")
+    return raw.decode() if len(raw) <= most_bytes else raw[:most_bytes].decode(errors="ignore") + "…"
 
 
 def _pack(message: object) -> any_pb2.Any:

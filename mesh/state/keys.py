@@ -2,7 +2,7 @@
 
 key                       type     written by                         holds
 leases                    zset     each member (its own entry)        "kind/id" -> end of lease, ms, server time
-fence                     counter  every join and every election      the newest fencing token
+fence                     counter  every join and every election      the newest fencing token; at least ms since 1970
 member:<kind>/<id>        hash     that member                        fence, body (Member, JSON)
 leader                    hash     the scheduler that leads           holder, address, fence, until (ms)
 models                    hash     gateways, compare-and-set          name -> ModelEntry, JSON

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import structlog
 
 from mesh.errors import Unreachable
+from mesh.facts import ClusterFacts
 from mesh.state.connection import State
 from mesh.state.keys import EVENTS_KEPT
+from mesh.state.mirror import Mirror
 
 log = structlog.get_logger()
 RENEWALS_PER_LEASE = 3
@@ -30,8 +32,9 @@ class Leadership:
     A leader whose renewals fail stops deciding when its lease would have ended; workers refuse older fences anyway.
     """
 
-    def __init__(self, state: State, member_id: str, address: str, lease_s: float) -> None:
-        self._state, self._id, self._address, self._lease_s = state, member_id, address, lease_s
+    def __init__(self, state: State, mirror: Mirror, member_id: str, address: str, lease_s: float) -> None:
+        self._state, self._mirror = state, mirror
+        self._id, self._address, self._lease_s = member_id, address, lease_s
 
     async def run(self, lead: Callable[[int], Awaitable[None]]) -> None:
         """Stands by, leads, stands by again, until cancelled; resigns then."""
@@ -42,8 +45,14 @@ class Leadership:
             elif standing.holder == self._id:
                 await self._lead(standing.fence, lead)
             else:
-                log.info("standing by", leader=standing.holder)
-                await asyncio.sleep(standing.left_s)  # its lease cannot be taken earlier
+                await self._stand_by(standing)
+
+    async def _stand_by(self, standing: Standing) -> None:
+        """Until the leader's lease ends, for it cannot be taken earlier, or until it resigns."""
+        log.info("standing by", leader=standing.holder)
+        ends_s = asyncio.get_running_loop().time() + standing.left_s
+        await self._mirror.until(lambda facts: _fence(facts) >= standing.fence, standing.left_s)
+        await self._mirror.until(lambda facts: facts.leader is None, ends_s - asyncio.get_running_loop().time())
 
     async def _lead(self, fence: int, lead: Callable[[int], Awaitable[None]]) -> None:
         log.info("leading", fence=fence)
@@ -61,17 +70,21 @@ class Leadership:
         log.warning("no longer leading", fence=fence)
 
     async def _renew(self, fence: int) -> None:
-        """Returns when the leadership is lost."""
+        """Returns when the leadership is lost, at the latest when the lease ends."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + self._lease_s
-        while loop.time() < ends_s:
-            await asyncio.sleep(self._lease_s / RENEWALS_PER_LEASE)
-            asked_s = loop.time()
-            standing = await self._bid(fence)
-            if standing and standing.fence != fence:
-                return
-            if standing:
-                ends_s = asked_s + self._lease_s
+        try:
+            while True:
+                async with asyncio.timeout_at(ends_s):  # a Redis that hangs does not prolong it
+                    await asyncio.sleep(self._lease_s / RENEWALS_PER_LEASE)
+                    asked_s = loop.time()
+                    standing = await self._bid(fence)
+                if standing and standing.fence != fence:
+                    return
+                if standing:
+                    ends_s = asked_s + self._lease_s
+        except TimeoutError:
+            return
 
     async def _sweep(self) -> None:
         """Removes lapsed members, each at the moment its lease ends."""
@@ -99,6 +112,10 @@ class Leadership:
 
     async def _resign(self, fence: int) -> None:
         try:
-            await self._state.run("resign", [self._state.keys.leader], [fence])
+            await self._state.run("resign", [self._state.keys.leader, self._state.keys.events], [fence, EVENTS_KEPT])
         except Unreachable:
             log.warning("could not resign: the lease will lapse")
+
+
+def _fence(facts: ClusterFacts) -> int:
+    return facts.leader.fence if facts.leader else 0

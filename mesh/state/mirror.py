@@ -19,19 +19,26 @@ from mesh.state.leases import MEMBER
 
 log = structlog.get_logger()
 BATCH = 500
+QUIET_MS = 2000  # longest silence before Redis is asked again
 RETRY_S = 0.5
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 def fold(facts: ClusterFacts, event: Mapping[str, str]) -> ClusterFacts:
-    """The facts after one event. Folding an event twice, or an old one, changes nothing."""
+    """The facts after one event. Folding the newest events again, in their order, leads to the same facts."""
     kind, name, fence = event["kind"], event["id"], int(event["fence"])
-    if kind == "leader":
-        return replace(facts, leader=Leader(name, event["body"], fence))
+    if kind in ("leader", "resigned"):
+        return _fold_leader(facts, name, fence, event.get("body"))
     if kind in ("model", "deleted"):
         return _fold_model(facts, name, fence, event.get("body"))
     return _fold_member(facts, name, fence, event.get("body"))
+
+
+def _fold_leader(facts: ClusterFacts, name: str, fence: int, address: str | None) -> ClusterFacts:
+    if facts.leader and facts.leader.fence > fence:
+        return facts
+    return replace(facts, leader=None if address is None else Leader(name, address, fence))
 
 
 def _fold_model(facts: ClusterFacts, name: str, revision: int, body: str | None) -> ClusterFacts:
@@ -67,18 +74,21 @@ class Mirror:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Mirror"]:
-        """Loads everything, then follows in the background."""
+        """Loads everything, then follows in the background; an event that cannot be read ends the block too."""
         last = await self._load()
-        task = asyncio.create_task(self._follow(last), name="mirror")
         try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(self._follow(last), name="mirror")
+                try:
+                    yield self
+                finally:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     @contextmanager
     def watching(self) -> Iterator[asyncio.Event]:
-        """An event that is set at every change; clear it, then look at `facts`."""
+        """An event that is set at every change; clear it, then look at `facts` and `stale`."""
         event = asyncio.Event()
         self._watchers.add(event)
         try:
@@ -130,23 +140,33 @@ class Mirror:
             try:
                 if self.stale:
                     last = await self._load()
-                    self.stale = False
                     log.info("the cluster's state is back")
+                    self._mark(stale=False)
                 last = await self._read(last)
             except (RedisError, Unreachable) as error:
                 if not self.stale:
                     log.warning("the cluster's state is gone; going on from the last known facts", error=str(error))
-                self.stale = True
+                self._mark(stale=True)
                 await asyncio.sleep(RETRY_S)
 
     async def _read(self, last: str) -> str:
-        reply = await self._state.redis.xread({self._state.keys.events: last}, count=BATCH, block=0)
-        entries = _entries(reply)
+        events = self._state.keys.events
+        async with self._state.answering():  # returns in time even when nothing happens, so that silence is seen
+            entries = _entries(await self._state.redis.xread({events: last}, count=BATCH, block=QUIET_MS))
+            if len(entries) == BATCH and not await self._state.redis.xrange(events, min=last, max=last):
+                log.warning("fell behind the cluster's events; loading everything again")
+                return await self._snapshot(self._state.keys)
         for event_id, event in entries:
             self.facts = fold(self.facts, event)
             last = event_id
-        self._tell()
+        if entries:
+            self._tell()
         return last
+
+    def _mark(self, *, stale: bool) -> None:
+        if stale is not self.stale:
+            self.stale = stale
+            self._tell()
 
     def _tell(self) -> None:
         for watcher in self._watchers:

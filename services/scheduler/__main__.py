@@ -24,8 +24,8 @@ from services.scheduler.settings import SchedulerSettings
 async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
     """The scheduler, standing on the ground."""
     channels = Channels()
-    leadership = Leadership(ground.state, ground.me.id, ground.me.address, settings.lease_s)
     async with Mirror(ground.state).running() as mirror:
+        leadership = Leadership(ground.state, mirror, ground.me.id, ground.me.address, settings.lease_s)
         scheduler = Scheduler(mirror, WorkerClient(channels), settings.knobs(), MonotonicClock())
         async with owned(leadership.run(scheduler.lead), ground), owned(_end_streams(ground, scheduler), ground):
             servicer = SchedulerServicer(scheduler)

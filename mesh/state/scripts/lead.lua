@@ -13,7 +13,8 @@ if not renews and was[1] and was[1] ~= ARGV[1] and tonumber(was[3]) > now then
 end
 local fence = ARGV[4]
 if not renews then
-  fence = redis.call('INCR', KEYS[2])
+  fence = math.max(redis.call('INCR', KEYS[2]), now)  -- as in join.lua
+  redis.call('SET', KEYS[2], fence)
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'kind', 'leader', 'id', ARGV[1], 'fence', fence, 'body', ARGV[2])
 end
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'address', ARGV[2], 'fence', fence, 'until', now + ARGV[3])

@@ -1,0 +1,104 @@
+"""Time to first token of a cold start from DRAM, beside that of a fresh process that does from_pretrained."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.child import child
+from benchmarks.machine import cores
+from benchmarks.models import random_llama
+from benchmarks.series import BenchmarkBroken, Series
+from benchmarks.serving.peer_process import FRESH_START, FreshStart
+from benchmarks.serving.stage import Answer, Stage, greedy, read
+from mesh.clients.gateway_records import ModelState
+from mesh.requests import StartKind
+
+MODEL = "cold"
+PROMPT = "What is a whimbrel?"
+KEEP_ALIVE_S = 0.2
+READ_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ColdRound:
+    """One start of each kind, one right after the other."""
+
+    ours: Answer
+    peer: FreshStart
+    peer_s: float  # from starting the process to its token
+
+
+@dataclass(frozen=True, slots=True)
+class ColdFigures:
+    """All rounds. `parameters_b`: billions of weights; both sides had `threads` threads of torch."""
+
+    parameters_b: float
+    threads: int
+    rounds: tuple[ColdRound, ...]
+
+    @property
+    def ours_s(self) -> Series:
+        """Time to first token at our client."""
+        return Series.of(one.ours.first_s for one in self.rounds)
+
+    @property
+    def peer_s(self) -> Series:
+        """Time to first token of the fresh process."""
+        return Series.of(one.peer_s for one in self.rounds)
+
+    @property
+    def speedup(self) -> Series:
+        """How many times sooner ours comes."""
+        return self.peer_s.over(self.ours_s)
+
+    @property
+    def same_tokens(self) -> int:
+        """Rounds in which both sides said the same."""
+        return sum(one.ours.first_token == one.peer.first_token for one in self.rounds)
+
+
+async def measure_cold(stage: Stage) -> ColdFigures:
+    """Alternates the two; the model is in DRAM, its files are in the page cache, and no worker has it."""
+    parameters_b, count = (0.1, 2) if stage.quick else (1.0, 7)
+    source = await random_llama(stage.models_dir, parameters_b)
+    await stage.deploy(MODEL, source, KEEP_ALIVE_S)
+    stage.say(f"cold start: a random Llama of {parameters_b:g} billion bfloat16 weights goes to DRAM once")
+    await _ask(stage)
+    rounds = []
+    for number in range(count):
+        stage.say(f"  round {number + 1} of {count}")
+        rounds.append(await _round(stage, source))
+    return ColdFigures(parameters_b, cores(), tuple(rounds))
+
+
+async def _round(stage: Stage, source: Path) -> ColdRound:
+    ours = await _ask(stage)
+    if ours.started.start_kind is not StartKind.DRAM:
+        raise BenchmarkBroken(f"the start was {ours.started.start_kind}, not from DRAM; is there memory for the model?")
+    await asyncio.to_thread(_into_page_cache, source)
+    began_s = time.perf_counter()
+    settings = {"OMP_NUM_THREADS": str(cores())}
+    async with child("benchmarks.serving.peer_process", [str(source), PROMPT], settings) as process:
+        peer = FRESH_START.validate_json(await process.answer())
+        peer_s = time.perf_counter() - began_s
+    if peer.prompt_tokens != ours.started.prompt_tokens:
+        raise BenchmarkBroken("the two sides did not get the same prompt")
+    return ColdRound(ours, peer, peer_s)
+
+
+async def _ask(stage: Stage) -> Answer:
+    """One token, and then until the model is on no worker any more."""
+    events = stage.client.generate(MODEL, PROMPT, greedy(1))
+    answer = await read(events, time.perf_counter)
+    await stage.until(MODEL, ModelState.COLD)
+    return answer
+
+
+def _into_page_cache(directory: Path) -> None:
+    """Reads every file once: the peer's best case."""
+    buffer = bytearray(READ_BYTES)
+    for path in directory.iterdir():
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass

@@ -1,0 +1,110 @@
+"""The engine called directly: python -m benchmarks.serving.engine_process MODEL DIGEST STORE_ADDRESS TOKENIZER_FILE
+
+Loads the replica as a worker does, from the same memory of the same store, says "ready", and then runs one batch for
+each line of stdin: a Batch as JSON in, an Elapsed as JSON out.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+from tokenizers import Tokenizer
+
+from benchmarks.child import reply
+from mesh.checkpoint.layout import Manifest
+from mesh.clients.channel import Channels
+from mesh.clients.store import StoreClient
+from mesh.requests import LoadProgress
+from services.worker.engine.batch import Limits
+from services.worker.engine.engine import Engine
+from services.worker.engine.request import EngineRequest, TokenStep
+from services.worker.engine.sample import SamplingParams
+from services.worker.loading.host import Host
+from services.worker.loading.loader import Loader, Order
+from services.worker.loading.skeletons import Skeletons
+from services.worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Prompts to be answered at once, with this many tokens each."""
+
+    prompts: tuple[str, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """What a batch took, from its first submit to its last token."""
+
+    elapsed_s: float
+    tokens: int
+
+
+BATCH: TypeAdapter[Batch] = TypeAdapter(Batch)
+ELAPSED: TypeAdapter[Elapsed] = TypeAdapter(Elapsed)
+
+
+class Unobserved:
+    """Nobody wants to know how the load goes."""
+
+    def manifest(self, manifest: Manifest) -> None:
+        """Its size is fine."""
+
+    def progress(self, progress: LoadProgress) -> None:
+        """Not shown."""
+
+
+class Direct:
+    """Submits batches to an engine and waits for their ends."""
+
+    def __init__(self, model: str, tokenizer: Tokenizer) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._tokens = self._unfinished = self._batches = 0
+        self._done = threading.Event()
+
+    def on_steps(self, steps: list[TokenStep]) -> None:
+        """The engine's callback."""
+        self._tokens += sum(len(step.tokens) for step in steps)
+        self._unfinished -= sum(step.finish is not None for step in steps)
+        if not self._unfinished:
+            self._done.set()
+
+    def run(self, engine: Engine, batch: Batch) -> Elapsed:
+        """One batch."""
+        self._done.clear()
+        self._tokens, self._unfinished, self._batches = 0, len(batch.prompts), self._batches + 1
+        params = SamplingParams(max_tokens=batch.tokens, temperature=0.0, ignore_eos=True)
+        began_s = time.perf_counter()
+        for number, prompt in enumerate(batch.prompts):
+            ids = tuple(self._tokenizer.encode(prompt).ids)
+            engine.submit(EngineRequest(f"{self._batches}.{number}", self._model, ids, params))
+        self._done.wait()
+        return Elapsed(time.perf_counter() - began_s, self._tokens)
+
+
+async def main(model: str, digest: str, store_address: str, tokenizer_file: str) -> None:
+    """Serves batches until stdin ends."""
+    settings = WorkerSettings.load()
+    channels = Channels()
+    stores = StoreClient(channels)
+    limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
+    skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
+    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, limits)
+    direct = Direct(model, Tokenizer.from_file(tokenizer_file))
+    engine = Engine(direct.on_steps, threads=settings.threads or None)
+    async with loader.load(Order(model, digest, store_address), Unobserved()) as loaded:
+        engine.start()
+        engine.add_replica(loaded.replica)
+        reply("ready")
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            reply(ELAPSED.dump_json(await asyncio.to_thread(direct.run, engine, BATCH.validate_json(line))).decode())
+        await asyncio.to_thread(engine.close)
+    await channels.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:5]))

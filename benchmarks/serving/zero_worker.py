@@ -1,0 +1,97 @@
+"""A worker whose engine does no work: what is left is the mesh. Run as services.worker is, with two settings more.
+
+Its one replica is ready from the start, and every request is answered at once with as many tokens as it asks for.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+from pydantic import Field
+from whimbrel.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
+
+from mesh.clients.channel import Channels
+from mesh.clients.store import StoreClient
+from mesh.facts import Kind, ReplicaFacts, ReplicaState, WorkerFacts
+from mesh.serve import Ground, Mounted, main
+from services.worker.engine.batch import Limits
+from services.worker.engine.engine import Engine
+from services.worker.engine.request import EngineRequest, EngineStats, FinishReason, ReplicaStats, TokenStep
+from services.worker.loading.host import Host
+from services.worker.loading.loader import Loader
+from services.worker.loading.skeletons import Skeletons
+from services.worker.relay import Relay
+from services.worker.replicas import Replicas
+from services.worker.report import Report
+from services.worker.service import WorkerServicer
+from services.worker.settings import WorkerSettings
+
+TOKEN = 300  # an ordinary one in the tokenizer of benchmarks.models
+
+
+class ZeroWorkerSettings(WorkerSettings):
+    """WHIMBREL_*; see each description."""
+
+    model: str = Field(min_length=1, description="The model that it seems to have.")
+    digest: str = Field(min_length=1, description="The model's checkpoint.")
+    slots: int = Field(1024, ge=1, description="Requests that it takes at once.")
+
+
+class ZeroEngine(Engine):
+    """Answers in the call that submits. There is no thread, so nothing to start or end."""
+
+    def __init__(self, on_steps: Callable[[list[TokenStep]], None], model: str) -> None:
+        super().__init__(on_steps)
+        self._answer, self._model = on_steps, model
+        self._answered = self._given = 0
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def submit(self, request: EngineRequest) -> None:
+        """One step with everything in it."""
+        tokens = (TOKEN,) * request.params.max_tokens
+        self._answered, self._given = self._answered + 1, self._given + len(tokens)
+        self._answer([TokenStep(request.request_id, 0, tokens, FinishReason.LENGTH)])
+
+    def cancel(self, request_id: str) -> None:
+        """Everything has ended already."""
+
+    def stats(self) -> EngineStats:
+        """Each request counts as a step."""
+        counts = ReplicaStats(
+            running=0, waiting=0, free_blocks=0, total_blocks=0,
+            steps=self._answered, tokens=self._given, prefix_tokens=0, preemptions=0,
+        )  # fmt: skip
+        return EngineStats({self._model: counts})
+
+
+@asynccontextmanager
+async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
+    """The worker, standing on the ground."""
+    channels = Channels()
+    stores = StoreClient(channels)
+    relay = Relay(asyncio.get_running_loop())
+    engine = relay.engine = ZeroEngine(relay.on_steps, settings.model)
+    skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
+    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, Limits())
+    replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
+    ready = ReplicaFacts(settings.model, settings.digest, ReplicaState.READY, settings.kv_bytes)
+
+    def facts() -> WorkerFacts:
+        return WorkerFacts("host", settings.memory_bytes, settings.kv_bytes, settings.slots, (ready,))
+
+    report = Report(ground.membership, facts)
+    relay.on_load = report.load
+    report.life()
+    servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
+    yield [Mounted("whimbrel.worker.v1.WorkerService", partial(add_WorkerServiceServicer_to_server, servicer))]
+    await channels.close()
+
+
+if __name__ == "__main__":
+    main(Kind.WORKER, ZeroWorkerSettings, build)

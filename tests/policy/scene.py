@@ -1,0 +1,67 @@
+"""Small clusters in a line each, for tests of the judgement. A model's weights take 10, a KV pool 2: a replica, 12."""
+
+from collections.abc import Iterable
+
+from mesh.facts import (
+    CheckpointFacts,
+    CheckpointSummary,
+    ClusterFacts,
+    Kind,
+    Member,
+    ModelEntry,
+    ReplicaFacts,
+    ReplicaState,
+    StoreFacts,
+    Tier,
+    WorkerFacts,
+)
+from policy.view import Waiting
+
+WEIGHTS, KV = 10, 2
+REPLICA = WEIGHTS + KV
+
+
+def model(name: str, *, digest: str = "", weights: int = WEIGHTS, keep_alive_s: float | None = None) -> ModelEntry:
+    """A model of the catalogue; unless told, its digest is its name followed by "@1"."""
+    checkpoint = CheckpointSummary(digest or f"{name}@1", weights, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
+    return ModelEntry(name, checkpoint, "/models", keep_alive_s, created_s=0.0, updated_s=0.0, revision=1)
+
+
+def replica(
+    name: str,
+    *,
+    digest: str = "",
+    state: ReplicaState = ReplicaState.READY,
+    size: int = REPLICA,
+    running: int = 0,
+    waiting: int = 0,
+) -> ReplicaFacts:
+    """A model on a worker."""
+    return ReplicaFacts(name, digest or f"{name}@1", state, size, running, waiting)
+
+
+def worker(worker_id: str, *replicas: ReplicaFacts, node: str = "n1", memory: int = REPLICA, slots: int = 2) -> Member:
+    """A worker, by default with room for one replica of two slots."""
+    facts = WorkerFacts("host", memory, KV, slots, replicas)
+    return Member(Kind.WORKER, worker_id, node, f"{worker_id}:1", 1, worker=facts)
+
+
+def nascent(worker_id: str) -> Member:
+    """A worker that has joined and not said yet what it has."""
+    return Member(Kind.WORKER, worker_id, "n1", f"{worker_id}:1", 1)
+
+
+def store(store_id: str, *digests: str, node: str = "n1", tier: Tier = Tier.DISK) -> Member:
+    """A store that holds these checkpoints in one tier."""
+    held = tuple(CheckpointFacts(digest, WEIGHTS, tier) for digest in digests)
+    return Member(Kind.STORE, store_id, node, f"{store_id}:1", 1, store=StoreFacts(0, 0, 0, held))
+
+
+def cluster(members: Iterable[Member], models: Iterable[ModelEntry]) -> ClusterFacts:
+    """The facts."""
+    return ClusterFacts({f"{m.kind}/{m.id}": m for m in members}, {entry.name: entry for entry in models})
+
+
+def request(request_id: str, name: str = "m", *, since_s: float = 0.0, excluded: Iterable[str] = ()) -> Waiting:
+    """A request that waits."""
+    return Waiting(request_id, name, since_s, frozenset(excluded))

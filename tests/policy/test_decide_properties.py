@@ -1,0 +1,246 @@
+"""What holds of every decision, whatever the cluster looks like."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mesh.facts import ClusterFacts, Member, ModelEntry, ReplicaFacts, ReplicaState, Tier
+from policy.actions import Load, Place, Refuse, Unload
+from policy.decide import decide
+from policy.estimate import nearest_source
+from policy.knobs import Knobs
+from policy.placement import need_bytes
+from policy.view import Spot, View, Waiting
+from tests.policy.scene import cluster, model, replica, store, worker
+
+THOROUGH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+KNOBS = Knobs(keep_alive_s=30.0, hold_s=50.0, max_waiting=2, distrust_s=5.0)
+NOW = 100.0
+NAMES, NODES = ("a", "b", "c"), ("n1", "n2")
+KV = 2
+MOMENTS = st.integers(0, 130).map(float)
+
+
+@st.composite
+def entries(draw: st.DrawFn, name: str) -> ModelEntry:
+    """A model of one of two checkpoints."""
+    digest = f"{name}@{draw(st.integers(1, 2))}"
+    keep_alive_s = draw(st.sampled_from([None, 0.0, 5.0, 1000.0]))
+    return model(name, digest=digest, weights=draw(st.integers(1, 12)), keep_alive_s=keep_alive_s)
+
+
+@st.composite
+def workers(draw: st.DrawFn, worker_id: str) -> Member:
+    """A worker whose replicas fit its memory."""
+    memory, replicas, used = draw(st.integers(8, 40)), [], 0
+    for name in NAMES:
+        state = draw(st.sampled_from(ReplicaState))
+        size = draw(st.integers(3, 14)) if state is not ReplicaState.LOADING else draw(st.sampled_from([0, 6]))
+        if draw(st.booleans()) and used + size <= memory:
+            running, waiting = draw(st.sampled_from([(0, 0), (0, 0), (1, 0), (1, 1)]))
+            digest = f"{name}@{draw(st.integers(1, 2))}"
+            replicas.append(replica(name, digest=digest, state=state, size=size, running=running, waiting=waiting))
+            used += size
+    return worker(worker_id, *replicas, node=draw(st.sampled_from(NODES)), memory=memory, slots=draw(st.integers(1, 3)))
+
+
+@st.composite
+def stores(draw: st.DrawFn, store_id: str) -> Member:
+    """A store that holds some of the checkpoints."""
+    digests = draw(st.lists(st.sampled_from([f"{n}@{v}" for n in NAMES for v in (1, 2)]), unique=True))
+    return store(
+        store_id, *digests, node=draw(st.sampled_from(NODES)), tier=draw(st.sampled_from([Tier.DISK, Tier.DRAM]))
+    )
+
+
+@st.composite
+def views(draw: st.DrawFn) -> View:
+    """A moment that can be: what runs fits, what is under way is so somewhere."""
+    members = [draw(workers(f"w{n}")) for n in range(draw(st.integers(0, 3)))]
+    sources = [draw(stores(f"s{n}")) for n in range(draw(st.integers(0, 2)))]
+    models = [draw(entries(name)) for name in NAMES if draw(st.integers(0, 4))]
+    facts = cluster([*members, *sources], models)
+    spots = [Spot(m.id, r.model) for m in members if m.worker for r in m.worker.replicas]
+    view = View(
+        facts,
+        waiting=draw(waiting(tuple(m.id for m in members))),
+        placed=draw(st.dictionaries(st.sampled_from(spots), st.integers(1, 3), max_size=3)) if spots else {},
+        unloading=draw(st.frozensets(st.sampled_from(spots), max_size=2)) if spots else frozenset(),
+        distrusted_until_s=draw(st.dictionaries(st.sampled_from(["w0", "w1"]), MOMENTS, max_size=2)),
+    )
+    idle = [(m.id, r) for m in members if m.worker for r in m.worker.replicas if view.idle(m.id, r)]
+    since = {Spot(worker_id, r.model): float(draw(st.integers(0, int(NOW)))) for worker_id, r in idle}
+    return replace(view, idle_since_s=since, loading=draw(loads(view, members)))
+
+
+@st.composite
+def waiting(draw: st.DrawFn, worker_ids: tuple[str, ...]) -> tuple[Waiting, ...]:
+    """Requests, oldest first."""
+    moments = sorted(draw(st.lists(st.integers(20, int(NOW)).map(float), max_size=7)))
+    excluded = st.frozensets(st.sampled_from(worker_ids), max_size=1) if worker_ids else st.just(frozenset[str]())
+    names = st.sampled_from((*NAMES, "unknown"))
+    return tuple(Waiting(f"r{n}", draw(names), since_s, draw(excluded)) for n, since_s in enumerate(moments))
+
+
+@st.composite
+def loads(draw: st.DrawFn, view: View, members: list[Member]) -> frozenset[Spot]:
+    """Loads under way that fit their workers."""
+    chosen: set[Spot] = set()
+    for member in members:
+        for name in NAMES:
+            spot = Spot(member.id, name)
+            fits = (
+                name in view.cluster.models
+                and committed(replace(view, loading=frozenset({*chosen, spot})), member) >= 0
+            )
+            if draw(st.booleans()) and fits and spot not in view.unloading:
+                chosen.add(spot)
+    return frozenset(chosen)
+
+
+def committed(view: View, member: Member) -> int:
+    """Memory left on a worker when every load under way has come to its end."""
+    assert member.worker
+    shown = {r.model: r.bytes for r in member.worker.replicas}
+    coming = {
+        s.model: need_bytes(view.cluster.models[s.model], member.worker) for s in view.loading if s[0] == member.id
+    }
+    everything = {name: max(shown.get(name, 0), coming.get(name, 0)) for name in {*shown, *coming}}
+    return member.worker.memory_bytes - sum(everything.values())
+
+
+def member_of(view: View, worker_id: str) -> Member:
+    """A worker by its id."""
+    return view.cluster.members[f"worker/{worker_id}"]
+
+
+def replica_of(view: View, worker_id: str, name: str) -> ReplicaFacts | None:
+    """A replica by its spot."""
+    facts = member_of(view, worker_id).worker
+    return facts.replica(name) if facts else None
+
+
+def shuffled(facts: Mapping[str, Member]) -> dict[str, Member]:
+    """An equal mapping in another order."""
+    return dict(sorted(facts.items(), reverse=True))
+
+
+@THOROUGH
+@given(views())
+def test_equal_views_give_equal_decisions(view: View) -> None:
+    twin = replace(view, cluster=ClusterFacts(shuffled(view.cluster.members), dict(view.cluster.models)))
+    assert twin == view
+    assert decide(view, NOW, KNOBS) == decide(twin, NOW, KNOBS)
+
+
+@THOROUGH
+@given(views())
+def test_every_request_gets_at_most_one_answer_and_only_those_that_wait_get_one(view: View) -> None:
+    answered = Counter(a.request_id for a in decide(view, NOW, KNOBS).actions if isinstance(a, Place | Refuse))
+    assert set(answered) <= {r.request_id for r in view.waiting}
+    assert set(answered.values()) <= {1}
+
+
+@THOROUGH
+@given(views())
+def test_a_request_is_placed_only_on_a_ready_replica_with_a_free_slot_that_it_does_not_exclude(view: View) -> None:
+    requests = {r.request_id: r for r in view.waiting}
+    busy = Counter(view.placed)
+    for action in decide(view, NOW, KNOBS).actions:
+        if isinstance(action, Place):
+            asked, spot = requests[action.request_id], Spot(action.worker_id, requests[action.request_id].model)
+            there, worker_facts = replica_of(view, *spot), member_of(view, spot.worker_id).worker
+            assert there
+            assert worker_facts
+            assert (there.state, there.digest) == (
+                ReplicaState.READY,
+                view.cluster.models[asked.model].checkpoint.digest,
+            )
+            assert spot not in view.unloading | view.loading
+            assert spot.worker_id not in asked.excluded
+            assert max(there.running + there.waiting, busy[spot]) < worker_facts.slots
+            busy[spot] += 1
+
+
+@THOROUGH
+@given(views())
+def test_no_workers_memory_is_promised_twice(view: View) -> None:
+    loaded = [a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load)]
+    after = replace(view, loading=view.loading | {Spot(a.worker_id, a.model) for a in loaded})
+    assert all(committed(after, member) >= 0 for member in view.workers())
+
+
+@THOROUGH
+@given(views())
+def test_a_load_names_a_store_that_has_the_bytes_and_a_worker_without_the_model(view: View) -> None:
+    for action in (a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load)):
+        holder = view.cluster.members[f"store/{action.store_id}"].store
+        assert holder
+        assert holder.tier_of(action.digest)
+        assert action.digest == view.cluster.models[action.model].checkpoint.digest
+        assert replica_of(view, action.worker_id, action.model) is None
+        assert view.distrusted_until_s.get(action.worker_id, NOW) <= NOW
+
+
+@THOROUGH
+@given(views())
+def test_a_model_is_loaded_once_at_a_time(view: View) -> None:
+    view = replace(view, waiting=tuple(replace(r, excluded=frozenset()) for r in view.waiting))
+    loaded = Counter(a.model for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load))
+    assert set(loaded.values()) <= {1}
+    assert not set(loaded) & {spot.model for spot in view.loading}
+
+
+@THOROUGH
+@given(views())
+def test_nothing_busy_is_ever_unloaded_and_nothing_twice(view: View) -> None:
+    models = {r.request_id: r.model for r in view.waiting}
+    actions = decide(view, NOW, KNOBS).actions
+    placed = {Spot(a.worker_id, models[a.request_id]) for a in actions if isinstance(a, Place)}
+    unloaded = [Spot(a.worker_id, a.model) for a in actions if isinstance(a, Unload)]
+    assert len(set(unloaded)) == len(unloaded)
+    for spot in unloaded:
+        there = replica_of(view, *spot)
+        assert there
+        assert there.state is ReplicaState.READY
+        assert there.running + there.waiting + view.placed.get(spot, 0) == 0
+        assert spot not in placed | view.loading | view.unloading
+
+
+@THOROUGH
+@given(views())
+def test_nobody_waits_while_a_worker_stands_free_for_the_model(view: View) -> None:
+    actions = decide(view, NOW, KNOBS).actions
+    answered = {a.request_id for a in actions if isinstance(a, Place | Refuse)}
+    after = replace(view, loading=view.loading | {Spot(a.worker_id, a.model) for a in actions if isinstance(a, Load)})
+    for held in (r for r in view.waiting if r.request_id not in answered):
+        entry = view.cluster.models[held.model]
+        stores_now = view.cluster.of_kind(store("s").kind)
+        if after.is_loading(entry, held, NOW) or not nearest_source(stores_now, entry.checkpoint.digest, ""):
+            continue
+        for member in view.workers():
+            worker_facts = member.worker
+            assert worker_facts
+            if member.id in held.excluded or view.distrusts(member.id, NOW) or worker_facts.replica(held.model):
+                continue
+            assert committed(after, member) < need_bytes(entry, worker_facts)
+
+
+@THOROUGH
+@given(views())
+def test_until_it_looks_again_time_alone_changes_nothing(view: View) -> None:
+    decision = decide(view, NOW, KNOBS)
+    look_again_s = decision.look_again_s
+    if decision.actions:
+        return
+    moments = [1e9] if look_again_s is None else [(NOW + look_again_s) / 2, math.nextafter(look_again_s, 0.0)]
+    for moment in moments:
+        assert decide(view, moment, KNOBS) == decision
+    if look_again_s is not None:
+        later = decide(view, look_again_s, KNOBS)
+        assert look_again_s > NOW
+        assert later.actions or look_again_s in view.distrusted_until_s.values()
