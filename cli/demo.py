@@ -38,7 +38,7 @@ class Act:
 
 COLD = Act("a model that nobody has loaded", TRAINED, "What is a whimbrel?", SamplingWishes(max_tokens=120))
 WARM = Act("the same model, now warm", TRAINED, "What does a whimbrel look like?", SamplingWishes(max_tokens=120))
-AWAKE = Act("awake again, from DRAM", TRAINED, "What is live migration?", SamplingWishes(max_tokens=120))
+AWAKE = Act("awake again, from DRAM", TRAINED, "Why is a cold start slow?", SamplingWishes(max_tokens=120))
 OTHER = Act(
     "another architecture (its weights are random, so is its text)",
     TINY_MIXTRAL,

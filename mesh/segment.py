@@ -42,7 +42,10 @@ async def fetch_parts(socket_path: Path | str, token: bytes, parts: int) -> list
 
 
 def map_parts(descriptors: Sequence[int], sizes: Sequence[int]) -> list[mmap.mmap]:
-    """Maps each part read-only, shared with every other process that has it, and closes the descriptors.
+    """Maps each part, sharing its pages with every other process that has it, and closes the descriptors.
+
+    The mapping is private: a stray write copies its page here and reaches nobody else. (Torch warns of memory that it
+    cannot write.)
 
     `sizes` are the parts' bytes. Raises Unreachable when a segment is smaller than its part: reading beyond its end
     would kill the process.
@@ -52,7 +55,7 @@ def map_parts(descriptors: Sequence[int], sizes: Sequence[int]) -> list[mmap.mma
             if os.fstat(descriptor).st_size < size:
                 raise Unreachable("the store's memory is smaller than its part", reason="SHARED_MEMORY_UNREACHABLE")
         return [
-            mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             for descriptor, size in zip(descriptors, sizes, strict=True)
         ]
     finally:

@@ -4,7 +4,7 @@ import socket
 from typing import Self
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 class BadSettings(Exception):
@@ -48,6 +48,8 @@ class ServiceSettings(BaseSettings):
         except ValidationError as error:
             lines = [f"  {_name(e['loc'])}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
             raise BadSettings("wrong settings:\n" + "\n".join(lines)) from None
+        except SettingsError as error:  # a list that is no JSON is not even checked
+            raise BadSettings(f"wrong settings:\n  {error}: {error.__cause__}") from None
 
 
 def _name(location: tuple[int | str, ...]) -> str:

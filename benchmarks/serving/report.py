@@ -61,7 +61,8 @@ def _say_cold(figures: ColdFigures) -> None:
     rounds, finished = figures.rounds, [one.ours.finished for one in figures.rounds]
     say(
         f"\nCold start of {figures.parameters_b:g} billion bfloat16 weights, {figures.threads} threads of torch on "
-        f"both sides, prompt {PROMPT!r} of {rounds[0].peer.prompt_tokens} tokens, {len(rounds)} rounds; time to first token:"
+        f"both sides, prompt {PROMPT!r} of {rounds[0].peer.prompt_tokens} tokens, "
+        f"{len(rounds)} rounds; time to first token:"
     )
     _row("Whimbrel, from DRAM", figures.ours_s, "s")
     _parts({

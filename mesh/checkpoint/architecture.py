@@ -15,7 +15,7 @@ from mesh.checkpoint.source import Source
 
 FOREIGN_ERRORS = (
     RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError,
-    ImportError, StrictDataclassError,
+    ImportError, OSError, StrictDataclassError,
 )  # fmt: skip
 """What the code of some two hundred model classes raises when a config does not suit it."""
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
@@ -45,7 +45,7 @@ def understand(source: Source) -> Architecture:
     _refuse_remote_code(source)
     try:
         config = AutoConfig.from_pretrained(source.directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, *FOREIGN_ERRORS) as error:
+    except FOREIGN_ERRORS as error:
         raise UnsupportedModel(f"{source.config_path} is refused by transformers: {error}") from error
     _refuse_other_tasks(source, config)
     _refuse_absurd(source, layer_count(config), sum(len(shard.tensors) for shard in source.shards), "layers")

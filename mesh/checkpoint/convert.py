@@ -4,28 +4,39 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import transformers
 from blake3 import blake3
 
 from mesh.checkpoint import codec
-from mesh.checkpoint.architecture import max_context, understand
+from mesh.checkpoint.architecture import Architecture, max_context, understand
 from mesh.checkpoint.errors import StorageFailed
 from mesh.checkpoint.part import write_part
 from mesh.checkpoint.placing import place
-from mesh.checkpoint.plan import Placement, lay_out
-from mesh.checkpoint.probe import trace
+from mesh.checkpoint.plan import Placement, Plan, lay_out
+from mesh.checkpoint.probe import Trace, trace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress
-from mesh.checkpoint.records import File, Manifest, Part
+from mesh.checkpoint.records import File, Manifest, Part, Unit
 from mesh.checkpoint.source import CONFIG, Source, inspect
 from mesh.checkpoint.staging import publish, staged, sync_directory
 from mesh.checkpoint.validate import validate
 from mesh.checkpoint.verify import FILES, MANIFEST, load_manifest
-from mesh.checkpoint.weights import load
+from mesh.checkpoint.weights import Weights, load
 
 PART = "part-000.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A source in memory, and where its bytes are to go."""
+
+    architecture: Architecture
+    weights: Weights
+    trace: Trace
+    placements: tuple[Placement, ...]
+    plan: Plan
 
 
 def import_directory(source: Path, root: Path, *, on_progress: OnProgress) -> Manifest:
@@ -36,40 +47,53 @@ def import_directory(source: Path, root: Path, *, on_progress: OnProgress) -> Ma
     """
     found = inspect(source)
     on_progress(ImportProgress(ImportPhase.READING, 0, found.bytes))
-    architecture = understand(found)
-    weights = load(found, architecture)
-    seen = trace(architecture, weights.activation_dtype)
-    placements = tuple(place(architecture, weights, seen))
-    plan = lay_out(placements)
+    model = _read(found)
     on_progress(ImportProgress(ImportPhase.READING, found.bytes, found.bytes))
     try:
-        _check_space(root, plan.bytes)
+        _check_space(root, model.plan.bytes)
         with staged(root) as stage:
-            units = write_part(stage / PART, plan, weights.tensors, _percents(plan.bytes, on_progress))
-            on_progress(ImportProgress(ImportPhase.PUBLISHING, plan.bytes, plan.bytes))
-            files = _copy_files(found, stage / FILES)
-            manifest = _sealed(
-                Manifest(
-                    digest="",
-                    source=str(source),
-                    architecture=architecture.name,
-                    model_type=architecture.config.model_type,
-                    transformers=transformers.__version__,
-                    config_digest=next(file.hash for file in files if file.path == CONFIG),
-                    dtype=_main_dtype(placements),
-                    max_context=max_context(architecture.config),
-                    parts=(Part(PART, rank=0, bytes=plan.bytes),),
-                    units=units,
-                    tensors=plan.tensors,
-                    ties=weights.ties,
-                    files=files,
-                    kv=seen.kv,
-                )
-            )
-            _write(stage / MANIFEST, codec.dump(manifest))
+            manifest = _fill(stage, found, model, on_progress)
             return load_manifest(publish(stage, manifest.digest))
     except OSError as error:
         raise StorageFailed(f"{root} cannot hold the checkpoint: {error}") from error
+
+
+def _read(source: Source) -> Model:
+    architecture = understand(source)
+    weights = load(source, architecture)
+    seen = trace(architecture, weights.activation_dtype)
+    placements = tuple(place(architecture, weights, seen))
+    return Model(architecture, weights, seen, placements, lay_out(placements))
+
+
+def _fill(stage: Path, source: Source, model: Model, on_progress: OnProgress) -> Manifest:
+    """Writes all files of the checkpoint; the manifest comes last."""
+    total = model.plan.bytes
+    units = write_part(stage / PART, model.plan, model.weights.tensors, _percents(total, on_progress))
+    on_progress(ImportProgress(ImportPhase.PUBLISHING, total, total))
+    files = _copy_files(source, stage / FILES)
+    manifest = _sealed(_describe(source, model, units, files))
+    _write(stage / MANIFEST, codec.dump(manifest))
+    return manifest
+
+
+def _describe(source: Source, model: Model, units: tuple[Unit, ...], files: tuple[File, ...]) -> Manifest:
+    return Manifest(
+        digest="",
+        source=str(source.directory),
+        architecture=model.architecture.name,
+        model_type=model.architecture.config.model_type,
+        transformers=transformers.__version__,
+        config_digest=next(file.hash for file in files if file.path == CONFIG),
+        dtype=_main_dtype(model.placements),
+        max_context=max_context(model.architecture.config),
+        parts=(Part(PART, rank=0, bytes=model.plan.bytes),),
+        units=units,
+        tensors=model.plan.tensors,
+        ties=model.weights.ties,
+        files=files,
+        kv=model.trace.kv,
+    )
 
 
 def _sealed(manifest: Manifest) -> Manifest:

@@ -19,7 +19,6 @@ from mesh.checkpoint.errors import CheckpointError, ImportFailed
 from mesh.checkpoint.progress import ImportPhase, ImportProgress
 from mesh.checkpoint.source import inspect
 
-NICENESS = 5  # serving comes first
 MESSAGE_CHARS = 4096  # of an error; a header may have a tensor name of megabytes
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -29,7 +28,6 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     if options.parent:
         _die_with(options.parent)
-    os.nice(NICENESS)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     answers = _take_stdout()
     try:
@@ -57,7 +55,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _convert(source: Path, root: Path, answers: TextIO) -> str:
-
     def on_progress(progress: ImportProgress) -> None:
         _send(answers, "progress", dataclasses.asdict(progress))
 

@@ -32,7 +32,7 @@ async def import_in_child(source: Path, root: Path, on_progress: OnProgress) -> 
     Raises the CheckpointError that the conversion raised, or ImportFailed if the process died.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "mesh.checkpoint.import_process", source, root, "--parent", str(os.getpid())),
+        *_command(source, root),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -54,6 +54,11 @@ async def import_in_child(source: Path, root: Path, on_progress: OnProgress) -> 
     if answer.digest is None:
         raise ImportFailed(f"importing {source} {_death(process)}; try again. Last words: {complaining.result()!r}")
     return await asyncio.to_thread(load_manifest, root / answer.digest)
+
+
+def _command(source: Path, root: Path) -> tuple[str, ...]:
+    child = (sys.executable, "-P", "-m", "mesh.checkpoint.import_process")
+    return (*child, str(source), str(root), "--parent", str(os.getpid()))
 
 
 def _environment() -> dict[str, str]:

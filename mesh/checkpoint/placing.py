@@ -14,7 +14,7 @@ from mesh.checkpoint.weights import Weights, dtype_name
 
 def place(architecture: Architecture, weights: Weights, trace: Trace) -> Iterator[Placement]:
     """A placement for every stored tensor, those of a layer in the model's own order."""
-    layers = f"{_layer_list(architecture)}."
+    layers = f"{_layer_list(architecture.skeleton)}."
     early = _before_layers(architecture.skeleton, trace, layers)
     experts = _experts_by_layer(architecture.skeleton, weights.tensors, layers)
     for name, tensor in weights.tensors.items():
@@ -26,13 +26,11 @@ def place(architecture: Architecture, weights: Weights, trace: Trace) -> Iterato
         yield Placement(name, dtype_name(tensor.dtype), tuple(tensor.shape), kind, layer)
 
 
-def _layer_list(architecture: Architecture) -> str:
-    """Name of the outermost ModuleList as long as the config's layer count, or else of the largest one."""
-    modules = architecture.skeleton.named_modules()
-    lists = {name: module for name, module in modules if isinstance(module, nn.ModuleList)}
+def _layer_list(model: nn.Module) -> str:
+    """Name of the outermost ModuleList that holds the most weights."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    promised = [name for name in outer if len(lists[name]) == architecture.layers]
-    return max(promised or outer, key=lambda name: _elements(lists[name]), default="")
+    return max(outer, key=lambda name: _elements(lists[name]), default="")
 
 
 def _elements(module: nn.Module) -> int:

@@ -44,13 +44,12 @@ def trace(architecture: Architecture, dtype: torch.dtype) -> Trace:
     model = architecture.skeleton
     model.to(dtype=dtype)  # type: ignore[call-arg]
     recording = Recording()
-    with _recorded(model, recording):
-        ids = torch.zeros(1, 1, dtype=torch.long, device="meta")
-        try:
-            with torch.inference_mode():
-                model(input_ids=ids, position_ids=ids.clone(), use_cache=False)
-        except FOREIGN_ERRORS as error:
-            recording.odd = str(error)
+    ids = torch.zeros(1, 1, dtype=torch.long, device="meta")
+    try:
+        with _recorded(model, recording), torch.inference_mode():
+            model(input_ids=ids, position_ids=ids.clone(), use_cache=False)
+    except FOREIGN_ERRORS as error:
+        recording.odd = str(error)
     packable = recording.odd is None and _is_packable(model, architecture.config)
     return Trace(tuple(recording.modules), _kv_spec(recording, architecture.layers) if packable else None)
 
@@ -62,7 +61,8 @@ def _recorded(model: PreTrainedModel, recording: Recording) -> Iterator[None]:
         if isinstance(config := getattr(module, "config", None), PreTrainedConfig):
             config._attn_implementation = ATTENTION
             config._experts_implementation = "batched_mm"  # the only one that needs no values, and takes any dtype
-            config.pad_token_id = None  # its only use in a forward pass is a warning that reads the token ids
+        if isinstance(module, PreTrainedModel):
+            module.warn_if_padding_and_no_attention_mask = _no_warning  # type: ignore[method-assign]
     hooks = [
         module.register_forward_pre_hook(lambda _module, _args, name=name: recording.modules.append(name))
         for name, module in model.named_modules()
@@ -100,9 +100,13 @@ def _record_attention(
     return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
 
 
+def _no_warning(*_args: object) -> None:
+    """In place of one that reads the token ids, which have no values on the meta device."""
+
+
 def _kv_spec(recording: Recording, layers: int) -> KVSpec | None:
     """None unless every layer, and nothing else, has attention."""
-    if sorted(recording.layers) != list(range(max(layers, 1))) or len(recording.dtypes) != 1:
+    if not layers or sorted(recording.layers) != list(range(layers)) or len(recording.dtypes) != 1:
         return None
     return KVSpec(
         layers=tuple(recording.layers[index] for index in range(layers)),

@@ -115,7 +115,8 @@ class Answers:
 
     async def _follow(self, asked: Asked, journal: Journal, place: Placement) -> AsyncGenerator[Event, None]:
         """The answer from one worker: the journal is cancelled there if this ends early."""
-        detokenizer, seen, first_s, stop = Detokenizer(asked.text.tokenizer, asked.stops), 0, 0.0, None
+        detokenizer = Detokenizer(asked.text.tokenizer, asked.stops, asked.prompt)
+        seen, first_s, stop = 0, 0.0, None
         with self._lines.to(place.worker_id, place.address).granted(journal):
             while stop is None:
                 tokens = await journal.news(seen)

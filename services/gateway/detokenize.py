@@ -1,10 +1,12 @@
 """From token ids back to text as they come: never half a character, and never a text past a stop."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
+
+PROMPT_TAIL = 8  # tokens; enough for any character's bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +19,24 @@ class Piece:
 
 
 class Detokenizer:
-    """Feeds on one answer's tokens. Text that may turn out to begin a stop text is held back."""
+    """Feeds on one answer's tokens. Text that may turn out to begin a stop text is held back.
 
-    def __init__(self, tokenizer: Tokenizer | None, stops: Iterable[str]) -> None:
+    The prompt's last tokens tell whether the answer's first word has a space before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, stops: Iterable[str], prompt: Sequence[int] = ()) -> None:
         self._tokenizer, self._stops = tokenizer, tuple(stops)
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stream = DecodeStream(ids=list(prompt[-PROMPT_TAIL:]), skip_special_tokens=True)
         self._held = ""
 
     def feed(self, tokens: Iterable[int]) -> Piece:
         """The text that these tokens complete."""
-        out, used = "", 0
+        out, used = self._held, 0
         for token in tokens:
             used += 1
             out += self._decode(token)
             if stop := self._find_stop(out):
+                self._held = ""
                 return Piece(out[: out.index(stop)], used, stop)
         self._held = self._hold(out)
         return Piece(out[: len(out) - len(self._held)], used)
@@ -41,11 +47,8 @@ class Detokenizer:
         return held
 
     def _decode(self, token: int) -> str:
-        """The token's text, after what is held back; an incomplete character stays in the stream."""
-        held, self._held = self._held, ""
-        if self._tokenizer is None:
-            return held
-        return held + (self._stream.step(self._tokenizer, token) or "")
+        """The token's text; an incomplete character stays in the stream."""
+        return "" if self._tokenizer is None else self._stream.step(self._tokenizer, token) or ""
 
     def _find_stop(self, text: str) -> str | None:
         """The stop text that comes first."""

@@ -11,6 +11,7 @@ from mesh.requests import Sampling
 from services.gateway.texts import Text
 
 MOST_STOPS = 16
+ALSO_GREEDY = frozenset({"repetition_penalty"})  # as in transformers: it is no matter of sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def resolve(asked: pb.SamplingParams, text: Text, room: int, default_max_tokens:
     def value(field: str, otherwise: float) -> Any:
         if asked.HasField(field):  # type: ignore[arg-type]
             return getattr(asked, field)
-        own = text.generation.get(field) if sampled else None
+        own = text.generation.get(field) if sampled or field in ALSO_GREEDY else None
         return otherwise if own is None else own
 
     ends = () if asked.ignore_eos else text.eos_ids

@@ -10,7 +10,6 @@ from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceService
 from mesh.clients.channel import Channels
 from mesh.clients.worker import WorkerClient
 from mesh.clock import MonotonicClock
-from mesh.errors import Unreachable
 from mesh.facts import Kind
 from mesh.serve import Ground, Mounted, main, owned
 from mesh.state.leadership import Leadership
@@ -18,6 +17,7 @@ from mesh.state.mirror import Mirror
 from services.scheduler.loop import Scheduler
 from services.scheduler.service import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.waiting import drains
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
 async def _end_streams(ground: Ground, scheduler: Scheduler) -> None:
     """Assign streams stay open as long as their requests run; at shutdown they must not hold the server."""
     await ground.draining.wait()
-    scheduler.room.close(Unreachable("the scheduler is stopping", reason="DRAINING", retry_after_s=0.5))
+    scheduler.room.close(drains)
     await asyncio.Event().wait()
 
 

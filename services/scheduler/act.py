@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
-from mesh.clients.worker import LoadCommand, WorkerClient
+from mesh.clients.worker import LoadCommand, Loaded, WorkerClient
 from mesh.clock import Clock
 from mesh.errors import MeshError, NoRoom, StaleFence, Unreachable
 from mesh.facts import ClusterFacts, Kind, ReplicaFacts, ReplicaState
@@ -17,7 +17,7 @@ from policy.actions import Load, Unload
 from policy.knobs import Knobs
 from policy.view import Spot
 from services.scheduler.books import Books
-from services.scheduler.waiting import WaitingRoom
+from services.scheduler.waiting import Loading, WaitingRoom
 
 log = structlog.get_logger()
 SEEN_S = 10.0
@@ -36,13 +36,21 @@ class Commands:
     clock: Clock
     knobs: Knobs
     wake: Callable[[], None]
+    loads: dict[Spot, asyncio.Task[None]] = field(default_factory=dict)
 
     def load(self, action: Load, store_address: str) -> None:
         """Begins a load, at once."""
         spot = Spot(action.worker_id, action.model)
         self.books.loading.add(spot)
         command = LoadCommand(action.model, action.digest, store_address, self.fence)
-        self.group.create_task(self._load(spot, command), name=f"load {spot}")
+        self.loads[spot] = self.group.create_task(self._load(spot, command), name=f"load {spot}")
+
+    def end_unwanted_loads(self) -> None:
+        """Cancels each load that nobody waits for any more: clients have left, or their deadlines have passed."""
+        for spot, task in self.loads.items():
+            if not (task.cancelling() or self.room.of_model(spot.model) or self._ready(spot)):
+                log.info("load ended: nobody waits for it", model=spot.model, worker=spot.worker_id)
+                task.cancel()
 
     def unload(self, action: Unload) -> None:
         """Begins an unload, at once."""
@@ -56,14 +64,16 @@ class Commands:
         try:
             async with aclosing(self.workers.load(self._address(spot), command)) as events:
                 async for event in events:
-                    if isinstance(event, LoadProgress):
-                        self._tell(spot, event, began_s)
+                    progress = event if isinstance(event, LoadProgress) else _complete(event)
+                    self.room.loading(spot.model, Loading(progress, began_s))
             await self._seen(lambda _: self._ready(spot))
             log.info("replica ready", model=spot.model, worker=spot.worker_id, load_s=self.clock.now() - began_s)
         except MeshError as error:
             self._load_failed(spot, error)
         finally:
             self.books.loading.discard(spot)
+            del self.loads[spot]
+            self.room.loaded(spot.model)
             self.wake()
 
     async def _unload(self, spot: Spot) -> None:
@@ -76,10 +86,6 @@ class Commands:
         finally:
             self.books.unloading.discard(spot)
             self.wake()
-
-    def _tell(self, spot: Spot, progress: LoadProgress, began_s: float) -> None:
-        for ticket in self.room.of_model(spot.model):
-            ticket.loading(progress, began_s)
 
     def _load_failed(self, spot: Spot, error: MeshError) -> None:
         """A worker's trouble sends the load elsewhere; the checkpoint's trouble goes to those who wait for it."""
@@ -111,3 +117,8 @@ class Commands:
         if member is None:
             raise Unreachable(f"worker {spot.worker_id} is gone")
         return member.address
+
+
+def _complete(loaded: Loaded) -> LoadProgress:
+    """A quick load tells nothing but its end."""
+    return LoadProgress(loaded.tier, loaded.bytes, loaded.bytes)

@@ -16,6 +16,10 @@ class Books:
     idle_since_s: dict[Spot, float] = field(default_factory=dict)
     distrusted_until_s: dict[str, float] = field(default_factory=dict)
 
+    def used(self, spot: Spot) -> None:
+        """A request goes there: its idleness begins anew, though it may end before the facts have shown it."""
+        self.idle_since_s.pop(spot, None)
+
     def view(self, cluster: ClusterFacts, waiting: Iterable[Waiting], placed: dict[Spot, int], now: float) -> View:
         """The moment `now`, after taking note of who has become idle."""
         self.distrusted_until_s = {w: until_s for w, until_s in self.distrusted_until_s.items() if until_s > now}

@@ -16,7 +16,7 @@ from policy.knobs import Knobs
 from policy.view import Spot
 from services.scheduler.act import Commands
 from services.scheduler.books import Books
-from services.scheduler.waiting import WaitingRoom
+from services.scheduler.waiting import WaitingRoom, stands_by
 
 log = structlog.get_logger()
 NEWS_S = 0.5
@@ -28,7 +28,6 @@ class Scheduler:
     def __init__(self, mirror: Mirror, workers: WorkerClient, knobs: Knobs, clock: Clock) -> None:
         self._mirror, self._workers, self._knobs, self._clock = mirror, workers, knobs, clock
         self.room = WaitingRoom(clock)
-        self.fence: int | None = None  # None: not leading
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -41,7 +40,8 @@ class Scheduler:
 
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
-        self.fence, books = fence, Books()
+        books = Books()
+        self.room.open()
         try:
             with self._mirror.watching() as self._woken:
                 async with asyncio.TaskGroup() as group:
@@ -50,8 +50,7 @@ class Scheduler:
                     )
                     await self._loop(books, commands)
         finally:
-            self.fence = None
-            self.room.close(Unreachable("another scheduler leads now", reason="NOT_LEADER", retry_after_s=0.1))
+            self.room.close(stands_by)
 
     async def _loop(self, books: Books, commands: Commands) -> None:
         while True:
@@ -62,7 +61,8 @@ class Scheduler:
             decision = decide(view, now, self._knobs)
             for action in decision.actions:
                 self._act(action, commands)
-            self.room.tell_positions()
+            commands.end_unwanted_loads()
+            self.room.tell()
             await self._sleep(decision.look_again_s)
 
     async def _sleep(self, until_s: float | None) -> None:
@@ -76,8 +76,9 @@ class Scheduler:
     def _act(self, action: Action, commands: Commands) -> None:
         match action:
             case Place(number, worker_id):
-                model = self.room.waiting[number].waiting.model
-                self.room.place(number, Spot(worker_id, model), self._member(Kind.WORKER, worker_id).address)
+                spot = Spot(worker_id, self.room.waiting[number].waiting.model)
+                commands.books.used(spot)
+                self.room.place(number, spot, self._member(Kind.WORKER, worker_id).address)
             case Refuse(number, reason, retry_after_s):
                 self.room.refuse(number, self._refusal(number, reason, retry_after_s))
             case Load():

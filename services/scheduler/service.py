@@ -8,7 +8,7 @@ from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 from mesh.clients.wire import START_KINDS, progress_to, start_times_to
-from mesh.errors import InvalidRequest, MeshError, Unreachable
+from mesh.errors import InvalidRequest, MeshError
 from mesh.requests import Placement, Progress
 from services.scheduler.loop import Scheduler
 
@@ -25,8 +25,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         """See the proto."""
         if not request.model:
             raise InvalidRequest.field("model", "must name a deployed model")
-        if self._scheduler.fence is None:
-            raise Unreachable("this scheduler stands by; ask the leader", reason="NOT_LEADER", retry_after_s=0.5)
+        self._scheduler.room.check_open()
         await self._scheduler.knows(request.model)
         try:
             with self._scheduler.room.ticket(request.model, frozenset(request.exclude_workers)) as ticket:

@@ -3,13 +3,40 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from mesh.clock import Clock
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Unreachable
+from mesh.facts import Tier
 from mesh.requests import LoadProgress, Phase, Placement, Progress, StartKind, StartTimes
 from policy.view import Spot, Waiting
+
+START_KINDS = {
+    Tier.ORIGIN: StartKind.ORIGIN,
+    Tier.DISK: StartKind.DISK,
+    Tier.DRAM: StartKind.DRAM,
+    Tier.DEVICE: StartKind.WARM,
+}
+
+
+def stands_by() -> Unreachable:
+    """Why a scheduler that does not lead takes no request."""
+    return Unreachable("this scheduler stands by; ask the leader", reason="NOT_LEADER", retry_after_s=0.5)
+
+
+def drains() -> Unreachable:
+    """Why a scheduler that ends takes no request."""
+    return Unreachable("the scheduler is stopping", reason="DRAINING", retry_after_s=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far a load has come, and when it began."""
+
+    progress: LoadProgress
+    began_s: float
 
 
 class Ticket:
@@ -29,16 +56,16 @@ class Ticket:
             self._last = progress
             self.events.put_nowait(progress)
 
-    def loading(self, progress: LoadProgress, began_s: float) -> None:
+    def loading(self, load: Loading) -> None:
         """Sends how far the load has come that this request waits for."""
-        self._load_began_s = max(began_s, self.waiting.since_s)
-        self._load_kind = StartKind(progress.tier)
-        self.tell(Progress(Phase.LOADING, load=progress))
+        self._load_began_s = max(load.began_s, self.waiting.since_s)
+        self._load_kind = START_KINDS[load.progress.tier]
+        self.tell(Progress(Phase.LOADING, load=load.progress))
 
-    @property
-    def load_began(self) -> bool:
-        """Whether it waits for a load under way."""
-        return self._load_began_s is not None
+    def queued(self, position: int) -> None:
+        """Sends how many are before it; it waits for no load, or no longer."""
+        self._load_began_s, self._load_kind = None, StartKind.WARM
+        self.tell(Progress(Phase.QUEUED, position=position))
 
     def place(self, spot: Spot, address: str, now_s: float) -> None:
         """Ends the wait."""
@@ -59,12 +86,20 @@ class WaitingRoom:
         self._clock = clock
         self._numbers = itertools.count()
         self._open: set[Ticket] = set()
+        self._loads: dict[str, Loading] = {}  # by model
+        self._closed: Callable[[], MeshError] | None = stands_by
         self.waiting: dict[str, Ticket] = {}
         self.placed: Counter[Spot] = Counter()
 
+    def check_open(self) -> None:
+        """Raises why nobody may come in, if so."""
+        if self._closed:
+            raise self._closed()
+
     @contextmanager
     def ticket(self, model: str, excluded: frozenset[str]) -> Iterator[Ticket]:
-        """A ticket that waits, then holds a place, until the block ends."""
+        """A ticket that waits, then holds a place, until the block ends. Raises when the room is closed."""
+        self.check_open()
         number = str(next(self._numbers))  # ours: clients may send one request id twice
         ticket = Ticket(Waiting(number, model, self._clock.now(), excluded))
         self.waiting[number] = ticket
@@ -91,18 +126,36 @@ class WaitingRoom:
         """Those that wait for one model."""
         return [ticket for ticket in self.waiting.values() if ticket.waiting.model == model]
 
-    def tell_positions(self) -> None:
-        """Tells each queued request how many of its model are before it."""
+    def loading(self, model: str, load: Loading) -> None:
+        """A load has come so far: those who wait for it are told, and so is who joins them."""
+        self._loads[model] = load
+        for ticket in self.of_model(model):
+            ticket.loading(load)
+
+    def loaded(self, model: str) -> None:
+        """The load has ended, well or not."""
+        self._loads.pop(model, None)
+
+    def tell(self) -> None:
+        """Tells each request what it waits for: a load, or those of its model that came before it."""
         before: Counter[str] = Counter()
         for ticket in self.waiting.values():
-            if not ticket.load_began:
-                ticket.tell(Progress(Phase.QUEUED, position=before[ticket.waiting.model]))
-            before[ticket.waiting.model] += 1
+            model = ticket.waiting.model
+            if load := self._loads.get(model):
+                ticket.loading(load)
+            else:
+                ticket.queued(before[model])
+            before[model] += 1
 
-    def close(self, error: MeshError) -> None:
-        """Ends every stream: those that wait with an error, those that hold a place in peace."""
+    def open(self) -> None:
+        """Lets requests in."""
+        self._closed = None
+
+    def close(self, why: Callable[[], MeshError]) -> None:
+        """Lets nobody in any more, and ends every stream: those that wait with an error, the others in peace."""
+        self._closed = why
         for number in list(self.waiting):
-            self.refuse(number, error)
+            self.refuse(number, why())
         for ticket in self._open:
             ticket.events.put_nowait(None)
 

@@ -29,7 +29,7 @@ class Tally:
     """Bytes read, by way."""
 
     direct_bytes: int = 0
-    cached_bytes: int = 0
+    buffered_bytes: int = 0
 
 
 class _Unit:
@@ -74,7 +74,7 @@ class Fill:
         self._lock = threading.Lock()
         self._stopped = False
         self._told_s = 0.0
-        self._direct_bytes = self._cached_bytes = 0
+        self._direct_bytes = self._buffered_bytes = 0
 
     def run(self) -> None:
         """Reads chunk after chunk. Raises CorruptUnit; OSError when the disk fails."""
@@ -101,7 +101,7 @@ class Fill:
     def tally(self) -> Tally:
         """What has been read so far."""
         with self._lock:
-            return Tally(self._direct_bytes, self._cached_bytes)
+            return Tally(self._direct_bytes, self._buffered_bytes)
 
     def _in_order(self) -> Iterator[tuple[_Unit, int]]:
         for unit in self._units:
@@ -127,11 +127,11 @@ class Fill:
             if direct:
                 self._direct_bytes += count
             else:
-                self._cached_bytes += count
+                self._buffered_bytes += count
             due = now_s - self._told_s >= TELL_S
             if due:
                 self._told_s = now_s
-            done = self._direct_bytes + self._cached_bytes
+            done = self._direct_bytes + self._buffered_bytes
         if due:
             self._tell(done)
 

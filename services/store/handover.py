@@ -6,12 +6,13 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
 import structlog
 
+from mesh.errors import Unsuitable
 from mesh.segment import DESCRIPTORS_PER_MESSAGE, TOKEN_BYTES, close_all
 from services.store.segments import Segment
 
@@ -29,16 +30,22 @@ class Handover:
         self._offers: dict[bytes, Sequence[Segment]] = {}
 
     def __enter__(self) -> Self:
-        self._directory = Path(tempfile.mkdtemp(prefix="whimbrel-store-", dir=self._given))  # 0700
-        self.socket_path = self._directory / "parts.sock"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(self.socket_path))
-        self._socket.listen(BACKLOG)
+        with ExitStack() as stack:
+            stack.callback(self._socket.close)
+            try:
+                directory = Path(tempfile.mkdtemp(prefix="whimbrel-store-", dir=self._given))  # 0700
+                stack.callback(shutil.rmtree, directory, ignore_errors=True)
+                self.socket_path = directory / "parts.sock"
+                self._socket.bind(str(self.socket_path))
+            except OSError as error:
+                raise Unsuitable(f"WHIMBREL_SOCKET_DIR {self._given} cannot hold a socket: {error}") from error
+            self._socket.listen(BACKLOG)
+            self._closing = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._socket.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._closing.close()
 
     @contextmanager
     def offer(self, segments: Sequence[Segment]) -> Iterator[bytes]:

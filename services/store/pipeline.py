@@ -88,5 +88,5 @@ def _log_load(manifest: Manifest, tally: Tally, took_s: float) -> None:
         load_s=round(took_s, 4),
         gb_per_s=round(total_bytes(manifest) / max(took_s, 1e-9) / 1e9, 2),
         direct_bytes=tally.direct_bytes,
-        cached_bytes=tally.cached_bytes,
+        buffered_bytes=tally.buffered_bytes,
     )

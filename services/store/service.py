@@ -58,12 +58,14 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
     async def Open(self, request: pb.OpenRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Progress, then opened; pinned until the client leaves."""
         stored = self._catalog.get(request.digest)
+        total = stored.summary.bytes
         async with self._loads.open(stored) as opening:
+            await context.write(_progress(LoadProgress(opening.tier, 0, total)))
             async with aclosing(opening.progress()) as moves:
                 async for bytes_done in moves:
-                    await context.write(_progress(LoadProgress(opening.tier, bytes_done, stored.summary.bytes)))
+                    await context.write(_progress(LoadProgress(opening.tier, bytes_done, total)))
             resident = await opening.resident()
-            await context.write(_progress(LoadProgress(opening.tier, stored.summary.bytes, stored.summary.bytes)))
+            await context.write(_progress(LoadProgress(opening.tier, total, total)))
             with self._handover.offer(resident.segments) as token:
                 shared = pb.SharedMemory(socket_path=str(self._handover.socket_path), token=token)
                 opened = pb.Opened(manifest=stored.manifest_json, tier=TIERS[opening.tier], shared_memory=shared)

@@ -72,7 +72,7 @@ class DramPool:
         sizes = [max(size, Segment.LEAST_BYTES) for size in sizes]
         wanted_bytes = sum(sizes)
         self._make_room(digest, wanted_bytes)
-        self._filling_bytes += wanted_bytes
+        self._filling(wanted_bytes)
         taken = [self._take_spare(size) for size in sizes]
         segments: list[Segment] = []
         try:
@@ -80,7 +80,7 @@ class DramPool:
             for spare, size in zip(taken, sizes, strict=True):
                 segments.append(_sized(spare, size))
         except BaseException as error:
-            self._filling_bytes -= wanted_bytes
+            self._filling(-wanted_bytes)
             self._spares.extend({*filter(None, taken), *segments})
             if isinstance(error, OSError):
                 raise NoRoom(f"the machine gave no shared memory: {error}", retry_after_s=RETRY_S) from error
@@ -89,14 +89,13 @@ class DramPool:
 
     def admit(self, resident: Resident) -> None:
         """The memory now holds the checkpoint."""
-        self._filling_bytes -= resident.bytes
         self._residents[resident.digest] = resident
-        self._on_change()
+        self._filling(-resident.bytes)
 
     def abandon(self, resident: Resident) -> None:
         """The memory was not filled; it is free again."""
-        self._filling_bytes -= resident.bytes
         self._spares.extend(resident.segments)
+        self._filling(-resident.bytes)
 
     def evict(self, digest: str) -> None:
         """Forgets a checkpoint that nobody uses."""
@@ -110,6 +109,10 @@ class DramPool:
         resident = self._residents.get(digest)
         mapped = resident is not None and any(segment.shared() for segment in resident.segments)
         return mapped or self._pins.held(digest)
+
+    def _filling(self, more_bytes: int) -> None:
+        self._filling_bytes += more_bytes
+        self._on_change()
 
     def _make_room(self, digest: str, wanted_bytes: int) -> None:
         if wanted_bytes > self.capacity_bytes:

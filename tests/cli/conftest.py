@@ -30,10 +30,13 @@ class Whimbrel:
         self.address = address
         self._started: list[asyncio.subprocess.Process] = []
 
-    async def start(self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
-        """On pipes."""
+    async def start(
+        self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, variables: tuple[str, ...] = ()
+    ) -> asyncio.subprocess.Process:
+        """On pipes; `variables` such as "TMPDIR=/tmp" are added to its environment."""
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*self._line(arguments), stdin=stdin, stdout=pipe, stderr=pipe)
+        line = ["env", *variables, *self._line(arguments)]
+        process = await asyncio.create_subprocess_exec(*line, stdin=stdin, stdout=pipe, stderr=pipe)
         self._started.append(process)
         return process
 
@@ -88,5 +91,13 @@ async def fakes() -> AsyncIterator[Fakes]:
 async def whimbrel(fakes: Fakes) -> AsyncIterator[Whimbrel]:
     """The command, told to talk to `fakes`."""
     command = Whimbrel(fakes.address)
+    yield command
+    await command.end()
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[Whimbrel]:
+    """The command for clusters of its own."""
+    command = Whimbrel("127.0.0.1:1")
     yield command
     await command.end()

@@ -2,23 +2,16 @@
 
 import asyncio
 import itertools
+import os
 import signal
-import sys
 from pathlib import Path
 
-from cli.demo_models import MODELS
-from tests.cli.conftest import RUN
+from cli.demo_models import MODELS, TRAINED_DIR
+from tests.cli.conftest import Whimbrel
 from tests.cli.gone import below, until_gone
 
 ROOT = Path(__file__).parents[2]
 LAST_LINE = "Ctrl-C ends the cluster."
-
-
-async def _up(data: Path, *arguments: str) -> asyncio.subprocess.Process:
-    """Started on any free port."""
-    line = [sys.executable, "-c", RUN, "up", "--data", str(data), "--gateway-port", "0", *arguments]
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*line, stdout=pipe, stderr=pipe, stdin=asyncio.subprocess.DEVNULL)
 
 
 async def _until_ready(up: asyncio.subprocess.Process) -> list[str]:
@@ -51,8 +44,8 @@ async def _paste(line: str) -> str:
     return out.decode()
 
 
-async def test_each_command_that_it_prints_works_when_pasted(tmp_path: Path) -> None:
-    up = await _up(tmp_path, "--workers", "1")
+async def test_each_command_that_it_prints_works_when_pasted(launcher: Whimbrel, tmp_path: Path) -> None:
+    up = await launcher.start("up", "--data", str(tmp_path), "--workers", "1", "--gateway-port", "0")
     lines = await _until_ready(up)
     commands = [after for before, after in itertools.pairwise(lines) if before.startswith("# ")]
     assert len(commands) == 6
@@ -62,26 +55,28 @@ async def test_each_command_that_it_prints_works_when_pasted(tmp_path: Path) -> 
     await _ctrl_c(up)
 
 
-async def test_what_was_deployed_is_there_again_the_next_time(tmp_path: Path) -> None:
-    first = await _up(tmp_path, "--workers", "1")
-    assert "deploying the demo's models" in await _until_ready(first)
+async def test_what_was_deployed_is_there_again_and_a_killed_process_is_started_again(
+    launcher: Whimbrel, tmp_path: Path
+) -> None:
+    arguments = ("up", "--data", str(tmp_path), "--workers", "1", "--gateway-port", "0", "--empty")
+    first = await launcher.start(*arguments)
+    listing = _listing(await _until_ready(first))
+    assert await _paste(listing) == ""
+    await _paste(listing.replace(" models", f" deploy curlew {TRAINED_DIR}"))
     await _ctrl_c(first)
-    second = await _up(tmp_path, "--workers", "1")
+
+    second = await launcher.start(*arguments)
     lines = await _until_ready(second)
-    assert "deploying the demo's models" not in lines
-    [listing] = [after for before, after in itertools.pairwise(lines) if before == "# what can be asked"]
-    shown = await _paste(listing)
-    assert all(model.name in shown for model in MODELS)
+    assert "curlew" in await _paste(_listing(lines))
+    [pid] = [int(line.split()[2]) for line in lines if line.startswith("worker-1")]
+    os.kill(pid, signal.SIGKILL)
+    assert second.stderr
+    async with asyncio.timeout(60):
+        assert await second.stderr.readline() == b"worker-1 ended with exit code -9; starting it again\n"
+        assert (await second.stderr.readline()).startswith(b"worker-1 serves again on 127.0.0.1:")
     await _ctrl_c(second)
 
 
-async def test_a_process_that_is_killed_is_started_again(tmp_path: Path) -> None:
-    up = await _up(tmp_path, "--workers", "1", "--empty")
-    lines = await _until_ready(up)
-    [pid] = [int(line.split()[2]) for line in lines if line.startswith("worker-1")]
-    await _paste(f"kill -9 {pid}")
-    assert up.stderr
-    async with asyncio.timeout(60):
-        assert await up.stderr.readline() == b"worker-1 ended with exit code -9; starting it again\n"
-        assert (await up.stderr.readline()).startswith(b"worker-1 serves again on 127.0.0.1:")
-    await _ctrl_c(up)
+def _listing(lines: list[str]) -> str:
+    """The printed command that lists the catalogue."""
+    return lines[lines.index("# what can be asked") + 1]

@@ -20,7 +20,8 @@ from mesh.clients.gateway_wire import answer_from, sampling_to
 from mesh.requests import Phase, Progress
 
 T = TypeVar("T")
-GREEDY = SamplingWishes(temperature=0.0)
+PROMPT = "The tide is"
+SHORT = SamplingWishes(temperature=0.0, max_tokens=4, ignore_eos=True)
 LONG = SamplingWishes(temperature=0.0, max_tokens=1500, ignore_eos=True)
 PATIENCE_S = 60.0  # of a test, for what takes a second on an idle machine
 LOOK_S = 0.01
@@ -76,10 +77,9 @@ async def whole(events: AsyncGenerator[AnswerEvent]) -> Answer:
         return Answer(tuple([event async for event in events]))
 
 
-async def ask(client: GatewayClient, model: str, sampling: SamplingWishes | None = None) -> Answer:
+async def ask(client: GatewayClient, model: str, sampling: SamplingWishes = SHORT) -> Answer:
     """A short answer, to its end."""
-    wishes = sampling or SamplingWishes(temperature=0.0, max_tokens=4, ignore_eos=True)
-    return await whole(client.generate(model, "The tide is", wishes, within_s=PATIENCE_S))
+    return await whole(client.generate(model, PROMPT, sampling, within_s=PATIENCE_S))
 
 
 async def generate_ids(
@@ -101,7 +101,7 @@ async def answering(
     client: GatewayClient, model: str, tokens: int = 3, within_s: float = 300.0
 ) -> AsyncIterator[tuple[Started, AsyncGenerator[AnswerEvent]]]:
     """A long answer that has given `tokens` tokens; leaving cancels it."""
-    events = client.generate(model, "The tide is", LONG, within_s=within_s)
+    events = client.generate(model, PROMPT, LONG, within_s=within_s)
     async with aclosing(events):
         yield await begun(events, tokens), events
 

@@ -1,7 +1,7 @@
 """The clusters that these tests ask: one for all that only read, and what it takes to start others quickly."""
 
-import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +13,16 @@ from cli.cluster import ClusterOptions, LocalCluster
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import Model
 from tests.e2e.asking import deploy
-from tests.e2e.sources import Sources
+from tests.e2e.library import BIG, KINDS, Library
 
 HERE = Path(__file__).parent
-KV_BYTES = 16 << 20  # 2048 tokens of the larger model take 13 MB
 SETTINGS = {
     "WHIMBREL_DRAIN_S": "0",
     "WHIMBREL_LEASE_S": "3",
-    "WHIMBREL_KV_BYTES": str(KV_BYTES),
+    "WHIMBREL_KV_BYTES": str(16 << 20),  # 2048 tokens of the larger model take 13 MB
     "WHIMBREL_DRAM_BYTES": str(1 << 30),
     "OMP_NUM_THREADS": "1",
 }
-SETTINGS_OF = {"store": {"WHIMBREL_IMPORTS": "3"}}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,54 +33,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """The cluster for tests that leave it as it was: two workers, and models deployed under their sources' names."""
+class Running:
+    """A cluster, a client of its gateway, and the library that its store was filled from."""
 
     cluster: LocalCluster
     client: GatewayClient
-    sources: Sources
+    library: Library
 
-    async def deployed(self, name: str) -> Model:
-        """The model of one of our sources, imported and deployed when first asked for."""
-        known = {model.name: model for model in await self.client.list()}
-        return known.get(name) or await deploy(self.client, name, source=str(self.sources.of(name)))
-
-    async def alias(self, name: str, alias: str, keep_alive_s: float | None = None) -> Model:
-        """Another model of the same checkpoint."""
-        model = await self.deployed(name)
-        return await deploy(self.client, alias, checkpoint=model.checkpoint.digest, keep_alive_s=keep_alive_s)
+    @property
+    def address(self) -> str:
+        """The gateway's."""
+        return self.cluster.gateway_address
 
     @property
     def store_dir(self) -> Path:
         """Where the store keeps checkpoints, each under its digest."""
         return self.cluster.options.data_dir / "store"
 
-    async def seed(self, data_dir: Path, *names: str) -> dict[str, str]:
-        """Puts checkpoints where another cluster's store will find them; the digests by name. Saves an import each."""
-        digests = {name: (await self.deployed(name)).checkpoint.digest for name in names}
-        for digest in digests.values():
-            shutil.copytree(self.store_dir / digest, data_dir / "store" / digest)
-        return digests
+    async def deployed(self, checkpoint: str, name: str = "", keep_alive_s: float | None = None) -> Model:
+        """A model of a checkpoint of the library, by default under the checkpoint's name; deployed only once."""
+        name = name or checkpoint
+        known = {model.name: model for model in await self.client.list()}
+        return known.get(name) or await deploy(
+            self.client, name, checkpoint=self.library.digest(checkpoint), keep_alive_s=keep_alive_s
+        )
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The references must not take the cores from the workers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@asynccontextmanager
+async def running(options: ClusterOptions, library: Library, checkpoints: Sequence[str]) -> AsyncIterator[Running]:
+    """A cluster whose store has these checkpoints on its disk."""
+    library.put(options.data_dir / "store", checkpoints)
+    async with LocalCluster(options) as cluster, cluster.client() as client:
+        yield Running(cluster, client, library)
 
 
 @pytest.fixture(scope="package")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """Models to deploy."""
-    return Sources(tmp_path_factory.mktemp("sources"))
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """Models to serve. torch gets one thread here: the workers want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Library(tmp_path_factory.mktemp("library"))
+    torch.set_num_threads(threads)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
-async def shared(tmp_path_factory: pytest.TempPathFactory, sources: Sources) -> AsyncIterator[Shared]:
-    """See Shared."""
-    options = ClusterOptions(tmp_path_factory.mktemp("shared"), settings=SETTINGS, settings_of=SETTINGS_OF)
-    async with LocalCluster(options) as cluster, cluster.client() as client:
-        yield Shared(cluster, client, sources)
+async def shared(tmp_path_factory: pytest.TempPathFactory, library: Library) -> AsyncIterator[Running]:
+    """A cluster of two workers, for tests that leave it as it was but for the models that they add."""
+    options = ClusterOptions(tmp_path_factory.mktemp("shared"), settings=SETTINGS)
+    async with running(options, library, (*KINDS, BIG)) as cluster:
+        yield cluster

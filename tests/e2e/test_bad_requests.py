@@ -8,8 +8,8 @@ import pytest
 from mesh.clients.gateway_records import ChatMessage, SamplingWishes
 from mesh.errors import AlreadyExists, Conflict, InvalidRequest, MeshError, NoRoom, NotFound
 from tests.e2e.asking import deploy, generate_ids, whole
-from tests.e2e.conftest import Shared
-from tests.e2e.sources import prompt_ids
+from tests.e2e.conftest import Running
+from tests.e2e.library import prompt_ids
 
 MAX_POSITIONS = 2048
 ONE = SamplingWishes(temperature=0.0, max_tokens=1)
@@ -20,19 +20,19 @@ def fields_of(error: MeshError) -> set[str]:
     return {violation.field for violation in error.violations}
 
 
-async def test_an_unknown_model_is_not_found(shared: Shared) -> None:
+async def test_an_unknown_model_is_not_found(shared: Running) -> None:
     with pytest.raises(NotFound) as refused:
         await whole(shared.client.generate("nobody/nothing", "Hello"))
     assert refused.value.reason == "UNKNOWN_MODEL"
     assert refused.value.metadata == {"model": "nobody/nothing"}
 
 
-async def test_an_empty_prompt_is_refused(shared: Shared) -> None:
+async def test_an_empty_prompt_is_refused(shared: Running) -> None:
     await shared.deployed("llama")
     for events in (
         shared.client.generate("llama", ""),
         shared.client.chat("llama", []),
-        generate_ids(shared.cluster.gateway_address, "llama", (), ONE),
+        generate_ids(shared.address, "llama", (), ONE),
     ):
         with pytest.raises(InvalidRequest) as refused:
             await whole(events)
@@ -40,9 +40,9 @@ async def test_an_empty_prompt_is_refused(shared: Shared) -> None:
         assert fields_of(refused.value) <= {"prompt", "messages"}
 
 
-async def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(shared: Shared) -> None:
+async def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(shared: Running) -> None:
     await shared.deployed("llama")
-    address = shared.cluster.gateway_address
+    address = shared.address
     with pytest.raises(InvalidRequest, match="2048 tokens.*at most 2047") as refused:
         await whole(generate_ids(address, "llama", prompt_ids(MAX_POSITIONS), ONE))
     assert refused.value.reason == "PROMPT_TOO_LONG"
@@ -51,7 +51,7 @@ async def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(shared: Sha
     assert longest.finished.completion_tokens == 1
 
 
-async def test_every_bad_sampling_value_is_named_at_once(shared: Shared) -> None:
+async def test_every_bad_sampling_value_is_named_at_once(shared: Running) -> None:
     await shared.deployed("llama")
     wishes = SamplingWishes(
         temperature=2.5,
@@ -76,38 +76,38 @@ async def test_every_bad_sampling_value_is_named_at_once(shared: Shared) -> None
     }
 
 
-async def test_a_token_id_outside_the_vocabulary_is_refused(shared: Shared) -> None:
+async def test_a_token_id_outside_the_vocabulary_is_refused(shared: Running) -> None:
     await shared.deployed("llama")
     with pytest.raises(InvalidRequest) as refused:
-        await whole(generate_ids(shared.cluster.gateway_address, "llama", (100, 1 << 30), ONE))
+        await whole(generate_ids(shared.address, "llama", (100, 1 << 30), ONE))
     assert refused.value.reason == "UNKNOWN_TOKEN"
     assert fields_of(refused.value) == {"token_ids"}
 
 
-async def test_a_role_that_the_chat_template_does_not_know_is_refused(shared: Shared) -> None:
+async def test_a_role_that_the_chat_template_does_not_know_is_refused(shared: Running) -> None:
     await shared.deployed("llama")
     with pytest.raises(InvalidRequest) as refused:
         await whole(shared.client.chat("llama", [ChatMessage("oracle", "Hello")]))
     assert fields_of(refused.value) == {"messages"}
 
 
-async def test_a_message_over_the_size_limit_is_refused_and_the_gateway_lives_on(shared: Shared) -> None:
+async def test_a_message_over_the_size_limit_is_refused_and_the_gateway_lives_on(shared: Running) -> None:
     await shared.deployed("llama")
     with pytest.raises(NoRoom, match="larger than max"):
         await whole(shared.client.generate("llama", "x" * (17 << 20)))
     assert (await whole(shared.client.generate("llama", "x", ONE))).finished.completion_tokens == 1
 
 
-async def test_a_name_is_deployed_once(shared: Shared) -> None:
-    model = await shared.alias("llama", "only")
+async def test_a_name_is_deployed_once(shared: Running) -> None:
+    model = await shared.deployed("llama", "only")
     with pytest.raises(AlreadyExists) as refused:
         await deploy(shared.client, "only", checkpoint=model.checkpoint.digest)
     assert refused.value.reason == "MODEL_EXISTS"
     assert await shared.client.get("only") == model
 
 
-async def test_a_write_with_an_old_etag_is_aborted(shared: Shared) -> None:
-    model = await shared.alias("llama", "contended")
+async def test_a_write_with_an_old_etag_is_aborted(shared: Running) -> None:
+    model = await shared.deployed("llama", "contended")
     changed = await shared.client.update("contended", keep_alive_s=9.0, etag=model.etag)
     with pytest.raises(Conflict) as refused:
         await shared.client.update("contended", keep_alive_s=1.0, etag=model.etag)
@@ -130,14 +130,14 @@ async def test_a_write_with_an_old_etag_is_aborted(shared: Shared) -> None:
     ],
 )
 async def test_a_deployment_that_says_too_little_or_too_much_is_refused(
-    shared: Shared, name: str, spec: dict[str, str], field: str
+    shared: Running, name: str, spec: dict[str, str], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await deploy(shared.client, name, **spec)
     assert fields_of(refused.value) == {field}
 
 
-async def test_a_checkpoint_that_no_store_holds_is_not_found(shared: Shared) -> None:
+async def test_a_checkpoint_that_no_store_holds_is_not_found(shared: Running) -> None:
     with pytest.raises(NotFound) as refused:
         await deploy(shared.client, "ghost", checkpoint="0" * 64)
     assert refused.value.reason == "UNKNOWN_CHECKPOINT"

@@ -12,8 +12,8 @@ import torch
 
 from mesh.errors import InvalidRequest, NotFound
 from tests.e2e.asking import deploy, until
-from tests.e2e.conftest import Shared
-from tests.e2e.sources import BIG, write_sharded
+from tests.e2e.conftest import Running
+from tests.e2e.library import BIG
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -76,10 +76,10 @@ def index_of(directory: Path, **weight_map: str) -> None:
     ],
 )
 async def test_a_bad_directory_is_refused_and_leaves_nothing(
-    shared: Shared, tmp_path: Path, spoil: Callable[[Path], None], reason: str
+    shared: Running, tmp_path: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
     directory = tmp_path / "model"
-    shutil.copytree(shared.sources.of("llama"), directory)
+    shutil.copytree(shared.library.source("llama"), directory)
     spoil(directory)
     before = on_disk(shared)
     with pytest.raises(InvalidRequest) as refused:
@@ -90,35 +90,20 @@ async def test_a_bad_directory_is_refused_and_leaves_nothing(
     assert "spoiled" not in {model.name for model in await shared.client.list()}
 
 
-async def test_a_shard_that_lacks_tensors_is_refused_and_leaves_nothing(shared: Shared, tmp_path: Path) -> None:
-    directory = tmp_path / "model"
-    shutil.copytree(shared.sources.of("llama"), directory)
-    (directory / WEIGHTS).unlink()
-    kept, *_ = write_sharded(tmp_path / "sharded", shared.sources.of("llama"))
-    shutil.copyfile(kept, directory / WEIGHTS)
-    before = on_disk(shared)
-    with pytest.raises(InvalidRequest) as refused:
-        await deploy(shared.client, "spoiled", source=str(directory))
-    assert refused.value.reason == "SHARD_MISMATCH"
-    assert on_disk(shared) == before
-
-
 @pytest.mark.parametrize("source", ["models/tiny", "../models/tiny", "~/models/tiny"])
-async def test_a_relative_path_is_refused(shared: Shared, source: str) -> None:
+async def test_a_relative_path_is_refused(shared: Running, source: str) -> None:
     with pytest.raises(InvalidRequest, match="absolute path"):
         await deploy(shared.client, "relative", source=source)
 
 
-async def test_a_directory_that_is_not_there_is_not_found(shared: Shared, tmp_path: Path) -> None:
+async def test_a_directory_that_is_not_there_is_not_found(shared: Running, tmp_path: Path) -> None:
     with pytest.raises(NotFound) as refused:
         await deploy(shared.client, "missing", source=str(tmp_path / "nowhere"))
     assert refused.value.reason == "SOURCE_NOT_FOUND"
 
 
-async def test_an_import_whose_client_leaves_is_ended_and_leaves_nothing(shared: Shared, tmp_path: Path) -> None:
-    directory = tmp_path / "model"
-    shutil.copytree(shared.sources.of(BIG), directory)
-    (directory / "LICENSE").write_text("so that it has a digest of its own")
+async def test_an_import_whose_client_leaves_is_ended_and_leaves_nothing(shared: Running, tmp_path: Path) -> None:
+    directory = shared.library.edition(BIG, tmp_path / "model")
     before = on_disk(shared)
     async with aclosing(shared.client.deploy("abandoned", source=str(directory))) as events:
         await anext(events)
@@ -130,6 +115,6 @@ async def test_an_import_whose_client_leaves_is_ended_and_leaves_nothing(shared:
     assert "abandoned" not in {model.name for model in await shared.client.list()}
 
 
-def on_disk(shared: Shared) -> set[str]:
+def on_disk(shared: Running) -> set[str]:
     """What lies in the store's directory."""
     return {path.name for path in shared.store_dir.iterdir()}

@@ -1,40 +1,42 @@
 """From nothing to an answer, and back to nothing: what a client sees of a model's life."""
 
 import asyncio
-from contextlib import aclosing
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 from mesh.clients.gateway_records import ChatMessage, Delta, Finished, ModelState, SamplingWishes, Started
 from mesh.facts import Tier
 from mesh.requests import FinishReason, Phase, Progress, StartKind
-from tests.e2e.asking import Answer, ask, deploy, until_model
-from tests.e2e.conftest import Shared
-from tests.e2e.sources import BIG
+from tests.e2e.asking import Answer, ask, deploy, until_model, whole
+from tests.e2e.conftest import Running
+from tests.e2e.library import BIG
 
 KEEP_ALIVE_S = 0.5
 
 
-async def test_a_model_goes_from_disk_to_warm_to_nothing_and_wakes_from_memory(shared: Shared) -> None:
-    model = await deploy(shared.client, BIG, source=str(shared.sources.of(BIG)), keep_alive_s=KEEP_ALIVE_S)
+async def test_a_model_goes_from_disk_to_warm_to_nothing_and_wakes_from_memory(shared: Running, tmp_path: Path) -> None:
+    source = shared.library.edition(BIG, tmp_path / "model")
+    model = await deploy(shared.client, "fresh", source=str(source), keep_alive_s=KEEP_ALIVE_S)
     assert (model.state, model.replicas, model.nearest_tier) == (ModelState.COLD, (), Tier.DISK)
 
-    cold = await ask(shared.client, BIG)
+    cold = await ask(shared.client, "fresh")
     assert_in_order(cold)
     assert cold.phases == (Phase.QUEUED, Phase.LOADING, Phase.READY)
     assert_loaded_from(cold, Tier.DISK, model.checkpoint.bytes)
     assert cold.started.start_kind is StartKind.DISK
     assert cold.finished.times.load_s > 0
 
-    warm = await ask(shared.client, BIG)
+    warm = await ask(shared.client, "fresh")
     assert_in_order(warm)
     assert Phase.LOADING not in warm.phases
     assert warm.started.start_kind is StartKind.WARM
     assert (warm.token_ids, warm.text) == (cold.token_ids, cold.text)
 
-    asleep = await until_model(shared.client, BIG, lambda found: not found.replicas)
+    asleep = await until_model(shared.client, "fresh", lambda found: not found.replicas)
     assert (asleep.state, asleep.nearest_tier) == (ModelState.COLD, Tier.DRAM)
 
-    woken = await ask(shared.client, BIG)
+    woken = await ask(shared.client, "fresh")
     assert_in_order(woken)
     assert_loaded_from(woken, Tier.DRAM, model.checkpoint.bytes)
     assert woken.started.start_kind is StartKind.DRAM
@@ -67,8 +69,8 @@ def assert_loaded_from(answer: Answer, tier: Tier, size_bytes: int) -> None:
     assert all(earlier <= later for earlier, later in pairwise(fractions))
 
 
-async def test_eight_first_requests_cause_one_load(shared: Shared) -> None:
-    await shared.alias("llama", "crowd")
+async def test_eight_first_requests_cause_one_load(shared: Running) -> None:
+    await shared.deployed("llama", "crowd")
     loads_before = loads_logged(shared, "crowd")
     answers = await asyncio.gather(*(ask(shared.client, "crowd") for _ in range(8)))
     assert loads_before == 0
@@ -79,14 +81,14 @@ async def test_eight_first_requests_cause_one_load(shared: Shared) -> None:
     assert [replica.worker_id for replica in model.replicas] == [answers[0].started.worker_id]
 
 
-def loads_logged(shared: Shared, model: str) -> int:
+def loads_logged(shared: Running, model: str) -> int:
     """How many loads of a model the scheduler's log speaks of."""
     log = shared.cluster.process("scheduler-1").log.read_text()
     return sum('"replica ready"' in line and f'"{model}"' in line for line in log.splitlines())
 
 
-async def test_the_catalogue_knows_models_that_nobody_has_loaded(shared: Shared) -> None:
-    deployed = await shared.alias("llama", "asleep")
+async def test_the_catalogue_knows_models_that_nobody_has_loaded(shared: Running) -> None:
+    deployed = await shared.deployed("llama", "asleep")
     listed = {model.name: model for model in await shared.client.list()}
     assert listed["asleep"] == deployed == await shared.client.get("asleep")
     assert (deployed.state, deployed.replicas) == (ModelState.COLD, ())
@@ -94,15 +96,12 @@ async def test_the_catalogue_knows_models_that_nobody_has_loaded(shared: Shared)
     assert deployed.checkpoint.kv_bytes_per_token > 0
 
 
-async def test_a_chat_is_rendered_with_the_models_template_and_sampled_with_its_seed(shared: Shared) -> None:
+async def test_a_chat_is_rendered_with_the_models_template_and_a_seed_repeats_its_answer(shared: Running) -> None:
     await shared.deployed("llama")
     wishes = SamplingWishes(temperature=1.0, seed=7, max_tokens=8, ignore_eos=True)
-    turns = [ChatMessage("user", "What is a whimbrel?")]
-    answers = []
-    for _ in range(2):
-        async with aclosing(shared.client.chat("llama", turns, wishes)) as events:
-            answers.append(Answer(tuple([event async for event in events])))
-    assert answers[0].token_ids == answers[1].token_ids
+    turns = [ChatMessage("user", "The tide is")]
+    answers = [await whole(shared.client.chat("llama", turns, wishes)) for _ in range(2)]
     plain = await ask(shared.client, "llama", wishes)
-    assert answers[0].started.prompt_tokens > plain.started.prompt_tokens - 3
-    assert answers[0].token_ids != plain.token_ids
+    other = await whole(shared.client.chat("llama", turns, replace(wishes, seed=8)))
+    assert answers[0].token_ids == answers[1].token_ids != other.token_ids
+    assert answers[0].started.prompt_tokens > plain.started.prompt_tokens

@@ -8,35 +8,39 @@ from whimbrel.worker.v1.worker_pb2 import ReplicaStatus
 from mesh.clients.gateway_records import Delta, SamplingWishes
 from mesh.errors import Expired
 from mesh.requests import Phase, Progress
-from tests.e2e.asking import LONG, answering, ask, generate_ids, is_idle, replica_status, until, until_model, whole
-from tests.e2e.conftest import Shared
-from tests.e2e.sources import BIG, prompt_ids
+from tests.e2e.asking import (
+    LONG,
+    PROMPT,
+    answering,
+    ask,
+    generate_ids,
+    is_idle,
+    replica_status,
+    until,
+    until_model,
+    whole,
+)
+from tests.e2e.conftest import Running
+from tests.e2e.library import BIG, prompt_ids
 
 LONG_PROMPT = 2000  # four steps of prefill, each of them long
 MOST_EXTRA_STEPS = 2
-SHORT = SamplingWishes(temperature=0.0, max_tokens=30, ignore_eos=True)
+THIRTY = SamplingWishes(temperature=0.0, max_tokens=30, ignore_eos=True)
 
 
-async def test_a_passed_deadline_ends_the_stream_and_the_engines_work(shared: Shared) -> None:
-    await shared.alias(BIG, "hurried")
+async def test_a_passed_deadline_ends_the_stream_and_the_engines_work(shared: Running) -> None:
+    await shared.deployed(BIG, "hurried")
     worker_id = (await ask(shared.client, "hurried")).started.worker_id
     with pytest.raises(Expired):
-        await whole(shared.client.generate("hurried", "The tide is", LONG, within_s=0.3))
+        await whole(shared.client.generate("hurried", PROMPT, LONG, within_s=0.3))
     idle = await until(lambda: replica_status(shared.cluster, worker_id, "hurried"), is_idle)
     assert idle is not None
     assert LONG.max_tokens
     assert idle.tokens < LONG.max_tokens
 
 
-async def test_a_deadline_that_has_passed_already_costs_the_engine_nothing(shared: Shared) -> None:
-    await shared.alias("llama", "late")
-    with pytest.raises(Expired):
-        await whole(shared.client.generate("late", "The tide is", within_s=0.0))
-    assert (await shared.client.get("late")).replicas == ()
-
-
-async def test_a_cancelled_request_costs_at_most_two_more_steps(shared: Shared) -> None:
-    await shared.alias(BIG, "dropped")
+async def test_a_cancelled_request_costs_at_most_two_more_steps(shared: Running) -> None:
+    await shared.deployed(BIG, "dropped")
     worker_id = (await ask(shared.client, "dropped")).started.worker_id
 
     async def look() -> ReplicaStatus:
@@ -46,7 +50,7 @@ async def test_a_cancelled_request_costs_at_most_two_more_steps(shared: Shared) 
 
     before = await look()
     wishes = SamplingWishes(temperature=0.0, max_tokens=40, ignore_eos=True)
-    events = generate_ids(shared.cluster.gateway_address, "dropped", prompt_ids(LONG_PROMPT), wishes)
+    events = generate_ids(shared.address, "dropped", prompt_ids(LONG_PROMPT), wishes)
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Progress) and event.phase is Phase.READY:
@@ -58,9 +62,9 @@ async def test_a_cancelled_request_costs_at_most_two_more_steps(shared: Shared) 
     assert idle.tokens == before.tokens  # it never came to its first
 
 
-async def test_one_client_that_leaves_takes_nothing_from_the_others(shared: Shared) -> None:
-    await shared.alias(BIG, "both")
-    alone = await whole(shared.client.generate("both", "The tide is", SHORT))
+async def test_one_client_that_leaves_takes_nothing_from_the_others(shared: Running) -> None:
+    await shared.deployed(BIG, "both")
+    alone = await whole(shared.client.generate("both", PROMPT, THIRTY))
     async with answering(shared.client, "both") as (_, staying):
         async with answering(shared.client, "both"):
             pass
@@ -73,12 +77,9 @@ async def test_one_client_that_leaves_takes_nothing_from_the_others(shared: Shar
     assert tuple(tokens[:20]) == alone.token_ids[3:23]
 
 
-async def test_a_model_of_which_nothing_runs_any_more_goes_to_sleep(shared: Shared) -> None:
+async def test_a_model_of_which_nothing_runs_any_more_goes_to_sleep(shared: Running) -> None:
     """A place that a client left behind would keep it awake."""
-    await shared.alias("llama", "left", keep_alive_s=0.2)
+    await shared.deployed("llama", "left", keep_alive_s=0.2)
     async with answering(shared.client, "left"):
         pass
     await until_model(shared.client, "left", lambda model: not model.replicas)
-
-
-

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh.clients.channel import connect
 from mesh.facts import Kind
-from tests.e2e.conftest import Shared
+from tests.e2e.conftest import Running
 from tests.e2e.third_party import BufCurl, by_reflection
 
 MODELS = "whimbrel.gateway.v1.ModelService"
@@ -31,22 +31,22 @@ REFLECTIONS = ("grpc-v1", "grpc-v1alpha")
 SERVING, SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-def address_of(shared: Shared, kind: Kind) -> str:
+def address_of(shared: Running, kind: Kind) -> str:
     """Of the first process of a kind."""
     return shared.cluster.process(f"{kind}-1").address.result()
 
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
-async def test_buf_curl_manages_and_asks_a_model(shared: Shared, reflection: str) -> None:
-    call = BufCurl(shared.cluster.gateway_address, reflection)
-    name, source = f"curl/{reflection}", str(shared.sources.of("llama"))
-    watched = (await shared.deployed("llama")).checkpoint.digest
+async def test_buf_curl_manages_and_asks_a_model(shared: Running, reflection: str) -> None:
+    call = BufCurl(shared.address, reflection)
+    name, digest = f"curl/{reflection}", shared.library.digest("llama")
+    source = {"source": str(shared.library.source("llama"))} if reflection == "grpc-v1" else {"checkpoint": digest}
 
-    deployed = await call(f"{MODELS}/Deploy", {"name": name, "spec": {"source": source, "keepAlive": "30s"}})
+    deployed = await call(f"{MODELS}/Deploy", {"name": name, "spec": {**source, "keepAlive": "30s"}})
     assert (deployed.code, deployed.error) == (0, "")
     *progress, last = deployed.messages
     assert all("progress" in message for message in progress)
-    assert last["model"]["checkpoint"]["digest"] == watched
+    assert last["model"]["checkpoint"]["digest"] == digest
     assert last["model"]["state"] == "MODEL_STATE_COLD"
 
     assert name in {model["name"] for model in (await call(f"{MODELS}/List")).messages[0]["models"]}
@@ -64,7 +64,7 @@ async def test_buf_curl_manages_and_asks_a_model(shared: Shared, reflection: str
         assert (await anext(changes))["type"] == "EVENT_TYPE_DELETED"
     gone = await call(f"{MODELS}/Get", {"name": name})
     assert gone.code == StatusCode.NOT_FOUND.value[0]
-    assert "UNKNOWN_MODEL" in gone.error
+    assert gone.reason == "UNKNOWN_MODEL"
 
     members = (await call(f"{CLUSTER}/Get")).messages[0]["cluster"]["members"]
     assert {member["id"] for member in members} == {process.program.id for process in shared.cluster.processes}
@@ -80,9 +80,9 @@ def assert_answer(messages: tuple[dict[str, Any], ...]) -> None:
     assert finished["usage"]["completionTokens"] == 3
 
 
-async def test_grpc_requests_manages_and_asks_a_model(shared: Shared) -> None:
-    digest = (await shared.deployed("llama")).checkpoint.digest
-    async with by_reflection(shared.cluster.gateway_address) as client:
+async def test_grpc_requests_manages_and_asks_a_model(shared: Running) -> None:
+    digest = shared.library.digest("llama")
+    async with by_reflection(shared.address) as client:
         assert set(await client.service_names()) == {*SERVICES[Kind.GATEWAY], *STANDARD}
         deploy = {"name": "requests", "spec": {"checkpoint": digest}}
         assert [message async for message in await client.request(MODELS, "Deploy", deploy)][-1]["model"]["etag"]
@@ -100,7 +100,7 @@ async def test_grpc_requests_manages_and_asks_a_model(shared: Shared) -> None:
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_reflection_and_channelz_are_on_every_service(shared: Shared, kind: Kind, reflection: str) -> None:
+async def test_reflection_and_channelz_are_on_every_service(shared: Running, kind: Kind, reflection: str) -> None:
     call = BufCurl(address_of(shared, kind), reflection)
     assert await call.services() == {*SERVICES[kind], *STANDARD}
     (servers,) = (await call(f"{CHANNELZ}/GetServers")).messages
@@ -109,7 +109,7 @@ async def test_reflection_and_channelz_are_on_every_service(shared: Shared, kind
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-async def test_health_is_told_for_each_service_by_name(shared: Shared, kind: Kind) -> None:
+async def test_health_is_told_for_each_service_by_name(shared: Running, kind: Kind) -> None:
     async with connect(address_of(shared, kind)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", *SERVICES[kind]):

@@ -1,6 +1,7 @@
 """Clients that know nothing of us but an address: buf curl, and grpc_requests with an empty descriptor pool."""
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.symbol_database import SymbolDatabase
+from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_requests.aio import AsyncClient
 
 BUF = Path(sys.executable).parent / "buf"
@@ -24,6 +26,13 @@ class Curled:
     messages: tuple[dict[str, Any], ...]
     code: int
     error: str
+
+    @property
+    def reason(self) -> str:
+        """Of the error's ErrorInfo, which buf shows as base64: it asks reflection for messages, not for details."""
+        details = {detail["type"]: detail["value"] for detail in json.loads(self.error)["details"]}
+        value = details["google.rpc.ErrorInfo"]
+        return ErrorInfo.FromString(base64.b64decode(value + "=" * (-len(value) % 4))).reason
 
 
 class BufCurl:

@@ -3,7 +3,7 @@
 import asyncio
 import mmap
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -13,14 +13,15 @@ from torch import Tensor
 from mesh.checkpoint.errors import CorruptUnit
 from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.verify import check_unit
-from mesh.clients.store import SharedMemory, StoreClient
-from mesh.errors import DataLoss, Unreachable
+from mesh.clients.store import Opening, SharedMemory, StoreClient
+from mesh.errors import DataLoss, NoRoom, Unreachable
 from mesh.facts import Tier
 from mesh.requests import LoadProgress
 from mesh.segment import fetch_parts, map_parts
 from services.worker.settings import Transport
 
 log = structlog.get_logger()
+STREAM_INSTEAD = frozenset({"SHARED_MEMORY_UNREACHABLE", "LARGER_THAN_DRAM"})
 Tell = Callable[[LoadProgress], None]
 
 
@@ -41,24 +42,23 @@ class Host:
     @asynccontextmanager
     async def bytes_of(self, address: str, manifest: Manifest, tell: Tell) -> AsyncIterator[Weights]:
         """The parts, for as long as the context is open; drop every view of them before it closes."""
-        async with AsyncExitStack() as stack:
-            if self._transport is not Transport.STREAM:
-                weights = await self._shared(stack, address, manifest, tell)
-                if weights:
+        if self._transport is not Transport.STREAM:
+            async with self._stores.open(address, manifest.digest) as opening:
+                if weights := await self._shared(opening, manifest, tell):
                     yield weights
+                    weights.parts.clear()  # unmapped before the store may use the memory for something else
                     return
-            yield await self._streamed(address, manifest, tell)
+        yield await self._streamed(address, manifest, tell)
 
-    async def _shared(self, stack: AsyncExitStack, address: str, manifest: Manifest, tell: Tell) -> Weights | None:
+    async def _shared(self, opening: Opening, manifest: Manifest, tell: Tell) -> Weights | None:
         """The store's memory, mapped; None when it cannot be, and the stream may be used instead."""
-        opening = await stack.enter_async_context(self._stores.open(address, manifest.digest))
-        async for progress in opening.progress():
-            tell(progress)
-        opened = await opening.opened()
         try:
+            async for progress in opening.progress():
+                tell(progress)
+            opened = await opening.opened()
             return Weights(await _mapped(opened.shared_memory, manifest), opened.tier)
-        except Unreachable as error:
-            if self._transport is Transport.SHARED:
+        except (Unreachable, NoRoom) as error:
+            if self._transport is Transport.SHARED or error.reason not in STREAM_INSTEAD:
                 raise
             log.info("no shared memory, so the weights are streamed", why=error.message)
             return None

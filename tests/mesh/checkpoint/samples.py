@@ -40,7 +40,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_position_embeddings": 128,
             "do_layer_norm_before": True,
         },
-        "gpt2": {"vocab_size": 320, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
+        "gpt2": {"vocab_size": 320, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "pad_token_id": 0},
         "gemma2": DENSE | {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16},
         "mixtral": DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2},
         "qwen3_moe": DENSE | {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40},

@@ -5,12 +5,13 @@ import os
 import resource
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mesh.checkpoint.convert import import_directory
@@ -246,6 +247,20 @@ def test_weights_are_cast_to_the_dtype_of_the_config_as_from_pretrained_does(lla
     assert all(torch.equal(views_of(root, manifest)[n], t) for n, t in reference(llama).state_dict().items())
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_head_that_is_stored_although_tied_counts_if_it_differs(
+    saved: Saved, tmp_path: Path, root: Path, same: bool
+) -> None:
+    source = Path(shutil.copytree(saved(Spec("llama", tied=True)), tmp_path / "tied"))
+    embedding = load_file(source / "model.safetensors")["model.embed_tokens.weight"]
+    _rewrite(source, add={"lm_head.weight": embedding.clone() if same else torch.ones_like(embedding)})
+    manifest = import_directory(source, root, on_progress=ignore)
+    assert [tie.name for tie in manifest.ties] == (["lm_head.weight"] if same else [])
+    model, views = reference(source), views_of(root, manifest)
+    with torch.inference_mode():
+        assert torch.equal(rebuilt(source, manifest, views)(PROMPT).logits, model(PROMPT).logits)
+
+
 def test_a_shard_with_an_odd_header_is_read_right(llama: Path, root: Path) -> None:
     """Writers before 2023 did not pad their headers, so no tensor of theirs is aligned."""
     plain = import_directory(llama, root, on_progress=ignore)
@@ -257,8 +272,6 @@ def test_a_shard_with_an_odd_header_is_read_right(llama: Path, root: Path) -> No
 
 
 def test_old_causal_masks_in_shards_are_left_out(tmp_path: Path, saved: Saved, root: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     source = Path(shutil.copytree(saved(Spec("llama")), tmp_path / "old"))
     shard = source / "model.safetensors"
     masks = {
@@ -279,6 +292,13 @@ def test_a_tensor_too_few_is_a_mismatch(llama: Path, root: Path) -> None:
 def test_a_tensor_too_many_is_a_mismatch(llama: Path, root: Path) -> None:
     _rewrite(llama, add={"model.layers.1.mlp.side_proj.weight": torch.ones(4, 4)})
     with pytest.raises(ShardMismatch, match=r"unknown to it, model\.layers\.1\.mlp\.side_proj\.weight"):
+        import_directory(llama, root, on_progress=ignore)
+
+
+def test_a_lone_number_too_many_is_a_mismatch_too(llama: Path, root: Path) -> None:
+    """It may be the scale of quantized weights."""
+    _rewrite(llama, add={"model.layers.1.mlp.up_proj.scale": torch.tensor(0.5)})
+    with pytest.raises(ShardMismatch, match=r"up_proj\.scale"):
         import_directory(llama, root, on_progress=ignore)
 
 
@@ -389,8 +409,8 @@ def test_a_root_that_is_a_file_is_told(llama: Path, root: Path) -> None:
 def test_what_is_returned_is_what_is_stored(llama: Path, root: Path) -> None:
     manifest = import_directory(llama, root, on_progress=ignore)
     assert load_manifest(root / manifest.digest) == manifest
-    assert manifest.source == str(llama)
-    assert manifest == replace(manifest, architecture="LlamaForCausalLM", model_type="llama")
+    assert (manifest.source, manifest.transformers) == (str(llama), transformers.__version__)
+    assert (manifest.architecture, manifest.model_type) == ("LlamaForCausalLM", "llama")
 
 
 def _units_by_tensor(manifest: Manifest) -> dict[str, str]:
@@ -408,8 +428,6 @@ def _names(root: Path) -> set[str]:
 
 def _rewrite(directory: Path, drop: str | None = None, add: dict[str, torch.Tensor] | None = None) -> None:
     """One shard in place of all, with a tensor less or more."""
-    from safetensors.torch import load_file, save_file
-
     tensors: dict[str, torch.Tensor] = {}
     for shard in directory.glob("*.safetensors"):
         tensors |= load_file(shard)

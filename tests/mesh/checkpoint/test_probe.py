@@ -28,6 +28,7 @@ LATENT = {
     "first_k_dense_replace": 1,
     "n_shared_experts": 1,
 }
+MAMBA = {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8}
 LINEAR = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
@@ -51,6 +52,7 @@ def _traced(directory: Path, family: str, dtype: torch.dtype = torch.float32, **
         ("gpt2", {}, LayerKV(4, 16, 4, 16)),
         ("mixtral", {}, LayerKV(2, 16, 2, 16)),
         ("mistral", DENSE | {"sliding_window": 16}, LayerKV(2, 16, 2, 16)),
+        ("modernbert-decoder", DENSE, LayerKV(4, 16, 4, 16)),  # its config insists on a pad token
         ("deepseek_v3", DENSE | LATENT, LayerKV(4, 24, 4, 16)),  # latent attention is cached expanded
     ],
 )
@@ -66,6 +68,9 @@ def test_keys_and_values_are_measured(
     [
         ("mamba", {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
         ("qwen3_5_text", DENSE | LINEAR | {"num_hidden_layers": 4}),
+        ("falcon_h1", DENSE | MAMBA),  # attention in every layer, and a state beside it
+        ("doge", DENSE),  # computes a mask in every layer
+        ("diffllama", DENSE),  # attends twice in every layer
         ("lfm2", DENSE | {"layer_types": ["conv", "full_attention"]}),
         ("bloom", {"vocab_size": 320, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
         (

@@ -49,6 +49,12 @@ def test_only_known_small_files_are_kept(llama: Path) -> None:
     }
 
 
+def test_a_name_that_no_manifest_can_spell_is_not_kept(llama: Path) -> None:
+    (llama / os.fsdecode(b"LICENSE\xff")).write_text("x")
+    assert "LICENSE" in inspect(llama).kept
+    assert all(name.isascii() for name in inspect(llama).kept)
+
+
 def test_a_missing_directory_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(NotACheckpoint, match="is no directory"):
         inspect(tmp_path / "nowhere")

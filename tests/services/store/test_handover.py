@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import Unreachable
+from mesh.errors import Unreachable, Unsuitable
 from mesh.segment import fetch_parts, map_parts
 from mesh.state.connection import State
 from services.store import handover as module
@@ -78,6 +78,15 @@ async def test_the_socket_is_for_this_user_alone_and_goes_with_the_store(tmp_pat
         assert handover.socket_path.is_relative_to(tmp_path)
         assert stat.S_IMODE(handover.socket_path.parent.stat().st_mode) == 0o700
     assert names_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("where", ["missing", "deep" * 40])
+def test_a_directory_that_cannot_hold_a_socket_is_named_and_left_as_it_was(tmp_path: Path, where: str) -> None:
+    if where != "missing":
+        (tmp_path / where).mkdir()
+    with pytest.raises(Unsuitable, match="WHIMBREL_SOCKET_DIR"), Handover(tmp_path / where):
+        pass
+    assert names_in(tmp_path / where) == set() if where != "missing" else not (tmp_path / where).exists()
 
 
 async def test_no_store_there_is_an_error_that_says_so(tmp_path: Path) -> None:

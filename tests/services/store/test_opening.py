@@ -11,6 +11,7 @@ import pytest
 from mesh.clients.store import Opened, StoreClient
 from mesh.errors import DataLoss, InvalidRequest, NoRoom, NotFound
 from mesh.facts import Kind, StoreFacts, Tier
+from mesh.requests import LoadProgress
 from mesh.segment import fetch_parts, map_parts
 from mesh.state.connection import State
 from tests.cluster import ROOT, process
@@ -43,7 +44,8 @@ async def test_a_process_on_the_node_maps_the_very_bytes_of_the_files(state: Sta
     assert opened.manifest == made.manifest
     assert opened.tier is Tier.DISK
     total = made.size_bytes
-    assert (progress[-1].tier, progress[-1].bytes_done, progress[-1].bytes_total) == (Tier.DISK, total, total)
+    assert progress[0] == LoadProgress(Tier.DISK, 0, total)
+    assert progress[-1] == LoadProgress(Tier.DISK, total, total)
 
 
 async def test_the_second_open_finds_the_bytes_in_memory(state: State, tmp_path: Path) -> None:
@@ -118,6 +120,7 @@ HOLDER = """
 import asyncio, sys
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
+from mesh.requests import LoadProgress
 from mesh.segment import fetch_parts, map_parts
 
 async def main(address, digest):

@@ -60,8 +60,10 @@ def test_a_cached_prefix_costs_no_tokens_and_only_its_idle_blocks() -> None:
     pool = Pool(5)
     cached = pool.generation(18)  # 5 blocks, 4 of which are found
     assert counts(pool.plan([], [cached], Limits(), {cached: PrefixHit(4, 4)})) == {cached: 2}
-    held = pool.generation(14, 13)  # takes 4 blocks: with 1 idle, the cached ones must be these
-    assert held not in pool.plan([held], [cached], Limits(), {cached: PrefixHit(4, 0)}).admit
+    pool = Pool(6)
+    running, cached = pool.generation(14, 13), pool.generation(18)
+    assert pool.plan([running], [cached], Limits(), {cached: PrefixHit(4, 0)}).admit == (cached,)
+    assert pool.plan([running], [cached], Limits(), {cached: PrefixHit(4, 1)}).admit == ()
 
 
 def test_under_pressure_the_youngest_gives_way() -> None:
@@ -72,16 +74,25 @@ def test_under_pressure_the_youngest_gives_way() -> None:
 
 
 def test_what_a_preempted_one_had_been_granted_goes_to_the_older() -> None:
-    pool = Pool(6)
-    old, young = pool.generation(30, 16), pool.generation(5, 4)  # the young decodes first and takes the last block
-    plan = pool.plan([old, young], [], Limits(batch_tokens=9))
-    assert (plan.preempt, counts(plan)) == ((young,), {old: 8})
+    pool = Pool(8)
+    old, middle, young = pool.generation(30, 16), pool.generation(20, 5), pool.generation(5, 4)
+    plan = pool.plan([old, middle, young], [], Limits(batch_tokens=9))  # the young one would have taken the last block
+    assert (plan.preempt, counts(plan)) == ((young,), {old: 8, middle: 1})
 
 
 def test_nothing_is_admitted_in_a_step_that_preempts() -> None:
-    pool = Pool(4)
-    old, young, new = pool.generation(9, 8), pool.generation(9, 8), pool.generation(1)
+    pool = Pool(6)
+    old, young, new = pool.generation(9, 8), pool.generation(17, 16), pool.generation(1)
     assert pool.plan([old, young], [new], Limits()).admit == ()
+    young.table.clear()
+    assert pool.plan([old], [new], Limits()).admit == (new,)
+
+
+def test_no_more_run_than_one_step_has_tokens_for() -> None:
+    pool = Pool(50)
+    running = [pool.generation(9, 8) for _ in range(3)]
+    assert pool.plan(running[:2], [pool.generation(1)], Limits(batch_tokens=3)).admit != ()
+    assert pool.plan(running, [pool.generation(1)], Limits(batch_tokens=3)).admit == ()
 
 
 def test_one_that_would_leave_no_block_for_those_running_waits() -> None:

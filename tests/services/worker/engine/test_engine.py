@@ -122,14 +122,18 @@ def test_one_that_cancels_from_the_callback_hears_no_more_tokens() -> None:
 
 def test_a_waiting_request_can_be_cancelled() -> None:
     with running(replica(limits=Limits(running=1))) as (engine, heard):
-        heard.react = lambda step: engine.cancel("waiting") if step.seq == 2 else None
+        heard.gate.clear()
         engine.submit(request("first", prompt(9)))
+        heard.wait("first", tokens=1)
         engine.submit(request("waiting", prompt(9)))
+        heard.react = lambda step: engine.cancel("waiting") if (step.request_id, step.seq) == ("first", 2) else None
+        heard.gate.set()
         assert heard.wait("waiting") == [TokenStep("waiting", 0, (), FinishReason.CANCELLED)]
         assert tokens_of(heard.wait("first")) == {"first": greedy("llama", prompt(9), 24)}
         engine.cancel("never heard of")
+        heard.steps.clear()
         engine.submit(request("waiting", prompt(9)))  # the id is free again
-        assert tokens_of(heard.wait("first")) == {"first": greedy("llama", prompt(9), 24)}
+        assert tokens_of(heard.wait("waiting")) == {"waiting": greedy("llama", prompt(9), 24)}
 
 
 class OutOfMemoryOnce:

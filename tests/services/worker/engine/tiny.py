@@ -137,10 +137,12 @@ def body(family: str, **changes: Any) -> PreTrainedModel:
 
 
 def replica(family: str = "llama", *, blocks: int = 64, name: str = "", limits: Limits | None = None) -> Replica:
-    """A replica of the family with `blocks` blocks of 8 tokens."""
+    """A replica of the family with `blocks` blocks of 8 tokens, whose memory is full of NaN at first."""
     module = body(family)
     spec = probe_kv(module, BLOCK_TOKENS)
-    return Replica(name or family, f"digest of {family}", module, blocks * spec.block_bytes, spec=spec, limits=limits)
+    made = Replica(name or family, f"digest of {family}", module, blocks * spec.block_bytes, spec=spec, limits=limits)
+    made._runner.pool.buffer.fill_(0xFF)
+    return made
 
 
 def request(

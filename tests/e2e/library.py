@@ -1,0 +1,67 @@
+"""Models to serve: Hugging Face directories, their checkpoints, and what stock transformers says of them."""
+
+import shutil
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from demo.models import write_tiny
+from mesh.checkpoint.convert import import_directory
+
+BIG = "big"
+BIG_HIDDEN = 768  # two layers of it: about 55 MB of float32, and steps slow enough to interrupt
+KINDS = ("llama", "qwen2", "opt", "gpt2", "gemma", "mixtral")
+
+
+class Library:
+    """Sources and checkpoints below `root`, each made when first asked for, in this process: a store's own import
+    takes seconds to start. Names are those of demo.models.KINDS, and BIG."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._sources: dict[str, Path] = {}
+        self._digests: dict[str, str] = {}
+
+    def source(self, name: str) -> Path:
+        """The Hugging Face directory."""
+        if name not in self._sources:
+            kind, hidden = ("llama", BIG_HIDDEN) if name == BIG else (name, 64)
+            self._sources[name] = write_tiny(kind, self._root / "sources" / name, hidden=hidden)
+        return self._sources[name]
+
+    def edition(self, name: str, directory: Path) -> Path:
+        """A copy of a source that has a digest of its own, for a test that wants what no store has seen."""
+        shutil.copytree(self.source(name), directory)
+        (directory / "LICENSE").write_text(f"Only for {directory}")
+        return directory
+
+    def digest(self, name: str) -> str:
+        """The checkpoint's."""
+        if name not in self._digests:
+            manifest = import_directory(self.source(name), self._root / "checkpoints", on_progress=lambda _: None)
+            self._digests[name] = manifest.digest
+        return self._digests[name]
+
+    def put(self, store_dir: Path, names: Sequence[str]) -> None:
+        """Copies checkpoints to where a store that starts later will find them."""
+        for name in names:
+            digest = self.digest(name)
+            shutil.copytree(self._root / "checkpoints" / digest, store_dir / digest)
+
+    @cache  # noqa: B019  there is one library a run
+    def reference(self, name: str, prompt: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+        """What from_pretrained(...).generate says, greedily, in float32."""
+        auto: Any = AutoModelForCausalLM
+        model = auto.from_pretrained(self.source(name), dtype=torch.float32)
+        with torch.inference_mode():
+            ids = model.generate(torch.tensor([prompt]), max_new_tokens=tokens, do_sample=False)
+        return tuple(ids[0, len(prompt) :].tolist())
+
+
+def prompt_ids(length: int) -> tuple[int, ...]:
+    """Token ids that every model here knows, none of them special."""
+    return tuple(100 + (index * index * 7 + index) % 400 for index in range(length))

@@ -1,0 +1,219 @@
+"""Processes that are killed, stopped and started again, one after the other: what clients see, and what comes back."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+
+import pytest
+import pytest_asyncio
+from grpc import StatusCode, aio
+from redis.asyncio import Redis
+
+from cli.cluster import ClusterOptions
+from mesh.clients.gateway import GatewayClient
+from mesh.clients.gateway_records import AnswerEvent, Change, Delta, ModelState
+from mesh.errors import DataLoss, Expired, Unreachable
+from mesh.facts import Tier
+from mesh.requests import Phase, Progress, StartKind
+from mesh.state.keys import EVENTS_KEPT, Keys
+from tests.e2e.asking import PROMPT, SHORT, answering, ask, is_idle, replica_status, until, until_model, whole
+from tests.e2e.conftest import SETTINGS, Running, running
+from tests.e2e.library import BIG, Library
+
+KEYS = Keys("default")
+SLOW_DISK = {"WHIMBREL_READER_THREADS": "1", "WHIMBREL_CHUNK_BYTES": "4096"}  # BIG takes about a second
+UNTRIMMED = 200  # Redis trims a stream by whole nodes of 100 entries
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stricken(tmp_path_factory: pytest.TempPathFactory, library: Library) -> AsyncIterator[Running]:
+    """A cluster of two workers, each test of which leaves all processes running."""
+    options = ClusterOptions(tmp_path_factory.mktemp("stricken"), settings=SETTINGS, settings_of={"store": SLOW_DISK})
+    async with running(options, library, ("llama", "qwen2", "gpt2", BIG)) as cluster:
+        yield cluster
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def mesh(stricken: Running) -> AsyncIterator[Running]:
+    """The cluster, whole again, with a client that has met no earlier trouble."""
+    async with stricken.cluster.client() as client:
+        yield Running(stricken.cluster, client, stricken.library)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def redis(mesh: Running) -> AsyncIterator[Redis]:
+    """The cluster's state, as an operator looks at it."""
+    async with Redis.from_url(mesh.cluster.redis_url, decode_responses=True) as client:
+        yield client
+
+
+async def test_a_killed_workers_client_gets_a_hint_and_its_models_come_back_elsewhere(mesh: Running) -> None:
+    await mesh.deployed(BIG, "orphan")
+    fences = {member.id: member.fence for member in await mesh.client.cluster()}
+    async with answering(mesh.client, "orphan") as (started, events):
+        killed = started.worker_id
+        await mesh.cluster.kill(killed)
+        with pytest.raises(Unreachable) as lost:
+            await further(events, 10_000)
+    assert (lost.value.reason, lost.value.metadata) == ("WORKER_LOST", {"worker": killed})
+    assert lost.value.retry_after_s
+    assert isinstance(lost.value.__cause__, aio.AioRpcError)
+    assert lost.value.__cause__.code() is StatusCode.UNAVAILABLE
+
+    again = await ask(mesh.client, "orphan")
+    assert again.started.worker_id != killed
+    assert again.started.start_kind is StartKind.DRAM
+    await until_member(mesh.client, killed, there=False)
+    assert killed not in {member.id for member in await mesh.client.cluster()}
+
+    await mesh.cluster.restart(killed)
+    await until_member(mesh.client, killed, there=True)
+    await mesh.deployed("qwen2", "newcomer")
+    assert (await ask(mesh.client, "newcomer")).started.worker_id == killed  # it has more memory free
+    now = {member.id: member.fence for member in await mesh.client.cluster()}
+    assert now.pop(killed) > max(fences.values())
+    assert now == {member_id: fence for member_id, fence in fences.items() if member_id != killed}
+
+
+async def test_a_killed_scheduler_costs_running_answers_nothing_and_waiting_ones_only_time(
+    mesh: Running, redis: Redis
+) -> None:
+    await mesh.deployed(BIG, "steady")
+    await mesh.deployed("llama", "asleep")
+    async with AsyncExitStack() as stack:
+        _, events = await stack.enter_async_context(answering(mesh.client, "steady"))
+        former = await redis.hgetall(KEYS.leader)
+        await mesh.cluster.kill("scheduler-1")
+        await further(events, 20)
+        waiting = [
+            await stack.enter_async_context(aclosing(mesh.client.generate(model, PROMPT, SHORT, within_s=60)))
+            for model in ("steady", "asleep")
+        ]
+        for request in waiting:
+            assert await anext(request) == Progress(Phase.QUEUED)
+        await mesh.cluster.restart("scheduler-1")
+        warm, cold = await asyncio.gather(*(whole(request) for request in waiting))
+        await further(events, 20)
+    assert (warm.started.start_kind, cold.started.start_kind) == (StartKind.WARM, StartKind.DISK)
+    leader = await redis.hgetall(KEYS.leader)
+    assert leader["holder"] == former["holder"] == "scheduler-1"
+    assert int(leader["fence"]) > int(former["fence"])
+
+
+async def test_a_killed_gateways_requests_are_cancelled_and_it_comes_back_on_its_port(mesh: Running) -> None:
+    await mesh.deployed(BIG, "kept")
+    await mesh.deployed(BIG, "freed", keep_alive_s=0.2)
+    workers = {}
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(answering(mesh.client, name)) for name in ("kept", "freed")]
+        workers = dict(zip(("kept", "freed"), (started.worker_id for started, _ in streams), strict=True))
+        await mesh.cluster.kill("gateway-1")
+        for _, events in streams:
+            with pytest.raises(Unreachable):
+                await further(events, 10_000)
+    await until(lambda: replica_status(mesh.cluster, workers["kept"], "kept"), is_idle)
+
+    address = mesh.address
+    await mesh.cluster.restart("gateway-1")
+    assert mesh.address == address
+    async with mesh.cluster.client() as client:
+        assert (await ask(client, "kept")).started.start_kind is StartKind.WARM
+        await until_model(client, "freed", lambda model: not model.replicas)  # no place is held for the dead
+
+
+async def test_a_killed_store_leaves_replicas_answering_and_serves_cold_loads_when_it_is_back(mesh: Running) -> None:
+    await mesh.deployed("llama", "awake")
+    await mesh.deployed("qwen2", "later")
+    before = await ask(mesh.client, "awake")
+    await mesh.cluster.kill("store-1")
+    orphaned = await ask(mesh.client, "awake")
+    assert orphaned.started.start_kind is StartKind.WARM
+    assert orphaned.token_ids == before.token_ids
+
+    await mesh.cluster.restart("store-1")
+    await until_model(mesh.client, "later", lambda model: model.nearest_tier is Tier.DISK)
+    assert (await ask(mesh.client, "later")).started.start_kind is StartKind.DISK
+    assert (await ask(mesh.client, "awake")).token_ids == before.token_ids
+    await mesh.client.update("awake", keep_alive_s=0.0)
+    await until_model(mesh.client, "awake", lambda model: not model.replicas)
+    renewed = await ask(mesh.client, "awake")
+    assert (renewed.started.start_kind, renewed.token_ids) == (StartKind.DISK, before.token_ids)
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_ended(mesh: Running) -> None:
+    """The client's deadline reaches the scheduler, the worker and the store: nothing else would end this load."""
+    await mesh.cluster.restart("store-1")  # so that its memory is empty and the load slow
+    await mesh.deployed(BIG, "hopeless")
+    await until_model(mesh.client, "hopeless", lambda model: model.nearest_tier is Tier.DISK)
+    store = mesh.cluster.process("store-1").pid
+    request = mesh.client.generate("hopeless", PROMPT, within_s=3.0)
+    async with aclosing(request), aclosing(mesh.client.watch(["hopeless"])) as changes:
+        assert await anext(request) == Progress(Phase.QUEUED)
+        async for change in changes:
+            if change.model and change.model.state is ModelState.LOADING:
+                break
+        os.kill(store, signal.SIGSTOP)
+        try:
+            with pytest.raises(Expired):
+                await whole(request)
+            await until_model(mesh.client, "hopeless", lambda model: not model.replicas)
+        finally:
+            os.kill(store, signal.SIGCONT)
+    await until_model(mesh.client, "hopeless", lambda model: model.nearest_tier is Tier.DISK)
+    assert (await ask(mesh.client, "hopeless")).started.start_kind is StartKind.DISK
+
+
+async def test_corrupt_bytes_on_the_disk_are_never_answered_with(mesh: Running) -> None:
+    model = await mesh.deployed("gpt2", "rotten")
+    part = mesh.store_dir / model.checkpoint.digest / "part-000.bin"
+    with part.open("r+b") as file:
+        file.seek(5000)
+        byte = file.read(1)[0]
+        file.seek(5000)
+        file.write(bytes([byte ^ 4]))
+    seen: list[AnswerEvent] = []
+    async with aclosing(mesh.client.generate("rotten", PROMPT, within_s=60)) as events:
+        with pytest.raises(DataLoss) as lost:
+            async for event in events:
+                seen.append(event)
+    assert lost.value.reason == "CORRUPT_UNIT"
+    assert all(isinstance(event, Progress) for event in seen)
+    gone = await until_model(mesh.client, "rotten", lambda model: model.nearest_tier is None)
+    assert gone.state is ModelState.COLD
+    with pytest.raises(Unreachable) as missing:
+        await ask(mesh.client, "rotten")
+    assert missing.value.reason == "CHECKPOINT_UNREACHABLE"
+
+
+async def test_the_stream_of_events_is_capped_and_followed_through_a_flood(mesh: Running, redis: Redis) -> None:
+    flood = redis.pipeline(transaction=False)
+    for _ in range(EVENTS_KEPT + 2 * UNTRIMMED):
+        flood.xadd(KEYS.events, {"kind": "left", "id": "worker/nobody", "fence": "0"})
+    await flood.execute()
+    assert await redis.xlen(KEYS.events) > EVENTS_KEPT + UNTRIMMED
+    await mesh.deployed("llama", "afterwards")
+    assert EVENTS_KEPT <= await redis.xlen(KEYS.events) <= EVENTS_KEPT + UNTRIMMED
+    assert (await ask(mesh.client, "afterwards")).finished.completion_tokens
+
+
+async def further(events: AsyncGenerator[AnswerEvent], tokens: int) -> None:
+    """Reads on for so many tokens; the stream must not end before."""
+    seen = 0
+    async for event in events:
+        seen += len(event.token_ids) if isinstance(event, Delta) else 0
+        if seen >= tokens:
+            return
+    raise AssertionError("the answer ended before its time")
+
+
+async def until_member(client: GatewayClient, member_id: str, *, there: bool) -> None:
+    """Returns when the gateway's watch shows that the process is there, or is not."""
+    async with asyncio.timeout(60), aclosing(client.watch_cluster()) as changes:
+        present = False
+        async for change in changes:
+            if change.member and change.member.id == member_id:
+                present = change.change is not Change.DELETED
+            if change.change is not Change.EXISTING and present is there:
+                return

@@ -1,0 +1,161 @@
+"""A scheduler and workers at the edge of the process: real sockets, and a test that says what they say."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+from grpc import aio
+from whimbrel.scheduler.v1 import scheduler_pb2
+from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer, add_SchedulerServiceServicer_to_server
+from whimbrel.worker.v1 import worker_pb2
+from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
+
+from mesh.clients.relay import command_from, response_to
+from mesh.clients.wire import START_KINDS, progress_to, start_times_to
+from mesh.errors import MeshError
+from mesh.interceptor import Surround
+from mesh.requests import Cancel, Frame, Grant, Phase, Placement, Progress, StartKind, StartTimes
+
+Context = aio.ServicerContext[Any, Any]
+WAIT_S = 20.0
+
+
+def placement(worker_id: str, address: str) -> Placement:
+    """A warm place."""
+    return Placement(worker_id, address, StartKind.WARM, StartTimes(0.25, 0.0))
+
+
+class Edge:
+    """A server that may crash and come back elsewhere."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self._server: aio.Server | None = None
+
+    def mount(self, server: aio.Server) -> None:
+        """Adds its service."""
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        """Listens on a free port."""
+        self._server = aio.server(interceptors=[Surround()])
+        self.mount(self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
+
+    async def crash(self) -> None:
+        """Drops every call at once, and answers none."""
+        if self._server:
+            await self._server.stop(None)
+            self._server = None
+
+
+class FakeScheduler(SchedulerServiceServicer, Edge):
+    """Gives each Assign the next of `answers`: an error, or a placement after a word of progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: asyncio.Queue[Placement | MeshError] = asyncio.Queue()
+        self.asked: list[scheduler_pb2.AssignRequest] = []
+        self.came, self.released = asyncio.Event(), asyncio.Event()
+
+    def mount(self, server: aio.Server) -> None:
+        """Adds its service."""
+        add_SchedulerServiceServicer_to_server(self, server)
+
+    async def Assign(  # noqa: N802
+        self, request: scheduler_pb2.AssignRequest, context: Context
+    ) -> AsyncIterator[scheduler_pb2.AssignResponse]:
+        """Holds the place until the stream is closed."""
+        self.asked.append(request)
+        self.came.set()
+        yield scheduler_pb2.AssignResponse(progress=progress_to(Progress(Phase.QUEUED, position=1)))
+        answer = await self.answers.get()
+        if isinstance(answer, MeshError):
+            raise answer
+        try:
+            yield scheduler_pb2.AssignResponse(
+                placement=scheduler_pb2.Placement(
+                    worker_id=answer.worker_id,
+                    address=answer.address,
+                    start_kind=START_KINDS[answer.start_kind],
+                    times=start_times_to(answer.times),
+                )
+            )
+            await asyncio.Event().wait()
+        finally:
+            self.released.set()
+
+
+class FakeWorker(WorkerServiceServicer, Edge):
+    """Keeps what a gateway commands, and says what the test sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commands: asyncio.Queue[Grant | Cancel] = asyncio.Queue()
+        self.gateways: list[str] = []
+        self._outgoing: asyncio.Queue[worker_pb2.RelayResponse | None] = asyncio.Queue()
+
+    def mount(self, server: aio.Server) -> None:
+        """Adds its service."""
+        add_WorkerServiceServicer_to_server(self, server)
+
+    async def Relay(  # noqa: N802
+        self, request_iterator: AsyncIterator[worker_pb2.RelayRequest], context: Context
+    ) -> AsyncIterator[worker_pb2.RelayResponse]:
+        """One line."""
+        reader = asyncio.create_task(self._read(request_iterator))
+        try:
+            while (response := await self._outgoing.get()) is not None:
+                yield response
+        finally:
+            reader.cancel()
+
+    async def _read(self, requests: AsyncIterator[worker_pb2.RelayRequest]) -> None:
+        async for request in requests:
+            if command := command_from(request):
+                self.commands.put_nowait(command)
+            else:
+                self.gateways.append(request.hello.gateway_id)
+
+    async def granted(self) -> Grant:
+        """The next command, which is a grant."""
+        command = await self._next()
+        assert isinstance(command, Grant)
+        return command
+
+    async def cancelled(self) -> Cancel:
+        """The next command, which is a cancel."""
+        command = await self._next()
+        assert isinstance(command, Cancel)
+        return command
+
+    async def _next(self) -> Grant | Cancel:
+        async with asyncio.timeout(WAIT_S):
+            return await self.commands.get()
+
+    def say(self, *frames: Frame) -> None:
+        """One step's frames."""
+        self._outgoing.put_nowait(response_to(frames))
+
+    def hang_up(self) -> None:
+        """Ends the line in peace."""
+        self._outgoing.put_nowait(None)
+
+
+async def scheduler(stack: AsyncExitStack) -> FakeScheduler:
+    """One that listens until the stack is closed."""
+    fake = FakeScheduler()
+    await fake.start()
+    stack.push_async_callback(fake.crash)
+    return fake
+
+
+async def worker(stack: AsyncExitStack) -> FakeWorker:
+    """One that listens until the stack is closed."""
+    # nobody calls the methods that it lacks
+    fake = FakeWorker()  # type: ignore[abstract]
+    await fake.start()
+    stack.push_async_callback(fake.crash)
+    return fake

@@ -1,0 +1,168 @@
+"""The journal: whatever arrives, its tokens are a prefix of the answer, and each is there once."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.errors import Broken, Unreachable
+from mesh.requests import FinishReason, Frame, Sampling
+from services.gateway.journal import Journal
+
+WAIT_S = 20.0
+SAMPLING = Sampling(64, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
+KEY = "gateway.7/0"
+
+
+def journal() -> Journal:
+    """One that has been granted once: its epoch is 1."""
+    one = Journal(KEY, "m", (1, 2, 3), SAMPLING)
+    one.grant()
+    return one
+
+
+def frame(epoch: int, seq: int, *tokens: int, finish: FinishReason | None = None) -> Frame:
+    """What a worker says of the request."""
+    return Frame(KEY, epoch, seq, tokens, finish)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A frame that some owner sent, with part of the answer."""
+
+    epochs_ago: int
+    start: int
+    end: int
+
+
+GRANT = "grant"
+SLICES = st.builds(Slice, st.integers(0, 2), st.integers(0, 12), st.integers(0, 12))
+
+
+def sent(answer: tuple[int, ...], piece: Slice, epoch: int) -> Frame:
+    """The frame with that part; the last token brings the finish."""
+    start, end = min(piece.start, len(answer)), min(piece.end, len(answer))
+    finish = FinishReason.STOP if end == len(answer) and start <= end else None
+    return frame(epoch - piece.epochs_ago, start, *answer[start:end], finish=finish)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 1000), min_size=1, max_size=12), st.lists(st.one_of(st.just(GRANT), SLICES), max_size=40)
+)
+def test_any_order_of_late_doubled_and_superseded_frames_gives_a_prefix_and_in_the_end_all(
+    tokens: list[int], happenings: list[str | Slice]
+) -> None:
+    answer, one = tuple(tokens), journal()
+    for happening in happenings:
+        before = list(one.tokens)
+        if isinstance(happening, Slice):
+            one.accept(sent(answer, happening, one.epoch))
+        elif not one.finish:
+            assert one.grant().log == tuple(before)
+        assert one.tokens[: len(before)] == before
+        assert tuple(one.tokens) == answer[: len(one.tokens)]
+        assert (one.finish is None) or tuple(one.tokens) == answer
+    for position in range(len(one.tokens), len(answer)):
+        assert one.accept(sent(answer, Slice(0, position, position + 1), one.epoch))
+    assert tuple(one.tokens) == answer
+    assert one.finish in (FinishReason.STOP, None)
+
+
+def test_frames_of_an_older_epoch_change_nothing() -> None:
+    one = journal()
+    one.grant()
+    assert not one.accept(frame(1, 0, 5, 6, finish=FinishReason.STOP))
+    assert (one.tokens, one.finish) == ([], None)
+
+
+def test_frames_of_an_epoch_that_was_never_granted_change_nothing() -> None:
+    one = journal()
+    assert not one.accept(frame(2, 0, 5))
+    assert one.tokens == []
+
+
+def test_an_overlap_is_trimmed() -> None:
+    one = journal()
+    assert one.accept(frame(1, 0, 5, 6))
+    assert one.accept(frame(1, 1, 6, 7))
+    assert one.tokens == [5, 6, 7]
+
+
+def test_what_would_leave_a_gap_is_not_taken() -> None:
+    one = journal()
+    assert not one.accept(frame(1, 1, 6, finish=FinishReason.STOP))
+    assert (one.tokens, one.finish) == ([], None)
+
+
+def test_a_finish_without_tokens_counts() -> None:
+    one = journal()
+    one.accept(frame(1, 0, 5))
+    assert one.accept(frame(1, 1, finish=FinishReason.LENGTH))
+    assert (one.tokens, one.finish) == ([5], FinishReason.LENGTH)
+
+
+def test_after_the_finish_nothing_counts() -> None:
+    one = journal()
+    one.accept(frame(1, 0, 5, finish=FinishReason.STOP))
+    assert not one.accept(frame(1, 1, 6))
+    one.fail(1, Broken("late"))
+    assert (one.tokens, one.finish, one.failure) == ([5], FinishReason.STOP, None)
+
+
+def test_a_grant_carries_all_that_is_asked_and_answered_so_far() -> None:
+    one = journal()
+    one.accept(frame(1, 0, 5, 6))
+    grant = one.grant()
+    assert (grant.key, grant.epoch, grant.model, grant.prompt) == (KEY, 2, "m", (1, 2, 3))
+    assert (grant.log, grant.sampling) == ((5, 6), SAMPLING)
+
+
+def test_the_failure_of_an_older_epoch_is_ignored_and_a_grant_forgets_the_current_one() -> None:
+    one = journal()
+    one.grant()
+    one.fail(1, Broken("old"))
+    assert one.failure is None
+    one.fail(2, Broken("current"))
+    assert one.failure is not None
+    one.grant()
+    assert one.failure is None
+
+
+async def test_news_are_the_tokens_past_those_that_are_known() -> None:
+    one = journal()
+    one.accept(frame(1, 0, 5, 6, 7))
+    assert await one.news(0) == (5, 6, 7)
+    assert await one.news(2) == (7,)
+
+
+async def test_news_wait_for_the_next_frame() -> None:
+    one = journal()
+    one.accept(frame(1, 0, 5))
+    waiting = asyncio.create_task(one.news(1))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    one.accept(frame(1, 0, 5))  # nothing new
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    one.accept(frame(1, 1, 6))
+    async with asyncio.timeout(WAIT_S):
+        assert await waiting == (6,)
+
+
+async def test_news_are_empty_once_all_is_known_and_finished() -> None:
+    one = journal()
+    one.accept(frame(1, 0, 5, finish=FinishReason.STOP))
+    assert await one.news(0) == (5,)
+    assert await one.news(1) == ()
+
+
+async def test_tokens_come_before_the_failure_that_followed_them() -> None:
+    one = journal()
+    one.accept(frame(1, 0, 5))
+    one.fail(1, Unreachable("lost"))
+    assert await one.news(0) == (5,)
+    with pytest.raises(Unreachable, match="lost"):
+        await one.news(1)

@@ -1,0 +1,135 @@
+"""Places: the scheduler that leads is asked, through its deaths and successions."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+
+from mesh.clients.channel import Channels
+from mesh.clients.scheduler import SchedulerClient
+from mesh.errors import MeshError, NoRoom, Unreachable
+from mesh.requests import Phase, Placement, Progress
+from services.gateway.places import Places
+from tests.services.gateway.conftest import Bench
+from tests.services.gateway.edges import WAIT_S, FakeScheduler, placement
+
+HERE = placement("w1", "here:1")
+QUEUED = Progress(Phase.QUEUED, position=1)
+
+
+def assign(bench: Bench, *excluded: str) -> AsyncGenerator[Progress | Placement, None]:
+    """Asks for a place."""
+    return bench.places.assign("r", "m", excluded)
+
+
+async def placed(events: AsyncGenerator[Progress | Placement, None]) -> list[Progress | Placement]:
+    """All that is said, up to the placement."""
+    said: list[Progress | Placement] = []
+    async with asyncio.timeout(WAIT_S):
+        async for event in events:
+            said.append(event)
+            if isinstance(event, Placement):
+                return said
+    raise AssertionError("no placement")
+
+
+async def came(fake: FakeScheduler) -> None:
+    """Waits until a scheduler is asked."""
+    async with asyncio.timeout(WAIT_S):
+        await fake.came.wait()
+
+
+async def test_progress_comes_through_and_then_the_place(bench: Bench) -> None:
+    fake = await bench.scheduler()
+    fake.answers.put_nowait(HERE)
+    async with aclosing(assign(bench, "w9", "w8")) as events:
+        assert await placed(events) == [QUEUED, HERE]
+    (asked,) = fake.asked
+    assert (asked.request_id, asked.model, list(asked.exclude_workers)) == ("r", "m", ["w8", "w9"])
+
+
+async def test_the_place_is_held_until_the_iteration_is_closed(bench: Bench) -> None:
+    fake = await bench.scheduler()
+    fake.answers.put_nowait(HERE)
+    async with aclosing(assign(bench)) as events:
+        await placed(events)
+        await asyncio.sleep(0.05)
+        assert not fake.released.is_set()
+    async with asyncio.timeout(WAIT_S):
+        await fake.released.wait()
+
+
+async def test_a_request_waits_for_a_scheduler_to_lead(bench: Bench) -> None:
+    async with aclosing(assign(bench)) as events:
+        placing = asyncio.create_task(placed(events))
+        await asyncio.sleep(0)
+        fake = await bench.scheduler()
+        fake.answers.put_nowait(HERE)
+        assert (await placing)[-1] == HERE
+
+
+async def test_a_scheduler_that_dies_while_a_request_waits_costs_it_nothing_but_time(bench: Bench) -> None:
+    dying = await bench.scheduler()
+    async with aclosing(assign(bench)) as events:
+        placing = asyncio.create_task(placed(events))
+        await came(dying)
+        await dying.crash()
+        successor = await bench.scheduler()
+        successor.answers.put_nowait(HERE)
+        said = await placing
+    assert said[-1] == HERE
+    assert Progress(Phase.QUEUED) in said
+
+
+async def test_a_scheduler_that_no_longer_leads_sends_the_request_to_its_successor(bench: Bench) -> None:
+    former = await bench.scheduler()
+    former.answers.put_nowait(Unreachable("stands by", reason="NOT_LEADER"))
+    async with aclosing(assign(bench)) as events:
+        placing = asyncio.create_task(placed(events))
+        await came(former)
+        successor = await bench.scheduler()
+        successor.answers.put_nowait(HERE)
+        assert (await placing)[-1] == HERE
+
+
+async def test_a_scheduler_that_dies_after_it_has_placed_leaves_the_request_alone(bench: Bench) -> None:
+    fake = await bench.scheduler()
+    fake.answers.put_nowait(HERE)
+    async with aclosing(assign(bench)) as events:
+        await placed(events)
+        await fake.crash()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NoRoom("full", reason="QUEUE_FULL", retry_after_s=5.0),
+        Unreachable("no store", reason="CHECKPOINT_UNREACHABLE", metadata={"model": "m"}),
+    ],
+)
+async def test_a_refusal_comes_through_as_it_is_and_is_not_tried_again(bench: Bench, refusal: MeshError) -> None:
+    fake = await bench.scheduler()
+    fake.answers.put_nowait(refusal)
+    with pytest.raises(type(refusal)) as caught:
+        await placed(assign(bench))
+    got = caught.value
+    assert (got.message, got.reason, got.retry_after_s) == (refusal.message, refusal.reason, refusal.retry_after_s)
+    assert len(fake.asked) == 1
+
+
+async def test_without_any_scheduler_the_request_gives_up_after_its_hold(bench: Bench) -> None:
+    impatient = Places(bench.mirror, SchedulerClient(Channels()), hold_s=0.05)
+    with pytest.raises(Unreachable) as caught:
+        await placed(impatient.assign("r", "m", ()))
+    assert caught.value.reason == "NO_SCHEDULER"
+    assert caught.value.retry_after_s is not None
+
+
+async def test_with_a_scheduler_that_stays_dead_the_request_gives_up_after_its_hold(bench: Bench) -> None:
+    dead = await bench.scheduler()
+    await dead.crash()
+    impatient = Places(bench.mirror, SchedulerClient(bench.channels), hold_s=0.05)
+    with pytest.raises(Unreachable) as caught:
+        await placed(impatient.assign("r", "m", ()))
+    assert caught.value.reason == "UNREACHABLE"

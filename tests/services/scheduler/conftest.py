@@ -1,0 +1,194 @@
+"""A scheduler that leads a small cluster on a real Redis, by a clock that the test turns."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from grpc import aio
+from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
+
+from mesh.clients.channel import Channels
+from mesh.clients.scheduler import SchedulerClient
+from mesh.clients.worker import WorkerClient
+from mesh.clock import HandClock
+from mesh.facts import (
+    CheckpointFacts,
+    CheckpointSummary,
+    ClusterFacts,
+    Kind,
+    Member,
+    ModelEntry,
+    StoreFacts,
+    Tier,
+)
+from mesh.interceptor import Surround
+from mesh.requests import Placement, Progress
+from mesh.state.catalogue import Catalogue
+from mesh.state.connection import State
+from mesh.state.leadership import Leadership
+from mesh.state.leases import Membership
+from mesh.state.mirror import Mirror
+from policy.knobs import Knobs
+from services.scheduler.loop import Scheduler
+from services.scheduler.service import SchedulerServicer
+from tests.services.scheduler.fake_worker import Served, worker
+
+WAIT_S = 20.0  # for what takes milliseconds on a machine that is not busy
+KNOBS = Knobs(keep_alive_s=60.0, hold_s=120.0, max_waiting=3, distrust_s=5.0)
+
+
+def entry(name: str, *, digest: str = "", weights: int = 10, keep_alive_s: float | None = None) -> ModelEntry:
+    """A model whose replica takes 12 bytes; unless told, its digest is its name followed by "@1"."""
+    summary = CheckpointSummary(digest or f"{name}@1", weights, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
+    return ModelEntry(name, summary, "/models", keep_alive_s, created_s=0.0, updated_s=0.0)
+
+
+class Assigned:
+    """One Assign stream, read as it comes; the place is held until it is closed."""
+
+    def __init__(self, events: AsyncGenerator[Progress | Placement, None]) -> None:
+        self._events = events
+        self.progress: list[Progress] = []
+        self.placement: Placement | None = None
+
+    async def placed(self) -> Placement:
+        """Reads up to the placement."""
+        async with asyncio.timeout(WAIT_S):
+            async for event in self._events:
+                if isinstance(event, Placement):
+                    self.placement = event
+                    return event
+                self.progress.append(event)
+        raise AssertionError("the stream ended without a placement")
+
+    async def told(self, seen: Callable[[Progress], bool]) -> Progress:
+        """Reads up to the progress that is looked for."""
+        async with asyncio.timeout(WAIT_S):
+            async for event in self._events:
+                assert isinstance(event, Progress)
+                self.progress.append(event)
+                if seen(event):
+                    return event
+        raise AssertionError("the stream ended before")
+
+    async def ended(self) -> None:
+        """Reads to the end, which must be a peaceful one."""
+        async with asyncio.timeout(WAIT_S):
+            assert [event async for event in self._events] == []
+
+    async def close(self) -> None:
+        """Gives the place back."""
+        await self._events.aclose()
+
+
+class Bench:
+    """The cluster of one test."""
+
+    def __init__(self, state: State, mirror: Mirror, stack: AsyncExitStack, knobs: Knobs) -> None:
+        self.state, self.mirror, self._stack = state, mirror, stack
+        self.clock, self.catalogue, self._channels = HandClock(), Catalogue(state), Channels()
+        self.scheduler = Scheduler(mirror, WorkerClient(self._channels), knobs, self.clock)
+        self.leadership = Leadership(state, mirror, "s", "s:1", lease_s=60.0)
+        self.leading: asyncio.Task[None] | None = None
+        self.address = ""
+
+    async def serve(self) -> None:
+        """Answers on a socket."""
+        server = aio.server(interceptors=[Surround()])
+        add_SchedulerServiceServicer_to_server(SchedulerServicer(self.scheduler), server)
+        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        self._stack.push_async_callback(self._channels.close)
+        self._stack.push_async_callback(server.stop, None)
+
+    async def lead(self) -> None:
+        """Returns when it leads."""
+        self.leading = asyncio.create_task(self.leadership.run(self.scheduler.lead))
+        self._stack.push_async_callback(self.resign)
+        await self.shown(lambda facts: facts.leader is not None)
+
+    async def resign(self) -> None:
+        """Leads no more."""
+        assert self.leading
+        self.leading.cancel()
+        await asyncio.wait([self.leading])
+
+    async def worker(self, worker_id: str = "w1", **size: Any) -> Served:
+        """A fake worker that the scheduler knows of."""
+        served = await self._stack.enter_async_context(worker(self.state, worker_id, self.clock, **size))
+        await self.shown(lambda facts: _has_facts(facts, f"worker/{worker_id}"))
+        return served
+
+    async def store(self, *digests: str, tier: Tier = Tier.DISK) -> None:
+        """A store of the workers' node that holds these checkpoints; nobody calls it."""
+        held = tuple(CheckpointFacts(digest, 10, tier) for digest in digests)
+        member = Member(Kind.STORE, "s1", "n1", "store:1", store=StoreFacts(0, 0, 0, held))
+        await self._stack.enter_async_context(Membership(self.state, member, lease_s=60.0))
+        await self.shown(lambda facts: "store/s1" in facts.members)
+
+    async def store_more(self, *digests: str) -> None:
+        """A second store, of the same node."""
+        held = tuple(CheckpointFacts(digest, 10, Tier.DISK) for digest in digests)
+        member = Member(Kind.STORE, "s2", "n1", "store:2", store=StoreFacts(0, 0, 0, held))
+        await self._stack.enter_async_context(Membership(self.state, member, lease_s=60.0))
+        await self.shown(lambda facts: "store/s2" in facts.members)
+
+    async def model(self, name: str = "m", **more: Any) -> ModelEntry:
+        """A model that the scheduler knows of."""
+        stored = await self.catalogue.add(entry(name, **more))
+        await self.shown(lambda facts: name in facts.models)
+        return stored
+
+    def assign(self, model: str = "m", *excluded: str, address: str = "") -> Assigned:
+        """Asks for a place, once it is read."""
+        client = SchedulerClient(self._channels)
+        assigned = Assigned(client.assign(address or self.address, "client's own id", model, excluded))
+        self._stack.push_async_callback(assigned.close)
+        return assigned
+
+    async def shown(self, seen: Callable[[ClusterFacts], bool]) -> None:
+        """Waits until the scheduler's facts are so."""
+        assert await self.mirror.until(seen, WAIT_S), self.mirror.facts
+
+    def turn(self, seconds: float) -> None:
+        """Lets time pass, and has the scheduler look at its clock."""
+        self.clock.turn(seconds)
+        self.scheduler.wake()
+
+    async def lull(self) -> None:
+        """Gives the scheduler time for what it must not do."""
+        await asyncio.sleep(0.05)
+
+    async def idle(self) -> None:
+        """Waits until nothing holds a place and the scheduler has looked at that."""
+        async with asyncio.timeout(WAIT_S):
+            while self.scheduler.room.placed:  # noqa: ASYNC110  the room wakes the loop, and nobody else
+                await asyncio.sleep(0.002)
+        await self.lull()
+
+    async def asked(self, served: Served, seen: Callable[[], bool]) -> None:
+        """Waits until a worker has been asked for something."""
+        async with asyncio.timeout(WAIT_S):
+            while not seen():
+                served.fake.changed.clear()
+                await served.fake.changed.wait()
+
+
+def _has_facts(facts: ClusterFacts, name: str) -> bool:
+    member = facts.members.get(name)
+    return member is not None and member.worker is not None
+
+
+@pytest.fixture
+async def bench(state: State) -> AsyncIterator[Bench]:
+    """It leads, and knows the model m, which the store has."""
+    async with AsyncExitStack() as stack:
+        mirror = await stack.enter_async_context(Mirror(state).running())
+        bench = Bench(state, mirror, stack, KNOBS)
+        await bench.serve()
+        await bench.lead()
+        await bench.store("m@1", "n@1")
+        await bench.model("m")
+        yield bench
