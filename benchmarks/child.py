@@ -22,6 +22,11 @@ class Child:
     def __init__(self, module: str, process: asyncio.subprocess.Process, log: IO[bytes]) -> None:
         self._module, self._process, self._log = module, process, log
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     async def answer(self) -> str:
         """Its next line. BenchmarkBroken when it ends first, or takes too long."""
         assert self._process.stdout is not None

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import cache
 from typing import Any
 
 import grpc
 import structlog
 from grpc import aio
+from prometheus_client import Counter, Histogram
 
 from mesh import deadline
 from mesh.errors import Broken, Expired, MeshError, to_status
@@ -70,6 +72,13 @@ def _stream(method: str, inner: Callable[[Any, Context], Any]) -> Callable[[Any,
     return call
 
 
+@cache
+def _metrics(method: str, code: str) -> tuple[Counter, Histogram]:
+    """Looking a label up costs more than counting; our methods and codes are few."""
+    _, service, name = method.split("/")
+    return HANDLED.labels(service, name, code), SECONDS.labels(service, name)
+
+
 class _Served:
     """One call, from its first moment to its status."""
 
@@ -80,9 +89,9 @@ class _Served:
         deadline.set_left(self._given_s)
 
     def count(self, code: str) -> None:
-        _, service, name = self._method.split("/")
-        HANDLED.labels(service, name, code).inc()
-        SECONDS.labels(service, name).observe(time.perf_counter() - self._began_s)
+        counter, seconds = _metrics(self._method, code)
+        counter.inc()
+        seconds.observe(time.perf_counter() - self._began_s)
 
     async def failed(self, error: BaseException) -> None:
         """Ends the call with our status; returns when the error says it all itself."""

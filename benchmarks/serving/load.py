@@ -40,8 +40,21 @@ class Load:
         return GenerateRequest(model=self.model, token_ids=TokenIds(ids=[5]), sampling=sampling)
 
 
-async def drive(load: Load, duration_s: float) -> float:
-    """Requests a second from asyncio clients in this process; each answer is read to its end."""
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """What a load got."""
+
+    answers: int
+    elapsed_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Answers a second."""
+        return self.answers / self.elapsed_s
+
+
+async def drive(load: Load, duration_s: float) -> Driven:
+    """Asks from asyncio clients in this process; each answer is read to its end."""
     request = load.request()
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(connect(load.address)) for _ in range(CLIENTS)]
@@ -51,7 +64,7 @@ async def drive(load: Load, duration_s: float) -> float:
                 group.create_task(_ask_until(channels[number % CLIENTS], request, began_s + duration_s))
                 for number in range(load.at_once)
             ]
-        return sum(task.result() for task in asking) / (time.perf_counter() - began_s)
+        return Driven(sum(task.result() for task in asking), time.perf_counter() - began_s)
 
 
 async def _ask_until(channel: aio.Channel, request: GenerateRequest, end_s: float) -> int:
@@ -75,7 +88,7 @@ def h2load() -> str | None:
 async def drive_h2load(program: str, load: Load, requests: int) -> float:
     """Requests a second from h2load. It does not read answers: count them where they are made."""
     with tempfile.TemporaryDirectory(prefix="whimbrel-load-") as scratch:
-        body = _body(load, Path(scratch, "body"))
+        body = write_body(load, Path(scratch, "body"))
         output = await _run([
             program, "-c", str(CLIENTS), "-m", str(load.at_once // CLIENTS), "-n", str(requests), "-d", str(body),
             "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{load.address}{METHOD}",
@@ -86,7 +99,7 @@ async def drive_h2load(program: str, load: Load, requests: int) -> float:
     return float(rate[1])
 
 
-def _body(load: Load, path: Path) -> Path:
+def write_body(load: Load, path: Path) -> Path:
     """The request as gRPC frames it: not compressed, its length, itself."""
     message = load.request().SerializeToString()
     path.write_bytes(struct.pack(">BI", 0, len(message)) + message)

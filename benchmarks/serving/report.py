@@ -96,6 +96,8 @@ def _say_dispatch(figures: DispatchFigures) -> None:
     if figures.h2load:
         _row("asked by h2load", figures.h2load, "requests/s")
     _row("asked by asyncio clients", figures.python, "requests/s")
+    cpu = (f"{name} {figures.cpu_us(name).median:.0f}" for name in figures.rounds[0].cpu_us)
+    say(f"    processor time a request: {', '.join(cpu)} µs")
     say("  for scale: ServerlessLLM's router sleeps 1 s for each request, one at a time: 1 request/s a model")
 
 

@@ -40,12 +40,12 @@ class Stage:
                     return
 
     @asynccontextmanager
-    async def worker(self, module: str, settings: Mapping[str, str]) -> AsyncIterator[None]:
-        """A worker of the cluster beside those that it has: `module` in a process, until the block ends."""
+    async def worker(self, module: str, settings: Mapping[str, str]) -> AsyncIterator[int]:
+        """A worker of the cluster beside those that it has: `module` in a process, until the block ends. Its pid."""
         own = {"WHIMBREL_REDIS_URL": self.cluster.redis_url, "WHIMBREL_HOST": HOST, "WHIMBREL_PORT": "0"}
         async with child(module, settings={**own, **settings}) as process:
             await process.answer()  # the line that says where it listens
-            yield
+            yield process.pid
 
 
 @dataclass(frozen=True, slots=True)

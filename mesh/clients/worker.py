@@ -17,7 +17,7 @@ UNLOAD_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A replica is ready; `tier` is where its weights came from."""
+    """A replica is ready; `tier` is where its weights came from, `bytes` are theirs, without the KV cache."""
 
     tier: Tier
     bytes: int

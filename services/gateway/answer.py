@@ -106,7 +106,6 @@ class Answers:
                 if isinstance(event, Progress):
                     yield event
                     continue
-                yield Progress(Phase.READY)
                 async with aclosing(self._follow(asked, journal, event)) as answer:
                     async for item in answer:
                         yield item
@@ -118,6 +117,7 @@ class Answers:
         detokenizer = Detokenizer(asked.text.tokenizer, asked.stops, asked.prompt)
         seen, first_s, stop = 0, 0.0, None
         with self._lines.to(place.worker_id, place.address).granted(journal):
+            yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing
             while stop is None:
                 tokens = await journal.news(seen)
                 if not seen:

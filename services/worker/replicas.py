@@ -86,7 +86,7 @@ class Replicas:
                 await changed.wait()
             if resident.failure:
                 raise resident.failure
-            yield Loaded(resident.tier, resident.bytes)
+            yield Loaded(resident.tier, resident.bytes - self._kv_bytes)
         finally:
             resident.listeners -= 1
             if not resident.listeners and resident.state is ReplicaState.LOADING and resident.task:

@@ -117,9 +117,11 @@ async def begun(events: AsyncGenerator[AnswerEvent], tokens: int = 3) -> Started
     raise AssertionError("the answer ended before its time")
 
 
-async def deploy(client: GatewayClient, name: str, *, keep_alive_s: float | None = None, **spec: str) -> Model:
+async def deploy(
+    client: GatewayClient, name: str, *, source: str = "", checkpoint: str = "", keep_alive_s: float | None = None
+) -> Model:
     """Deploys a source or a checkpoint."""
-    async with aclosing(client.deploy(name, keep_alive_s=keep_alive_s, **spec)) as events:
+    async with aclosing(client.deploy(name, source=source, checkpoint=checkpoint, keep_alive_s=keep_alive_s)) as events:
         (model,) = [event async for event in events if isinstance(event, Model)]
     return model
 
@@ -136,7 +138,7 @@ async def until_model(client: GatewayClient, name: str, wanted: Callable[[Model]
 async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
     """What `look` finds as soon as it is as wanted. For what has no watch."""
     async with asyncio.timeout(PATIENCE_S):
-        while not wanted(found := await look()):
+        while not wanted(found := await look()):  # noqa: ASYNC110  GetStatus cannot be watched
             await asyncio.sleep(LOOK_S)
     return found
 

@@ -12,7 +12,7 @@ class Memory:
 
     private: int  # anonymous pages: what it has for itself
     mapped_parts: int  # of checkpoints in the store's memory, as address space
-    writable_parts: int  # of these, what it could write to
+    shared_writable_parts: int  # of these, what it could change for others
 
 
 def memory_of(pid: int) -> Memory:
@@ -23,7 +23,7 @@ def memory_of(pid: int) -> Memory:
     return Memory(
         private=int(private.split()[1]) << 10,
         mapped_parts=sum(_length(fields[0]) for fields in parts),
-        writable_parts=sum(_length(fields[0]) for fields in parts if "w" in fields[1]),
+        shared_writable_parts=sum(_length(fields[0]) for fields in parts if {"w", "s"} <= {*fields[1]}),
     )
 
 

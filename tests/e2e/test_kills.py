@@ -176,8 +176,7 @@ async def test_corrupt_bytes_on_the_disk_are_never_answered_with(mesh: Running) 
     seen: list[AnswerEvent] = []
     async with aclosing(mesh.client.generate("rotten", PROMPT, within_s=60)) as events:
         with pytest.raises(DataLoss) as lost:
-            async for event in events:
-                seen.append(event)
+            await read(events, seen)
     assert lost.value.reason == "CORRUPT_UNIT"
     assert all(isinstance(event, Progress) for event in seen)
     gone = await until_model(mesh.client, "rotten", lambda model: model.nearest_tier is None)
@@ -196,6 +195,12 @@ async def test_the_stream_of_events_is_capped_and_followed_through_a_flood(mesh:
     await mesh.deployed("llama", "afterwards")
     assert EVENTS_KEPT <= await redis.xlen(KEYS.events) <= EVENTS_KEPT + UNTRIMMED
     assert (await ask(mesh.client, "afterwards")).finished.completion_tokens
+
+
+async def read(events: AsyncGenerator[AnswerEvent], seen: list[AnswerEvent]) -> None:
+    """Notes what comes, as far as it comes."""
+    async for event in events:
+        seen.append(event)
 
 
 async def further(events: AsyncGenerator[AnswerEvent], tokens: int) -> None:

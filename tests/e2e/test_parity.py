@@ -27,5 +27,5 @@ async def test_a_worker_maps_the_stores_memory_and_copies_none_of_it(shared: Run
     worker_id = answer.started.worker_id
     was, now = before[worker_id], memory_of(pids[worker_id])
     assert now.mapped_parts - was.mapped_parts >= size_bytes
-    assert now.writable_parts == 0
+    assert now.shared_writable_parts == 0
     assert now.private - was.private < size_bytes / 2

@@ -32,7 +32,8 @@ class Curled:
         """Of the error's ErrorInfo, which buf shows as base64: it asks reflection for messages, not for details."""
         details = {detail["type"]: detail["value"] for detail in json.loads(self.error)["details"]}
         value = details["google.rpc.ErrorInfo"]
-        return ErrorInfo.FromString(base64.b64decode(value + "=" * (-len(value) % 4))).reason
+        info = ErrorInfo.FromString(base64.b64decode(value + "=" * (-len(value) % 4)))
+        return str(info.reason)
 
 
 class BufCurl:

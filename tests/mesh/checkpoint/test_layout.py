@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.checkpoint import layout
@@ -96,18 +96,21 @@ def test_a_key_that_appears_twice_is_refused() -> None:
         layout.parse(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_no_bytes_raise_anything_but_a_manifest_error(data: bytes) -> None:
     with pytest.raises(ManifestError):
         layout.parse(data)
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_json_raises_anything_but_a_manifest_error(value: object) -> None:
     with pytest.raises(ManifestError):
         layout.parse(json.dumps(value).encode())
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_mutation_of_a_manifest_raises_anything_but_a_manifest_error(data: st.DataObject) -> None:
     """Wrong types, huge and negative numbers, lost and doubled entries, anywhere: refused, or still sound."""
