@@ -18,6 +18,7 @@ RUN pip install --no-cache-dir --no-build-isolation --no-deps . \
  && install -d -o whimbrel /var/lib/whimbrel /run/whimbrel
 USER whimbrel
 
-ENV WHIMBREL_HOST=0.0.0.0
+# Torch threads that spin for each other on busy cores make small models many times slower.
+ENV WHIMBREL_HOST=0.0.0.0 OMP_WAIT_POLICY=PASSIVE GRPC_ENABLE_FORK_SUPPORT=0
 ENTRYPOINT ["python", "-m"]
 CMD ["services.gateway"]

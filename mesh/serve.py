@@ -15,7 +15,7 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import start_http_server
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Unreachable
 from mesh.facts import Kind, Member
 from mesh.interceptor import Surround
 from mesh.reflection import enable_reflection
@@ -75,11 +75,12 @@ def _say(message: str, code: int) -> int:
 
 
 async def _life(kind: Kind, settings: S, build: Build[S]) -> None:
+    told = _when_told()
     async with AsyncExitStack() as stack:
         url = settings.redis_url or await stack.enter_async_context(embedded_redis())
         state = await stack.enter_async_context(State(url, settings.cluster))
         server = aio.server(interceptors=[Surround()], options=_options(settings))
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        port = _bind(server, settings)
         address = settings.advertise or f"{settings.host}:{port}"
         member = Member(kind, settings.id or f"{kind}-{settings.node}-{port}", settings.node, address)
         membership = await stack.enter_async_context(Membership(state, member, settings.lease_s))
@@ -89,7 +90,18 @@ async def _life(kind: Kind, settings: S, build: Build[S]) -> None:
         if settings.metrics_port >= 0:
             start_http_server(settings.metrics_port, settings.host)
         print(f"{kind} {member.id} listens on {address}", flush=True)  # noqa: T201  the launcher reads it
-        await _until_told(membership.superseded, ground.failed)
+        await _until(told, membership.superseded, ground.failed)
+
+
+def _bind(server: aio.Server, settings: ServiceSettings) -> int:
+    """The port that we listen on; Unreachable when another process has it."""
+    target = f"{settings.host}:{settings.port}"
+    try:
+        return server.add_insecure_port(target)
+    except RuntimeError as error:
+        raise Unreachable(
+            f"cannot listen on {target}: is another process there? Set WHIMBREL_PORT, or 0 for any free port"
+        ) from error
 
 
 def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
@@ -128,11 +140,16 @@ async def _serving(
         await server.stop(settings.grace_s)
 
 
-async def _until_told(*failures: asyncio.Future[object]) -> None:
-    """Returns at SIGTERM or SIGINT; raises what a failure holds."""
+def _when_told() -> asyncio.Event:
+    """Set at SIGTERM or SIGINT, from now on: one that comes while we start ends us in order, too."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
+    return told
+
+
+async def _until(told: asyncio.Event, *failures: asyncio.Future[object]) -> None:
+    """Returns when told to stop; raises what a failure holds."""
     stopped: asyncio.Future[object] = asyncio.ensure_future(told.wait())
     await asyncio.wait([stopped, *failures], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

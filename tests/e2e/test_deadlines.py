@@ -1,13 +1,12 @@
 """A client that leaves, or whose time is up, stops the work for it: at the gateway, the scheduler and the engine."""
 
-from contextlib import aclosing
+import asyncio
 
 import pytest
 from whimbrel.worker.v1.worker_pb2 import ReplicaStatus
 
 from mesh.clients.gateway_records import Delta, SamplingWishes
 from mesh.errors import Expired
-from mesh.requests import Phase, Progress
 from tests.e2e.asking import (
     LONG,
     PROMPT,
@@ -51,11 +50,10 @@ async def test_a_cancelled_request_costs_at_most_two_more_steps(shared: Running)
     before = await look()
     wishes = SamplingWishes(temperature=0.0, max_tokens=40, ignore_eos=True)
     events = generate_ids(shared.address, "dropped", prompt_ids(LONG_PROMPT), wishes)
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Progress) and event.phase is Phase.READY:
-                break
-        running = await until(look, lambda now: now.steps > before.steps)
+    request = asyncio.ensure_future(whole(events))
+    running = await until(look, lambda now: now.steps > before.steps)
+    request.cancel()
+    await asyncio.wait([request])
     idle = await until(look, is_idle)
     assert running.free_blocks < idle.free_blocks == before.free_blocks
     assert idle.steps <= running.steps + MOST_EXTRA_STEPS
