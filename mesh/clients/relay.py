@@ -69,7 +69,7 @@ def _frame_to(frame: Frame) -> pb.Frame:
         epoch=frame.epoch,
         seq=frame.seq,
         tokens=frame.tokens,
-        finish_reason=FINISHES[frame.finish] if frame.finish else None,
+        finish_reason=FINISHES[frame.finish] if frame.finish else inference_pb2.FINISH_REASON_UNSPECIFIED,
         failure=pb.Failure(reason=frame.failure_reason, message=frame.failure) if frame.failure_reason else None,
     )
 

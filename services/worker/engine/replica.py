@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mesh.requests import FinishReason
 from services.worker.engine import model
 from services.worker.engine.batch import Generation, Limits, Plan, Span, plan_step
 from services.worker.engine.blocks import BlockAllocator, PrefixHit
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong, TokenOutOfRange
 from services.worker.engine.packed import PackedRunner
 from services.worker.engine.pool import KVSpec, blocks_in
-from services.worker.engine.request import EngineRequest, FinishReason, ReplicaStats, TokenStep
+from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 from services.worker.engine.sample import Draw, sample
 from services.worker.engine.table import BlockTable
 

@@ -2,18 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from mesh.requests import FinishReason
 from services.worker.engine.sample import SamplingParams
-
-
-class FinishReason(StrEnum):
-    """Why a request produces nothing more."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    CANCELLED = "cancelled"
-    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)

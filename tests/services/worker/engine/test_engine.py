@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mesh.requests import FinishReason
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import (
@@ -18,7 +19,7 @@ from services.worker.engine.errors import (
     UnknownReplica,
 )
 from services.worker.engine.replica import Replica
-from services.worker.engine.request import FinishReason, TokenStep
+from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, greedy, prompt, replica, request, tokens_of
 
 PATIENCE_S = 30.0

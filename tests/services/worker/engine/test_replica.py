@@ -3,11 +3,12 @@ from typing import Any
 import pytest
 import torch
 
+from mesh.requests import FinishReason
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import EmptyPrompt, PromptTooLong, TokenOutOfRange
 from services.worker.engine.model import probe_kv
 from services.worker.engine.replica import Replica
-from services.worker.engine.request import FinishReason, TokenStep
+from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.tiny import (
     BLOCK_TOKENS,
     FAMILIES,
