@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import structlog
 
 from mesh.errors import Unreachable
-from mesh.facts import ClusterFacts
 from mesh.state.connection import State
 from mesh.state.keys import EVENTS_KEPT
 from mesh.state.mirror import Mirror
@@ -48,11 +47,12 @@ class Leadership:
                 await self._stand_by(standing)
 
     async def _stand_by(self, standing: Standing) -> None:
-        """Until the leader's lease ends, for it cannot be taken earlier, or until it resigns."""
+        """Until the leader's lease ends, for it cannot be taken earlier, or until it resigns.
+
+        Facts that do not show the leader yet look as if it had resigned; then the next bid tells.
+        """
         log.info("standing by", leader=standing.holder)
-        ends_s = asyncio.get_running_loop().time() + standing.left_s
-        await self._mirror.until(lambda facts: _fence(facts) >= standing.fence, standing.left_s)
-        await self._mirror.until(lambda facts: facts.leader is None, ends_s - asyncio.get_running_loop().time())
+        await self._mirror.until(lambda facts: facts.leader is None, standing.left_s)
 
     async def _lead(self, fence: int, lead: Callable[[int], Awaitable[None]]) -> None:
         log.info("leading", fence=fence)
@@ -115,7 +115,3 @@ class Leadership:
             await self._state.run("resign", [self._state.keys.leader, self._state.keys.events], [fence, EVENTS_KEPT])
         except Unreachable:
             log.warning("could not resign: the lease will lapse")
-
-
-def _fence(facts: ClusterFacts) -> int:
-    return facts.leader.fence if facts.leader else 0

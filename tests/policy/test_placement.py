@@ -132,6 +132,13 @@ def test_a_load_under_way_counts_against_its_workers_memory() -> None:
     assert actions([roomy, STORE], loading=frozenset({Spot("w1", "other")})) == (Load("m", "m@1", "w1", "s1"),)
 
 
+def test_several_loads_under_way_count_together() -> None:
+    coming = frozenset({Spot("w1", "other"), Spot("w1", "third")})
+    models = (M, OTHER, model("third"))
+    assert actions([worker("w1", memory=2 * REPLICA), STORE], models=models, loading=coming) == ()
+    assert actions([worker("w1", memory=3 * REPLICA), STORE], models=models, loading=coming) != ()
+
+
 def test_a_load_counts_in_full_while_the_worker_reports_it_without_its_size() -> None:
     """A worker lists a replica from the load's first moment, and knows its size only from the manifest."""
     starting = worker("w1", replica("other", state=ReplicaState.LOADING, size=0))
@@ -162,6 +169,13 @@ def test_no_more_is_evicted_than_the_model_needs() -> None:
     idle = {Spot("w1", "a"): 997.0, Spot("w1", "b"): 998.0, Spot("w1", "c"): 999.0}
     found = actions(members, models=(M, model("a"), model("b"), model("c")), idle_since_s=idle)
     assert [a.model for a in found if isinstance(a, Unload)] == ["a", "b"]
+
+
+def test_a_small_replica_is_spared_when_a_larger_one_makes_room_alone() -> None:
+    members = [worker("w1", replica("a", size=3), replica("b", size=12), memory=15), STORE]
+    idle = {Spot("w1", "a"): 997.0, Spot("w1", "b"): 998.0}
+    found = actions(members, models=(M, model("a"), model("b")), idle_since_s=idle)
+    assert found == (Unload("b", "w1", UnloadReason.EVICTED),)
 
 
 def test_a_busy_replica_is_never_evicted() -> None:

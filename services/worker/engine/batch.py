@@ -49,7 +49,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a step. No more run at once than `batch_tokens`, so that each running one decodes in every step."""
+    """What bounds a step. As each running one has its row first, no more than `batch_tokens` ever run at once."""
 
     batch_tokens: int = 512
     running: int = 64
@@ -89,10 +89,9 @@ def plan_step(
     for generation in [g for g in running if g.pending == 1] + [g for g in running if g.pending > 1]:
         draft.grant(generation)
     admitted = []
-    places = min(limits.running, limits.batch_tokens)
     if not draft.preempted:
         for generation in waiting:
-            if len(draft.live) >= places or not draft.admit(generation, prefix(generation)):
+            if len(draft.live) >= limits.running or not draft.admit(generation, prefix(generation)):
                 break
             admitted.append(generation)
     spans = [Span(generation, count) for generation, count in draft.grants.items()]

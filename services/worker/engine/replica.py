@@ -151,7 +151,7 @@ class Replica:
             self._running.remove(generation)
             self._waiting.appendleft(generation)
             generation.table.clear()
-            generation.kv_len = generation.published = 0
+            generation.kv_len = 0
             self._preemptions += 1
         for generation in plan.admit:  # all prefixes before any new block: taking one may evict
             self._waiting.popleft()

@@ -109,7 +109,7 @@ async def test_a_process_that_lost_its_name_is_told_so_and_leaves_its_successor_
 ) -> None:
     async with AsyncExitStack() as former:
         old = await former.enter_async_context(Membership(state, member(address="old:1"), LEASE_S))
-        async with Membership(state, member(address="new:1"), LEASE_S) as new:
+        async with Membership(state, member(address="new:1"), lease_s=60.0) as new:  # no heartbeat mends it meanwhile
             await asyncio.wait([old.superseded], timeout=WAIT_S)
             with pytest.raises(StaleFence, match="another process is now worker/w1"):
                 old.superseded.result()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mesh.errors import AlreadyExists, Conflict, NotFound
 from mesh.facts import ClusterFacts, Member, ModelEntry, WorkerFacts
 from mesh.state.catalogue import ENTRY, Catalogue
-from mesh.state.connection import State
+from mesh.state.connection import COMMAND_TIMEOUT_S, State
 from mesh.state.keys import EVENTS_KEPT
 from mesh.state.leases import MEMBER, Membership
 from mesh.state.mirror import Mirror, fold
@@ -148,6 +148,15 @@ def test_what_a_superseded_process_said_last_changes_nothing_when_it_comes_late(
 
 @settings(deadline=None)
 @given(histories())
+def test_what_a_former_leader_did_changes_nothing_when_it_is_read_late(events: list[Event]) -> None:
+    facts = folded(ClusterFacts(), events)
+    for event in events:
+        if event["kind"] in ("leader", "resigned") and facts.leader and int(event["fence"]) < facts.leader.fence:
+            assert fold(facts, event) == facts
+
+
+@settings(deadline=None)
+@given(histories())
 def test_facts_once_read_are_never_changed_in_place(events: list[Event]) -> None:
     before = folded(ClusterFacts(), events[: len(events) // 2])
     copy = ClusterFacts(dict(before.members), dict(before.models), before.leader)
@@ -246,6 +255,13 @@ async def test_a_redis_that_hangs_is_noticed_though_its_socket_stays_open(breaka
         await _becomes(mirror, stale=True)
         breakable.thaw()
         await _becomes(mirror, stale=False)
+
+
+async def test_a_cluster_in_which_nothing_happens_is_not_taken_for_gone(mirror: Mirror) -> None:
+    with mirror.watching() as changed, pytest.raises(TimeoutError):
+        async with asyncio.timeout(COMMAND_TIMEOUT_S + 0.3):  # real silence: longer than any answer may take
+            await changed.wait()
+    assert not mirror.stale
 
 
 async def _becomes(mirror: Mirror, *, stale: bool) -> None:

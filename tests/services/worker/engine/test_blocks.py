@@ -127,6 +127,21 @@ def test_a_new_sequence_takes_the_place_of_the_least_recently_used() -> None:
     assert allocator.peek([chain_hash(b"", [2, i]) for i in range(4)]) == PrefixHit(4, 4)
 
 
+def test_blank_blocks_are_taken_before_any_cached_ones() -> None:
+    allocator = BlockAllocator(8)
+    cached = BlockTable(allocator, SIZE)
+    cached.grow(16, 16)
+    chain_of_cached = chain(1, 4)
+    for block, address in zip(cached.blocks, chain_of_cached, strict=True):
+        allocator.publish(block, address)
+    cached.clear()
+    short = BlockTable(allocator, SIZE)
+    short.grow(4, 16)  # looks forward to the four blank ones, but uses one
+    short.clear()
+    BlockTable(allocator, SIZE).grow(16, 16)
+    assert allocator.peek(chain_of_cached) == PrefixHit(4, 4)
+
+
 def test_a_fragmented_pool_still_gives_every_block() -> None:
     allocator = BlockAllocator(16)
     for block in range(0, 16, 2):

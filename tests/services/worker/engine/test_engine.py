@@ -271,11 +271,13 @@ def test_what_cannot_be_taken_is_refused_by_name() -> None:
 
 
 def test_closing_ends_what_runs_and_refuses_what_comes() -> None:
-    with running(replica()) as (engine, heard):
-        engine.submit(request("r", prompt(9), 400))
-        heard.wait("r", tokens=1)
+    with running(replica(), replica("gpt2")) as (engine, heard):
+        for family in ("llama", "gpt2"):
+            engine.submit(request(family, prompt(9), 400, on=family))
+            heard.wait(family, tokens=1)
         engine.close()
-        assert finish(heard.of("r")) is FinishReason.ERROR
+        assert [finish(heard.of(family)) for family in ("llama", "gpt2")] == [FinishReason.ERROR] * 2
+        assert engine.stats().replicas == {}
         with pytest.raises(EngineClosed):
             engine.submit(request("late", prompt(9)))
         with pytest.raises(EngineClosed):
