@@ -48,7 +48,7 @@ async def _measure(options: argparse.Namespace) -> Figures:
         settings = {"worker": {"OMP_NUM_THREADS": str(cores())}}
         cluster = LocalCluster(ClusterOptions(Path(scratch), workers=1, settings_of=settings))
         async with cluster, cluster.client() as client:
-            stage = Stage(cluster, client, options.models or Path(scratch, "models"), options.quick, say)
+            stage = Stage(cluster, client, options.models or Path(scratch, "models"), quick=options.quick, say=say)
             if "cold" in parts:
                 figures = replace(figures, cold=await measure_cold(stage))
             if "relay" in parts:

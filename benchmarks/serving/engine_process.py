@@ -17,6 +17,7 @@ from benchmarks.child import reply
 from mesh.checkpoint.layout import Manifest
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
+from mesh.memory import tune_malloc
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
@@ -107,4 +108,5 @@ async def main(model: str, digest: str, store_address: str, tokenizer_file: str)
 
 
 if __name__ == "__main__":
+    tune_malloc()  # as a worker does
     asyncio.run(main(*sys.argv[1:5]))

@@ -4,15 +4,12 @@ import asyncio
 import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.child import Child, child
 from benchmarks.machine import cores
-from benchmarks.models import random_llama
 from benchmarks.series import Series
 from benchmarks.serving.engine_process import BATCH, ELAPSED, Batch
-from benchmarks.serving.stage import Stage, greedy, read
-from mesh.clients.gateway_records import Model
+from benchmarks.serving.stage import Deployed, Stage, greedy, read
 
 MODEL = "relayed"
 PARAMETERS_B = 0.1
@@ -39,14 +36,13 @@ class RelayFigures:
 async def measure_relay(stage: Stage) -> RelayFigures:
     """Alternates the two. One core is left to gateway and client, if there are two."""
     threads = max(1, cores() - 1)
-    tokens, count = (48, 2) if stage.quick else (128, 9)
-    source = await random_llama(stage.models_dir, PARAMETERS_B)
-    model = await stage.deploy(MODEL, source)
+    tokens, count = (24, 2) if stage.quick else (128, 9)
+    deployed = await stage.deploy(MODEL, PARAMETERS_B)
     stage.say(f"relay: {STREAMS} streams of {tokens} tokens, {threads} of {cores()} cores for torch")
     await stage.cluster.end("worker-1")
     settings = {"OMP_NUM_THREADS": str(threads)}
     async with (
-        _engine(stage, model, source, settings) as engine,
+        _engine(stage, deployed, settings) as engine,
         stage.worker("services.worker", {**settings, "WHIMBREL_ID": "worker-relay"}),
     ):
         await engine.answer()
@@ -82,8 +78,8 @@ async def _direct(engine: Child, tokens: int) -> float:
     return elapsed.tokens / elapsed.elapsed_s
 
 
-def _engine(stage: Stage, model: Model, source: Path, settings: dict[str, str]) -> AbstractAsyncContextManager[Child]:
+def _engine(stage: Stage, deployed: Deployed, settings: dict[str, str]) -> AbstractAsyncContextManager[Child]:
     """The engine in a process of its own, on the memory of the cluster's store."""
     store_address = stage.cluster.process("store-1").address.result()
-    arguments = [model.name, model.checkpoint.digest, store_address, str(source / "tokenizer.json")]
+    arguments = [MODEL, deployed.digest, store_address, str(deployed.source / "tokenizer.json")]
     return child("benchmarks.serving.engine_process", arguments, settings)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.child import child
+from benchmarks.models import random_llama
 from benchmarks.series import BenchmarkBroken
 from cli.cluster import HOST, LocalCluster
 from mesh.clients.gateway import GatewayClient
@@ -15,18 +16,43 @@ FOREVER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
+class Deployed:
+    """A model of the cluster, and the Hugging Face directory that it came from."""
+
+    model: Model
+    source: Path
+
+    @property
+    def digest(self) -> str:
+        """Its checkpoint."""
+        return self.model.checkpoint.digest
+
+
 class Stage:
     """A running cluster and a client of its gateway; random models lie in `models_dir`."""
 
-    cluster: LocalCluster
-    client: GatewayClient
-    models_dir: Path
-    quick: bool
-    say: Callable[[str], None]
+    def __init__(
+        self, cluster: LocalCluster, client: GatewayClient, models_dir: Path, *, quick: bool, say: Callable[[str], None]
+    ) -> None:
+        self.cluster, self.client, self.quick, self.say = cluster, client, quick, say
+        self._models_dir = models_dir
+        self._by_size: dict[float, Deployed] = {}
 
-    async def deploy(self, name: str, source: Path, keep_alive_s: float = FOREVER_S) -> Model:
-        """A model, imported from a Hugging Face directory."""
-        async with aclosing(self.client.deploy(name, source=str(source), keep_alive_s=keep_alive_s)) as events:
+    async def deploy(self, name: str, parameters_b: float, keep_alive_s: float = FOREVER_S) -> Deployed:
+        """A random Llama of so many billion weights; one of a size is made and imported once."""
+        known = self._by_size.get(parameters_b)
+        if known:
+            model = await self._deploy(name, keep_alive_s, checkpoint=known.digest)
+            return Deployed(model, known.source)
+        self.say(f"making a random Llama of {parameters_b:g} billion bfloat16 weights")
+        source = await random_llama(self._models_dir, parameters_b)
+        deployed = Deployed(await self._deploy(name, keep_alive_s, source=str(source)), source)
+        self._by_size[parameters_b] = deployed
+        return deployed
+
+    async def _deploy(self, name: str, keep_alive_s: float, *, source: str = "", checkpoint: str = "") -> Model:
+        events = self.client.deploy(name, source=source, checkpoint=checkpoint, keep_alive_s=keep_alive_s)
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, Model):
                     return event

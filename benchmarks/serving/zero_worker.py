@@ -14,10 +14,11 @@ from whimbrel.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_serv
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
 from mesh.facts import Kind, ReplicaFacts, ReplicaState, WorkerFacts
+from mesh.requests import FinishReason
 from mesh.serve import Ground, Mounted, main
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
-from services.worker.engine.request import EngineRequest, EngineStats, FinishReason, ReplicaStats, TokenStep
+from services.worker.engine.request import EngineRequest, EngineStats, ReplicaStats, TokenStep
 from services.worker.loading.host import Host
 from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons

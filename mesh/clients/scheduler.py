@@ -1,6 +1,7 @@
 """Asking the scheduler for a place."""
 
 from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
 
 from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
@@ -22,11 +23,13 @@ class SchedulerClient:
         """Progress while it waits, then one Placement, held until the iteration is closed."""
         request = pb.AssignRequest(request_id=request_id, model=model, exclude_workers=sorted(excluded))
         call = SchedulerServiceStub(self._channels.to(address)).Assign(request, timeout=limit(None))
-        async for response in stream(call, f"scheduler at {address}"):
-            if response.WhichOneof("event") == "placement":
-                place = response.placement
-                yield Placement(
-                    place.worker_id, place.address, start_kind_from(place.start_kind), start_times_from(place.times)
-                )
-            else:
-                yield progress_from(response.progress)
+        async with aclosing(stream(call, f"scheduler at {address}")) as responses:
+            async for response in responses:
+                if response.WhichOneof("event") == "placement":
+                    yield _placement(response.placement)
+                else:
+                    yield progress_from(response.progress)
+
+
+def _placement(place: pb.Placement) -> Placement:
+    return Placement(place.worker_id, place.address, start_kind_from(place.start_kind), start_times_from(place.times))

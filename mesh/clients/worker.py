@@ -1,6 +1,7 @@
 """Calling a worker: load and unload for the scheduler. The gateway's relay has its own stream."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from whimbrel.worker.v1 import worker_pb2 as pb
@@ -45,11 +46,12 @@ class WorkerClient:
             model=command.model, digest=command.digest, store_address=command.store_address, fence=command.fence
         )
         call = WorkerServiceStub(self._channels.to(address)).Load(request, timeout=limit(LOAD_S))
-        async for response in stream(call, f"worker at {address}"):
-            if response.WhichOneof("event") == "loaded":
-                yield Loaded(tier_from(response.loaded.tier), response.loaded.bytes)
-            else:
-                yield load_progress_from(response.progress)
+        async with aclosing(stream(call, f"worker at {address}")) as responses:
+            async for response in responses:
+                if response.WhichOneof("event") == "loaded":
+                    yield Loaded(tier_from(response.loaded.tier), response.loaded.bytes)
+                else:
+                    yield load_progress_from(response.progress)
 
     async def unload(self, address: str, model: str, fence: int) -> None:
         """Ends a replica; one that is not there is no error."""

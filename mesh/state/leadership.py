@@ -28,7 +28,8 @@ class Standing:
 class Leadership:
     """Runs `lead(fence)` whenever this process is the leader, and cancels it when it no longer is.
 
-    A leader whose renewals fail stops deciding when its lease would have ended; workers refuse older fences anyway.
+    A leader that Redis does not answer goes on, so that warm requests find their way; it must command no worker then,
+    for behind a partition another may lead. Workers refuse the older fence anyway.
     """
 
     def __init__(self, state: State, mirror: Mirror, member_id: str, address: str, lease_s: float) -> None:
@@ -70,21 +71,12 @@ class Leadership:
         log.warning("no longer leading", fence=fence)
 
     async def _renew(self, fence: int) -> None:
-        """Returns when the leadership is lost, at the latest when the lease ends."""
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + self._lease_s
-        try:
-            while True:
-                async with asyncio.timeout_at(ends_s):  # a Redis that hangs does not prolong it
-                    await asyncio.sleep(self._lease_s / RENEWALS_PER_LEASE)
-                    asked_s = loop.time()
-                    standing = await self._bid(fence)
-                if standing and standing.fence != fence:
-                    return
-                if standing:
-                    ends_s = asked_s + self._lease_s
-        except TimeoutError:
-            return
+        """Returns when Redis says that the leadership is lost."""
+        while True:
+            await asyncio.sleep(self._lease_s / RENEWALS_PER_LEASE)
+            standing = await self._bid(fence)
+            if standing and standing.fence != fence:
+                return
 
     async def _sweep(self) -> None:
         """Removes lapsed members, each at the moment its lease ends."""

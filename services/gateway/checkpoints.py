@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from mesh.clients.store import StoreClient
-
 from mesh.errors import InvalidRequest, NotFound, Unreachable, Unsuitable
 from mesh.facts import CheckpointSummary, Kind, Member
 from mesh.requests import ImportProgress

@@ -15,7 +15,6 @@ from services.gateway.journal import Journal
 log = structlog.get_logger()
 FAILURES: dict[str, type[MeshError]] = {
     "REPLICA_NOT_RESIDENT": NotFound,
-    "REPLICA_UNLOADED": Unreachable,
     "PROMPT_TOO_LONG": Unsuitable,
     "QUEUE_FULL": NoRoom,
 }

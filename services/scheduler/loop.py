@@ -81,6 +81,8 @@ class Scheduler:
                 self.room.place(number, spot, self._member(Kind.WORKER, worker_id).address)
             case Refuse(number, reason, retry_after_s):
                 self.room.refuse(number, self._refusal(number, reason, retry_after_s))
+            case Load() | Unload() if self._mirror.stale:
+                pass  # Redis is gone: nobody knows whether we still lead, so what is loaded stays as it is
             case Load():
                 commands.load(action, self._member(Kind.STORE, action.store_id).address)
             case Unload():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from demo.corpus import CorpusBroken, expand, flow, read_entries, read_passages, sentence_starts
-from demo.examples import documents, reword
+from demo.examples import Chat, one_round, reword
 
 
 def test_brackets_give_every_reading() -> None:
@@ -42,23 +42,19 @@ def test_no_question_has_two_answers() -> None:
 def test_training_never_asks_a_measuring_question() -> None:
     entries = read_entries()
     kept_apart = {question.lower().rstrip("?.!") for entry in entries for question in entry.held_out}
-    stream = documents(entries, read_passages(), random.Random(0))
+    rng = random.Random(0)
     asked: set[str] = set()
-    for _ in range(8000):
-        document = next(stream)
-        turns = document if isinstance(document, tuple) else ()
-        asked.update(turn.content.lower().rstrip("?.!") for turn in turns if turn.role == "user")
+    for _ in range(20):
+        chats = [document for document in one_round(entries, read_passages(), rng) if isinstance(document, Chat)]
+        asked.update(turn.content.lower().rstrip("?.!") for chat in chats for turn in chat.turns if turn.role == "user")
     assert len(asked) > 4000
     assert not asked & kept_apart
 
 
 def test_every_answer_and_every_passage_comes_once_a_round() -> None:
     entries, passages = read_entries(), read_passages()
-    stream = documents(entries, passages, random.Random(0))
-    texts = [
-        document if isinstance(document, str) else document[-1].content
-        for document in (next(stream) for _ in range(len(entries) + len(passages)))
-    ]
+    documents = list(one_round(entries, passages, random.Random(0)))
+    texts = [one if isinstance(one, str) else one.turns[-1].content for one in documents]
     for entry in entries:
         assert any(text.endswith(entry.answer) for text in texts)
     assert all(any(passage.endswith(text) for text in texts) for passage in passages)
@@ -66,8 +62,8 @@ def test_every_answer_and_every_passage_comes_once_a_round() -> None:
 
 def test_the_same_seed_draws_the_same_documents() -> None:
     entries, passages = read_entries(), read_passages()
-    first, second = (documents(entries, passages, random.Random(7)) for _ in range(2))
-    assert [next(first) for _ in range(500)] == [next(second) for _ in range(500)]
+    first, second = (list(one_round(entries, passages, random.Random(7))) for _ in range(2))
+    assert first == second
 
 
 def test_rewording_keeps_the_words_that_matter() -> None:

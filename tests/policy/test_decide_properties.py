@@ -17,7 +17,7 @@ from policy.placement import need_bytes
 from policy.view import Spot, View, Waiting
 from tests.policy.scene import cluster, model, replica, store, worker
 
-THOROUGH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+THOROUGH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KNOBS = Knobs(keep_alive_s=30.0, hold_s=50.0, max_waiting=2, distrust_s=5.0)
 NOW = 100.0
 NAMES, NODES = ("a", "b", "c"), ("n1", "n2")

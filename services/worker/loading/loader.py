@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from mesh.clients.store import StoreClient
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.views import tensor_views
+from mesh.clients.store import StoreClient
 from mesh.errors import Unsuitable
 from mesh.facts import Tier
 from mesh.requests import LoadProgress

@@ -128,7 +128,6 @@ async def test_a_broken_line_is_replaced_and_an_unbroken_one_is_not(bench: Bench
     ("reason", "kind"),
     [
         ("REPLICA_NOT_RESIDENT", NotFound),
-        ("REPLICA_UNLOADED", Unreachable),
         ("QUEUE_FULL", NoRoom),
         ("ENGINE_FAILED", Broken),
         ("NEVER_HEARD_OF", Broken),
