@@ -35,7 +35,8 @@ def decide(view: View, now: float, knobs: Knobs) -> Decision:
         actions += chosen
         view = _after(view, request.model, chosen)
     ends = expiries(view, knobs)
-    actions += [end.unload for end in ends if end.at_s <= now]
+    due = sorted((end for end in ends if end.at_s <= now), key=lambda end: (end.unload.worker_id, end.unload.model))
+    actions += [end.unload for end in due]
     later = [end.at_s for end in ends]
     later += [request.since_s + knobs.hold_s for request in held]
     later += view.distrusted_until_s.values() if held else []

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,6 +19,7 @@ from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import EngineError
 from services.worker.engine.model import assign
+from services.worker.engine.pool import KVSpec, LayerKV
 from services.worker.engine.replica import Replica
 from services.worker.loading.host import Host
 from services.worker.loading.skeletons import Skeletons
@@ -84,6 +86,15 @@ class Loader:
         """On a thread: points the skeleton at its bytes and gives it a KV pool."""
         try:
             assign(skeleton, tensor_views(manifest, parts))
-            return Replica(order.model, order.digest, skeleton, self._kv_bytes, limits=self._limits)
+            spec = _kv_spec(manifest)
+            return Replica(order.model, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
+
+
+def _kv_spec(manifest: Manifest) -> KVSpec | None:
+    """The geometry that the import probed; None lets the replica probe, which also says why it cannot be run."""
+    if manifest.kv is None or any(layer.heads != layer.v_heads for layer in manifest.kv.layers):
+        return None
+    layers = tuple(LayerKV(layer.heads, layer.k_dim, layer.v_dim) for layer in manifest.kv.layers)
+    return KVSpec(layers, getattr(torch, manifest.kv.dtype))
