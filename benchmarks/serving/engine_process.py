@@ -8,12 +8,11 @@ import asyncio
 import sys
 import threading
 import time
-from dataclasses import dataclass
 
-from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
 from benchmarks.child import reply
+from benchmarks.serving.batch import BATCH, ELAPSED, Batch, Elapsed
 from mesh.checkpoint.layout import Manifest
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
@@ -27,26 +26,6 @@ from services.worker.loading.host import Host
 from services.worker.loading.loader import Loader, Order
 from services.worker.loading.skeletons import Skeletons
 from services.worker.settings import WorkerSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Prompts to be answered at once, with this many tokens each."""
-
-    prompts: tuple[str, ...]
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Elapsed:
-    """What a batch took, from its first submit to its last token."""
-
-    elapsed_s: float
-    tokens: int
-
-
-BATCH: TypeAdapter[Batch] = TypeAdapter(Batch)
-ELAPSED: TypeAdapter[Elapsed] = TypeAdapter(Elapsed)
 
 
 class Unobserved:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.child import Child, child
 from benchmarks.machine import cores
 from benchmarks.series import Series
-from benchmarks.serving.engine_process import BATCH, ELAPSED, Batch
+from benchmarks.serving.batch import BATCH, ELAPSED, Batch
 from benchmarks.serving.stage import Deployed, Stage, greedy, read
 
 MODEL = "relayed"
@@ -36,7 +36,7 @@ class RelayFigures:
 async def measure_relay(stage: Stage) -> RelayFigures:
     """Alternates the two. One core is left to gateway and client, if there are two."""
     threads = max(1, cores() - 1)
-    tokens, count = (24, 2) if stage.quick else (128, 9)
+    tokens, count = (48, 2) if stage.quick else (128, 9)
     deployed = await stage.deploy(MODEL, PARAMETERS_B)
     stage.say(f"relay: {STREAMS} streams of {tokens} tokens, {threads} of {cores()} cores for torch")
     await stage.cluster.end("worker-1")

@@ -15,7 +15,7 @@ from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
 from mesh.facts import Kind, ReplicaFacts, ReplicaState, WorkerFacts
 from mesh.requests import FinishReason
-from mesh.serve import Ground, Mounted, main
+from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.request import EngineRequest, EngineStats, ReplicaStats, TokenStep
@@ -90,8 +90,15 @@ async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[S
     relay.on_load = report.load
     report.life()
     servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
-    yield [Mounted("whimbrel.worker.v1.WorkerService", partial(add_WorkerServiceServicer_to_server, servicer))]
+    async with owned(_drain(ground, relay), ground):
+        yield [Mounted("whimbrel.worker.v1.WorkerService", partial(add_WorkerServiceServicer_to_server, servicer))]
     await channels.close()
+
+
+async def _drain(ground: Ground, relay: Relay) -> None:
+    """A gateway's line stays open as long as the gateway lives; at shutdown it must not hold the server."""
+    await ground.draining.wait()
+    relay.drain()
 
 
 if __name__ == "__main__":
