@@ -1,4 +1,8 @@
-"""Trains the demo model from scratch on `demo/text` and writes `demo/model`: `python -m demo.train --help`."""
+"""Trains the demo model from scratch on `demo/text` and writes `demo/model`: `python -m demo.train --help`.
+
+The committed weights come from an earlier form of this script (AdamW alone, documents packed into rows of 1024 tokens,
+1000 steps of two rows), so a run with the defaults gives other, untested weights.
+"""
 
 import argparse
 import math
