@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test slow check format bench lock clean
+.PHONY: help setup demo up test check format bench lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,11 +28,8 @@ demo: $(STAMP) ## start a cluster, serve three models from cold, show the times,
 up: $(STAMP) ## start a cluster and keep it running
 	@whimbrel up
 
-test: $(STAMP) ## run the tests (the slow ones are in `make slow`)
+test: $(STAMP) ## run the tests
 	@python -m pytest
-
-slow: $(STAMP) ## run the long tests
-	@python -m pytest -m slow
 
 check: $(STAMP) ## lint, types, layers, protos
 	ruff format --check .
