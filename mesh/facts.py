@@ -69,11 +69,13 @@ class WorkerFacts:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFacts:
-    """One checkpoint in one store; `tier` is the nearest that holds all of it."""
+    """One checkpoint in one store; `tier` is the nearest that holds all of it, ORIGIN when none here does."""
 
     digest: str
     bytes: int
     tier: Tier
+    disk_bytes: int = 0  # of it on disk
+    dram_bytes: int = 0  # of it in shared memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class StoreFacts:
     dram_capacity_bytes: int
     dram_used_bytes: int
     checkpoints: tuple[CheckpointFacts, ...] = ()
+    disk_capacity_bytes: int = 0  # 0: as much as the disk has
+    corrupt_units: int = 0  # found damaged since the store started
 
     def tier_of(self, digest: str) -> Tier | None:
         """The nearest tier here that holds all of `digest`."""
@@ -115,6 +119,7 @@ class CheckpointSummary:
     units: int
     tensors: int
     kv_bytes_per_token: int
+    base: str = ""  # of an adapter: the digest of the checkpoint that it adapts
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class ModelEntry:
     created_s: float
     updated_s: float
     revision: int = 0
+    previous: CheckpointSummary | None = None  # before the last update: what a rollback goes back to
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def parse(manifest_json: bytes) -> Manifest:
     if not isinstance(value, dict):
         raise ManifestError("", "must be a JSON object")
     _check_version(value)
-    fields = {name: field for name, field in value.items() if name not in {"format", "version"}}
+    fields = {"base": None} | {name: field for name, field in value.items() if name not in {"format", "version"}}
     manifest = _decoder(Manifest)(fields, "")
     assert isinstance(manifest, Manifest)
     return manifest
@@ -47,7 +47,10 @@ def digest_of(manifest: Manifest) -> str:
 
 
 def _fields(manifest: Manifest) -> dict[str, object]:
-    return {"format": FORMAT, "version": VERSION, **_members(manifest)}
+    fields = {"format": FORMAT, "version": VERSION, **_members(manifest)}
+    if manifest.base is None:
+        del fields["base"]  # only adapters have one
+    return fields
 
 
 def _members(record: Any) -> dict[str, object]:

@@ -5,6 +5,7 @@ CheckpointError
 ├── Damaged             a stored checkpoint is not what its manifest says: import or fetch it again
 │   └── CorruptUnit     a unit's bytes do not have its hash
 ├── NotACheckpoint      the source has no config.json, or no safetensors
+├── OriginUnreachable   the source's server did not answer, or would not; trying again may help
 ├── PickleRefused       the source has weights only as pickles
 ├── BadShard            a safetensors file, or their index, is truncated or malformed
 ├── TensorClash         two shards hold a tensor of the same name
@@ -45,6 +46,10 @@ class NotACheckpoint(CheckpointError):
     """The source is no Hugging Face checkpoint directory."""
 
 
+class OriginUnreachable(CheckpointError):
+    """The source could not be read now: no answer, no permission, or it changed under the import."""
+
+
 class PickleRefused(CheckpointError):
     """The source has weights only as pickles, which run code when they are read."""
 
@@ -78,7 +83,7 @@ class ImportFailed(CheckpointError):
 
 
 IMPORT_ERRORS: tuple[type[CheckpointError], ...] = (
-    NotACheckpoint, PickleRefused, BadShard, TensorClash, PathEscapes,
+    NotACheckpoint, OriginUnreachable, PickleRefused, BadShard, TensorClash, PathEscapes,
     UnsupportedModel, ShardMismatch, StorageFailed, ImportFailed,
 )  # fmt: skip
 """What an importing process may answer, by class name."""

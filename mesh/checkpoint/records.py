@@ -122,6 +122,7 @@ class Manifest:
     ties: tuple[Tie, ...]
     files: tuple[File, ...]
     kv: KVSpec | None  # None: the packed engine cannot run this architecture
+    base: str | None = None  # of an adapter: the digest of the checkpoint that it adapts
 
 
 def total_bytes(manifest: Manifest) -> int:

@@ -52,6 +52,7 @@ def _check_identity(manifest: Manifest) -> None:
         _require(bool(getattr(manifest, field)), field, "is empty")
     _require(is_digest(manifest.digest), "digest", "must be 64 lowercase hex digits")
     _require(is_digest(manifest.config_digest), "config_digest", "must be 64 lowercase hex digits")
+    _require(manifest.base is None or is_digest(manifest.base), "base", "must be 64 lowercase hex digits")
     _require(manifest.dtype in DTYPES, "dtype", f"{manifest.dtype!r} is unknown")
     _natural("max_context", manifest.max_context, least=1)
 

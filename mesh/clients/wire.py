@@ -99,6 +99,7 @@ def checkpoint_to(summary: CheckpointSummary, source: str = "") -> pb.Checkpoint
         units=summary.units,
         tensors=summary.tensors,
         kv_bytes_per_token=summary.kv_bytes_per_token,
+        base=summary.base,
         source=source,
     )
 
@@ -114,4 +115,5 @@ def checkpoint_from(message: pb.Checkpoint) -> CheckpointSummary:
         units=message.units,
         tensors=message.tensors,
         kv_bytes_per_token=message.kv_bytes_per_token,
+        base=message.base,
     )

@@ -1,8 +1,9 @@
 """What a caller sees of a CheckpointError: one table."""
 
 from mesh.checkpoint import errors
-from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom
+from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unreachable
 
+RETRY_S = 5.0
 SOURCE_REASONS: dict[type[errors.CheckpointError], str] = {
     errors.NotACheckpoint: "NOT_A_CHECKPOINT",
     errors.PickleRefused: "PICKLE_REFUSED",
@@ -26,4 +27,6 @@ def as_mesh_error(error: errors.CheckpointError) -> MeshError:
         return DataLoss(str(error), reason="DAMAGED")
     if isinstance(error, errors.StorageFailed):
         return NoRoom(str(error), reason="STORAGE_FAILED")
+    if isinstance(error, errors.OriginUnreachable):
+        return Unreachable(str(error), reason="ORIGIN_UNREACHABLE", retry_after_s=RETRY_S)
     return Broken(str(error), reason="IMPORT_FAILED")

@@ -1,0 +1,28 @@
+"""What an import reads from: the files of one source, by name and range. Where they lie is each origin's business."""
+
+from typing import Protocol
+
+
+class Origin(Protocol):
+    """The files of one Hugging Face checkpoint. Safe to call from several threads; calls block.
+
+    Errors are CheckpointErrors: NotACheckpoint, PathEscapes, and OriginUnreachable where trying again may help.
+    """
+
+    url: str
+    """Where it lies, as manifests record it; no secret is in it."""
+
+    identity: str
+    """Equal only while no file has changed: a commit, or sizes with modification times or entity tags."""
+
+    def names(self) -> tuple[str, ...]:
+        """The files, sorted; those in subdirectories are left out."""
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a regular file; None when there is none of that name."""
+
+    def read_into(self, name: str, offset: int, view: memoryview) -> None:
+        """Fills `view` from `offset` of a file; all of it, or an error."""
+
+    def close(self) -> None:
+        """Lets go of files and connections."""
