@@ -1,7 +1,9 @@
 """What transformers makes of config.json: a model class, as a skeleton without memory. Weights: weights.py."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import transformers
@@ -11,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mesh.checkpoint.errors import ShardMismatch, UnsupportedModel
-from mesh.checkpoint.source import Source
+from mesh.checkpoint.source import CONFIG, Source
 
 FOREIGN_ERRORS = (
     RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError,
@@ -44,7 +46,7 @@ def understand(source: Source) -> Architecture:
     """The architecture of a source. Never runs its code. Raises UnsupportedModel, or ShardMismatch on absurd sizes."""
     _refuse_remote_code(source)
     try:
-        config = AutoConfig.from_pretrained(source.directory, local_files_only=True, trust_remote_code=False)
+        config = _config(source.config_json)
     except FOREIGN_ERRORS as error:
         raise UnsupportedModel(f"{source.config_path} is refused by transformers: {error}") from error
     _refuse_other_tasks(source, config)
@@ -59,6 +61,14 @@ def understand(source: Source) -> Architecture:
     elements = sum(parameter.numel() for parameter in skeleton.parameters())
     _refuse_absurd(source, elements, 2 * source.elements + (1 << 20), "parameters")
     return Architecture(config, skeleton.eval())
+
+
+def _config(config_json: bytes) -> PreTrainedConfig:
+    """By way of a directory of its own: then nothing but the bytes that were checked can play a part."""
+    with tempfile.TemporaryDirectory(prefix="whimbrel-config-") as directory:
+        Path(directory, CONFIG).write_bytes(config_json)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    return config
 
 
 def max_context(config: PreTrainedConfig) -> int:

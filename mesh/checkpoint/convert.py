@@ -4,6 +4,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from blake3 import blake3
 
 from mesh.checkpoint import codec
 from mesh.checkpoint.architecture import Architecture, max_context, understand
-from mesh.checkpoint.errors import StorageFailed
+from mesh.checkpoint.errors import NotACheckpoint, StorageFailed
+from mesh.checkpoint.origin import Origin
+from mesh.checkpoint.origins.local import LocalOrigin
 from mesh.checkpoint.part import write_part
 from mesh.checkpoint.placing import place
 from mesh.checkpoint.plan import Placement, Plan, lay_out
 from mesh.checkpoint.probe import Trace, trace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress
 from mesh.checkpoint.records import File, Manifest, Part, Unit
-from mesh.checkpoint.source import CONFIG, Source, inspect
+from mesh.checkpoint.source import CONFIG, MAX_KEPT_BYTES, Source, inspect, read_small
 from mesh.checkpoint.staging import publish, staged, sync_directory
 from mesh.checkpoint.validate import validate
 from mesh.checkpoint.verify import FILES, MANIFEST, load_manifest
@@ -40,6 +43,12 @@ class Model:
 
 
 def import_directory(source: Path, root: Path, *, on_progress: OnProgress) -> Manifest:
+    """import_origin() of a directory of this machine."""
+    with closing(LocalOrigin(source)) as origin:
+        return import_origin(origin, root, on_progress=on_progress)
+
+
+def import_origin(source: Origin, root: Path, *, on_progress: OnProgress) -> Manifest:
     """Converts `source` into `root`/<digest>/; an equal checkpoint that is there already stays as it is.
 
     Deterministic: the same tensors, config and tokenizer give the same digest, however they were sharded. Raises a
@@ -80,7 +89,7 @@ def _fill(stage: Path, source: Source, model: Model, on_progress: OnProgress) ->
 def _describe(source: Source, model: Model, units: tuple[Unit, ...], files: tuple[File, ...]) -> Manifest:
     return Manifest(
         digest="",
-        source=str(source.directory),
+        source=source.origin.url,
         architecture=model.architecture.name,
         model_type=model.architecture.config.model_type,
         transformers=transformers.__version__,
@@ -133,8 +142,8 @@ def _check_space(root: Path, needed: int) -> None:
 def _copy_files(source: Source, directory: Path) -> tuple[File, ...]:
     directory.mkdir()
     files = []
-    for name, path in source.kept.items():
-        data = path.read_bytes()
+    for name in source.kept:
+        data = read_small(source.origin, name, MAX_KEPT_BYTES, NotACheckpoint)
         _write(directory / name, data)
         files.append(File(name, len(data), blake3(data).hexdigest()))
     sync_directory(directory)

@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
 from mesh.checkpoint.errors import CheckpointError, ImportFailed
+from mesh.checkpoint.origins import open_origin
 from mesh.checkpoint.progress import ImportPhase, ImportProgress
 from mesh.checkpoint.source import inspect
 
@@ -59,7 +61,8 @@ def _convert(source: Path, root: Path, answers: TextIO) -> str:
         _send(answers, "progress", dataclasses.asdict(progress))
 
     # Most bad directories are refused here, in a tenth of a second; torch takes several to import.
-    on_progress(ImportProgress(ImportPhase.READING, 0, inspect(source).bytes))
+    with closing(open_origin(str(source))) as origin:
+        on_progress(ImportProgress(ImportPhase.READING, 0, inspect(origin).bytes))
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 

@@ -1,16 +1,17 @@
-"""safetensors headers, read and checked by ourselves before anything maps the file. No tensor bytes are read here."""
+"""safetensors headers, read and checked by ourselves before any tensor is. No tensor bytes are read here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from types import MappingProxyType
 
 from mesh.checkpoint import strict_json
 from mesh.checkpoint.errors import BadShard
+from mesh.checkpoint.origin import Origin, place_of, read_range
 from mesh.checkpoint.records import DTYPES
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+FIRST_READ_BYTES = 64 << 10  # holds most headers, so that a distant shard costs one round trip
 
 SAFETENSORS_DTYPES: Mapping[str, str] = MappingProxyType(
     {
@@ -39,27 +40,31 @@ class ShardTensor:
 class Shard:
     """One safetensors file whose header has been checked against its size."""
 
-    path: Path
+    file: str  # its name in the origin
     tensors: tuple[ShardTensor, ...]
 
 
-def read_shard(path: Path) -> Shard:
-    """The shard at `path`. Raises BadShard unless its tensors cover the file exactly, without hole or overlap."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise _bad(path, f"is truncated: {size} bytes cannot hold its header")
-        if length > MAX_HEADER_BYTES:
-            raise _bad(path, f"has a header of {length} bytes; the format allows {MAX_HEADER_BYTES}")
-        header = _parse(path, file.read(length))
+def read_shard(origin: Origin, file: str) -> Shard:
+    """The shard of that name. Raises BadShard unless its tensors cover the file exactly, without hole or overlap."""
+    path = place_of(origin, file)
+    size = origin.size(file)
+    if size is None:
+        raise _bad(path, "is missing")
+    start = read_range(origin, file, 0, min(size, FIRST_READ_BYTES))
+    length = int.from_bytes(start[:8], "little")
+    if size < 8 or length > size - 8:
+        raise _bad(path, f"is truncated: {size} bytes cannot hold its header")
+    if length > MAX_HEADER_BYTES:
+        raise _bad(path, f"has a header of {length} bytes; the format allows {MAX_HEADER_BYTES}")
+    rest = read_range(origin, file, len(start), max(8 + length - len(start), 0))
+    header = _parse(path, start[8 : 8 + length] + rest)
     tensors = [_tensor(path, name, entry, 8 + length) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.bytes))
     _check_cover(path, tensors, 8 + length, size)
-    return Shard(path, tuple(tensors))
+    return Shard(file, tuple(tensors))
 
 
-def _parse(path: Path, data: bytes) -> dict[str, object]:
+def _parse(path: str, data: bytes) -> dict[str, object]:
     try:
         header = strict_json.loads(data)
     except ValueError as error:
@@ -70,7 +75,7 @@ def _parse(path: Path, data: bytes) -> dict[str, object]:
     return header
 
 
-def _tensor(path: Path, name: str, entry: object, data_start: int) -> ShardTensor:
+def _tensor(path: str, name: str, entry: object, data_start: int) -> ShardTensor:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _bad(path, f"describes tensor {name!r} by something else than dtype, shape and data_offsets")
     dtype = SAFETENSORS_DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
@@ -94,7 +99,7 @@ def _naturals(value: object) -> tuple[int, ...] | None:
     return tuple(value) if all(type(n) is int and 0 <= n < 2**63 for n in value) else None
 
 
-def _check_cover(path: Path, tensors: list[ShardTensor], start: int, size: int) -> None:
+def _check_cover(path: str, tensors: list[ShardTensor], start: int, size: int) -> None:
     end = start
     for tensor in tensors:
         if tensor.offset != end:
@@ -107,5 +112,5 @@ def _check_cover(path: Path, tensors: list[ShardTensor], start: int, size: int) 
         raise _bad(path, f"has {size - end} bytes that belong to no tensor")
 
 
-def _bad(path: Path, problem: str) -> BadShard:
+def _bad(path: str, problem: str) -> BadShard:
     return BadShard(f"{path} {problem}; download it again")

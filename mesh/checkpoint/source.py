@@ -1,24 +1,22 @@
-"""A Hugging Face directory, judged by ourselves before transformers sees it: what is there, and is it safe to read."""
+"""A Hugging Face checkpoint, judged by ourselves before transformers sees it: what is there, is it safe to read."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
-from pathlib import Path
 
 from mesh.checkpoint import strict_json
 from mesh.checkpoint.errors import (
     BadShard,
+    CheckpointError,
     NotACheckpoint,
-    PathEscapes,
     PickleRefused,
     TensorClash,
     UnsupportedModel,
 )
+from mesh.checkpoint.origin import Origin, place_of, read_range
 from mesh.checkpoint.records import DTYPES
 from mesh.checkpoint.shards import Shard, read_shard
-from mesh.checkpoint.validate import is_safe_path
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -38,13 +36,18 @@ MAX_KEPT_BYTES = 256 << 20  # the largest tokenizer.json in use is a tenth of it
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A directory that passed: real files inside it, headers checked, no name twice."""
+    """An origin that passed: its files are there, headers checked, no name twice."""
 
-    directory: Path
+    origin: Origin
     config: Mapping[str, object]
-    config_path: Path
+    config_json: bytes
     shards: tuple[Shard, ...]
-    kept: Mapping[str, Path]  # name -> file
+    kept: tuple[str, ...]  # names of the small files that travel along
+
+    @property
+    def config_path(self) -> str:
+        """Where config.json lies, for people."""
+        return place_of(self.origin, CONFIG)
 
     @property
     def elements(self) -> int:
@@ -57,28 +60,25 @@ class Source:
         return sum(tensor.bytes for shard in self.shards for tensor in shard.tensors)
 
 
-def inspect(directory: Path) -> Source:
-    """Looks at names, headers and config.json; maps no tensor. Raises the error that fits what is wrong."""
-    if not directory.is_dir():
-        raise NotACheckpoint(f"{directory} is no directory; give one that from_pretrained would load")
-    try:
-        return _inspect(directory)
-    except OSError as error:
-        raise NotACheckpoint(f"{directory} cannot be read: {error}") from error
-
-
-def _inspect(directory: Path) -> Source:
-    config_path = _file(directory, CONFIG)
-    if config_path is None:
-        raise NotACheckpoint(f"{directory} has no {CONFIG}; give a directory that from_pretrained would load")
-    config = _object(config_path, MAX_CONFIG_BYTES, NotACheckpoint)
+def inspect(origin: Origin) -> Source:
+    """Looks at names, headers and config.json; reads no tensor. Raises the error that fits what is wrong."""
+    config_path = place_of(origin, CONFIG)
+    if origin.size(CONFIG) is None:
+        raise NotACheckpoint(f"{origin.url} has no {CONFIG}; give a directory that from_pretrained would load")
+    config_json = read_small(origin, CONFIG, MAX_CONFIG_BYTES, NotACheckpoint)
+    config = _object(config_json, config_path, NotACheckpoint)
     _check_config(config, config_path)
-    shards = tuple(read_shard(path) for path in _shard_paths(directory))
-    _check_clashes(shards)
-    return Source(directory, config, config_path, shards, _kept(directory))
+    shards = tuple(read_shard(origin, name) for name in _shard_names(origin))
+    _check_clashes(origin, shards)
+    return Source(origin, config, config_json, shards, _kept(origin))
 
 
-def _check_config(config: Mapping[str, object], path: Path) -> None:
+def read_small(origin: Origin, name: str, limit: int, wrong: type[CheckpointError]) -> bytes:
+    """All of a file that is there. Raises `wrong` if it has more than `limit` bytes."""
+    return read_range(origin, name, 0, _checked_size(origin, name, limit, wrong))
+
+
+def _check_config(config: Mapping[str, object], path: str) -> None:
     if not isinstance(config.get("model_type"), str):
         raise UnsupportedModel(f"{path} names no model_type, so nothing tells which architecture it is")
     if config.get("quantization_config") is not None or config.get("compression_config") is not None:
@@ -89,92 +89,66 @@ def _check_config(config: Mapping[str, object], path: Path) -> None:
             raise UnsupportedModel(f"{path} has {field} {dtype!r}, which is no dtype")
 
 
-def _shard_paths(directory: Path) -> Sequence[Path]:
+def _shard_names(origin: Origin) -> Sequence[str]:
     """The safetensors files, found the way from_pretrained finds them: one file, or those of the index."""
-    single = _file(directory, WEIGHTS)
-    if single is not None:
-        return [single]
-    index = _file(directory, INDEX)
-    if index is None:
-        raise _no_weights(directory)
-    return _indexed(directory, index)
+    if origin.size(WEIGHTS) is not None:
+        return [WEIGHTS]
+    if origin.size(INDEX) is None:
+        raise _no_weights(origin)
+    return _indexed(origin)
 
 
-def _no_weights(directory: Path) -> NotACheckpoint | PickleRefused:
-    names = sorted(path.name for path in directory.iterdir())
-    pickles = [name for name in names if any(fnmatchcase(name, pattern) for pattern in PICKLES)]
+def _no_weights(origin: Origin) -> NotACheckpoint | PickleRefused:
+    pickles = [name for name in origin.names() if any(fnmatchcase(name, pattern) for pattern in PICKLES)]
     if pickles:
         return PickleRefused(
-            f"{directory} has weights only as pickles ({pickles[0]}), which run code when read; "
+            f"{origin.url} has weights only as pickles ({pickles[0]}), which run code when read; "
             f"save the model again with safe_serialization to get {WEIGHTS}"
         )
-    return NotACheckpoint(f"{directory} has neither {WEIGHTS} nor {INDEX}; is the download complete?")
+    return NotACheckpoint(f"{origin.url} has neither {WEIGHTS} nor {INDEX}; is the download complete?")
 
 
-def _indexed(directory: Path, index: Path) -> Sequence[Path]:
-    weight_map = _object(index, MAX_INDEX_BYTES, BadShard).get("weight_map")
+def _indexed(origin: Origin) -> Sequence[str]:
+    index = place_of(origin, INDEX)
+    data = read_small(origin, INDEX, MAX_INDEX_BYTES, BadShard)
+    weight_map = _object(data, index, BadShard).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadShard(f"{index} has no weight_map; download it again")
-    paths: dict[str, Path] = {}
+    names: set[str] = set()
     for name in weight_map.values():
         if not isinstance(name, str) or not name.endswith(".safetensors"):
             raise BadShard(f"{index} names {name!r} as a shard, which is no safetensors file")
-        if name not in paths:
-            path = _file(directory, name)
-            if path is None:
-                raise BadShard(f"{directory} lacks {name!r}, a shard of its index; complete the download")
-            paths[name] = path
-    return [paths[name] for name in sorted(paths)]
+        if name not in names and origin.size(name) is None:
+            raise BadShard(f"{origin.url} lacks {name!r}, a shard of its index; complete the download")
+        names.add(name)
+    return sorted(names)
 
 
-def _check_clashes(shards: Sequence[Shard]) -> None:
-    holder: dict[str, Path] = {}
+def _check_clashes(origin: Origin, shards: Sequence[Shard]) -> None:
+    holder: dict[str, str] = {}
     for shard in shards:
         for tensor in shard.tensors:
             if tensor.name in holder:
                 raise TensorClash(
-                    f"tensor {tensor.name!r} is in both {holder[tensor.name]} and {shard.path}; "
-                    "which one counts cannot be told, so save the checkpoint again"
+                    f"tensor {tensor.name!r} is in both {place_of(origin, holder[tensor.name])} "
+                    f"and {place_of(origin, shard.file)}; which one counts cannot be told, so save the checkpoint again"
                 )
-            holder[tensor.name] = shard.path
+            holder[tensor.name] = shard.file
 
 
-def _kept(directory: Path) -> Mapping[str, Path]:
-    """The files to copy, by name."""
-    kept: dict[str, Path] = {}
-    for name in sorted(path.name for path in directory.iterdir()):
-        if name.isascii() and any(fnmatchcase(name, pattern) for pattern in KEPT):
-            path = _file(directory, name)
-            if path is not None:
-                _check_size(path, MAX_KEPT_BYTES, NotACheckpoint)
-                kept[name] = path
-    return kept
+def _kept(origin: Origin) -> tuple[str, ...]:
+    """The files to copy."""
+    kept = []
+    for name in origin.names():
+        if name.isascii() and any(fnmatchcase(name, pattern) for pattern in KEPT) and origin.size(name) is not None:
+            _checked_size(origin, name, MAX_KEPT_BYTES, NotACheckpoint)
+            kept.append(name)
+    return tuple(kept)
 
 
-def _file(directory: Path, name: str) -> Path | None:
-    """The regular file that `name` leads to, or None. Raises PathEscapes if that is outside the directory."""
-    if not is_safe_path(name):
-        raise PathEscapes(f"{directory} refers to {name!r}; only plain names inside the directory are followed")
-    path = directory / name
-    if not os.path.lexists(path):
-        return None
-    real = Path(os.path.realpath(path))  # unlike resolve(), no error on a loop of links
-    if not any(real.is_relative_to(home) for home in _homes(Path(os.path.realpath(directory)))):
-        raise PathEscapes(f"{path} is a link to {real}, outside the directory; copy the file there")
-    return real if real.is_file() else None
-
-
-def _homes(directory: Path) -> tuple[Path, ...]:
-    """Where links may lead: the directory and, for a snapshot in the hub's cache, the blobs of that repository."""
-    if directory.parent.name == "snapshots":
-        return directory, directory.parent.parent / "blobs"
-    return (directory,)
-
-
-def _object(path: Path, limit: int, wrong: type[NotACheckpoint] | type[BadShard]) -> Mapping[str, object]:
-    _check_size(path, limit, wrong)
+def _object(data: bytes, path: str, wrong: type[CheckpointError]) -> Mapping[str, object]:
     try:
-        value = strict_json.loads(path.read_bytes())
+        value = strict_json.loads(data)
     except ValueError as error:
         raise wrong(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -182,7 +156,8 @@ def _object(path: Path, limit: int, wrong: type[NotACheckpoint] | type[BadShard]
     return value
 
 
-def _check_size(path: Path, limit: int, wrong: type[NotACheckpoint] | type[BadShard]) -> None:
-    size = path.stat().st_size
+def _checked_size(origin: Origin, name: str, limit: int, wrong: type[CheckpointError]) -> int:
+    size = origin.size(name) or 0
     if size > limit:
-        raise wrong(f"{path} has {size} bytes; more than {limit} is no file of its kind")
+        raise wrong(f"{place_of(origin, name)} has {size} bytes; more than {limit} is no file of its kind")
+    return size

@@ -10,9 +10,12 @@ from transformers import PreTrainedModel
 
 from mesh.checkpoint.architecture import FOREIGN_ERRORS, Architecture
 from mesh.checkpoint.errors import ShardMismatch, UnsupportedModel
+from mesh.checkpoint.origin import Origin
 from mesh.checkpoint.records import DTYPES, Tie
 from mesh.checkpoint.shards import Shard
 from mesh.checkpoint.source import Source
+
+READ_BYTES = 64 << 20  # asked of an origin at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,11 @@ class Weights:
 
 
 def load(source: Source, architecture: Architecture) -> Weights:
-    """Dense tensors stay views of the mapped files; fused experts are built in memory.
+    """Dense tensors stay views of what was read; fused experts are built beside it.
 
     Raises ShardMismatch when the shards are not what the architecture has, UnsupportedModel when it cannot take them.
     """
-    shards = {name: tensor for shard in source.shards for name, tensor in _mapped(shard)}
+    shards = {name: tensor for shard in source.shards for name, tensor in _read(source.origin, shard)}
     try:
         # By state_dict, not by path: then nothing in the directory but what was checked can play a part.
         loaded: Any = type(architecture.skeleton).from_pretrained(
@@ -43,16 +46,18 @@ def load(source: Source, architecture: Architecture) -> Weights:
             local_files_only=True,
         )
     except FOREIGN_ERRORS as error:
-        raise ShardMismatch(f"{source.directory} does not load as {architecture.name}: {error}") from error
+        raise ShardMismatch(f"{source.origin.url} does not load as {architecture.name}: {error}") from error
     model, report = loaded
     _check_report(source, architecture, report, shards)
     return _collect(source, model)
 
 
-def _mapped(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a file, as views of a private mapping that is gone with the last of them."""
-    with shard.path.open("rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants it writable; nobody writes
+def _read(origin: Origin, shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file, as views of memory that is gone with the last of them."""
+    mapping = mmap.mmap(-1, max(origin.size(shard.file) or 0, 1))
+    with memoryview(mapping) as whole:
+        for start in range(0, len(whole), READ_BYTES):
+            origin.read_into(shard.file, start, whole[start : start + READ_BYTES])
     for tensor in shard.tensors:
         dtype: torch.dtype = getattr(torch, tensor.dtype)
         if not tensor.bytes:
@@ -80,7 +85,7 @@ def _check_report(
         if listed:
             more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
             raise ShardMismatch(
-                f"{source.directory} is no {architecture.name} as transformers builds it from config.json: "
+                f"{source.origin.url} is no {architecture.name} as transformers builds it from config.json: "
                 f"the shards {what} {', '.join(listed[:5])}{more}; config and weights must be of one model"
             )
 
@@ -100,7 +105,7 @@ def _collect(source: Source, model: PreTrainedModel) -> Weights:
     ties: list[Tie] = []
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, torch.Tensor) or dtype_name(tensor.dtype) not in DTYPES:
-            raise UnsupportedModel(f"{source.directory} has state {name!r} that is no plain tensor")
+            raise UnsupportedModel(f"{source.origin.url} has state {name!r} that is no plain tensor")
         place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         target = first.setdefault(place, name) if tensor.numel() else name
         if target == name:

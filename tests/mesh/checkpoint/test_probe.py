@@ -1,5 +1,6 @@
 """What an attention layer caches, and which models a packed engine must leave alone."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from mesh.checkpoint.architecture import understand
 from mesh.checkpoint.layout import KVSpec, LayerKV
+from mesh.checkpoint.origins.local import LocalOrigin
 from mesh.checkpoint.probe import Trace, trace
 from mesh.checkpoint.source import inspect
 
@@ -39,8 +41,8 @@ LINEAR = {
 
 
 def _traced(directory: Path, family: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Trace:
-    source = inspect(save(Spec(family, dtype), directory, **changes))
-    return trace(understand(source), dtype)
+    with closing(LocalOrigin(save(Spec(family, dtype), directory, **changes))) as origin:
+        return trace(understand(inspect(origin)), dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

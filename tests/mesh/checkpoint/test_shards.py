@@ -1,6 +1,7 @@
 """safetensors headers: what the library would take is taken, what a liar writes is not."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,19 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mesh.checkpoint.errors import BadShard
-from mesh.checkpoint.shards import MAX_HEADER_BYTES, read_shard
+from mesh.checkpoint.origins.local import LocalOrigin
+from mesh.checkpoint.shards import MAX_HEADER_BYTES, Shard, read_shard
 
 GOOD: dict[str, Any] = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
     "b": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]},
 }
+
+
+def read(path: Path) -> Shard:
+    """What read_shard() makes of a file of this machine."""
+    with closing(LocalOrigin(path.parent)) as origin:
+        return read_shard(origin, path.name)
 
 
 def write(path: Path, header: object, data: bytes = bytes(32)) -> Path:
@@ -36,8 +44,8 @@ def test_a_file_of_the_library_is_read(tmp_path: Path) -> None:
         "complex": torch.zeros(2, dtype=torch.complex64),
     }
     save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
-    shard = read_shard(tmp_path / "x.safetensors")
-    data = shard.path.read_bytes()
+    shard = read(tmp_path / "x.safetensors")
+    data = (tmp_path / shard.file).read_bytes()
     assert {t.name: (t.dtype, t.shape) for t in shard.tensors} == {
         name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()
     }
@@ -80,7 +88,7 @@ def _with(name: str, **changes: object) -> dict[str, Any]:
 def test_a_header_that_lies_is_refused(tmp_path: Path, header: object, problem: str) -> None:
     path = write(tmp_path / "x.safetensors", header)
     with pytest.raises(BadShard, match=problem) as caught:
-        read_shard(path)
+        read(path)
     assert str(path) in str(caught.value)
 
 
@@ -89,7 +97,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
     path = write(tmp_path / "x.safetensors", GOOD)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(BadShard, match="truncated"):
-        read_shard(path)
+        read(path)
 
 
 def test_a_header_over_the_limit_is_not_read(tmp_path: Path) -> None:
@@ -98,7 +106,7 @@ def test_a_header_over_the_limit_is_not_read(tmp_path: Path) -> None:
         file.write((MAX_HEADER_BYTES + 1).to_bytes(8, "little"))
         file.truncate(MAX_HEADER_BYTES + 100)  # sparse
     with pytest.raises(BadShard, match="the format allows"):
-        read_shard(path)
+        read(path)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -110,7 +118,7 @@ def test_whatever_bit_of_the_header_flips_no_range_leaves_the_file(tmp_path: Pat
     data[position] ^= 1 << bit
     path.write_bytes(data)
     try:
-        tensors = read_shard(path).tensors
+        tensors = read(path).tensors
     except BadShard:
         return
     assert [tensor.bytes for tensor in tensors] == [24, 8]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,18 @@ from mesh.checkpoint.errors import (
     TensorClash,
     UnsupportedModel,
 )
-from mesh.checkpoint.source import inspect
+from mesh.checkpoint.origins.local import LocalOrigin
+from mesh.checkpoint.source import Source, inspect
 
 from .samples import edit_config
 
 INDEX = "model.safetensors.index.json"
+
+
+def look(directory: Path) -> Source:
+    """What inspect() makes of a directory of this machine."""
+    with closing(LocalOrigin(directory)) as origin:
+        return inspect(origin)
 
 
 def _shards(directory: Path) -> list[Path]:
@@ -28,7 +36,7 @@ def _shards(directory: Path) -> list[Path]:
 
 
 def test_a_sharded_directory_is_understood(llama: Path) -> None:
-    source = inspect(llama)
+    source = look(llama)
     assert len(source.shards) == len(_shards(llama)) > 2
     assert source.config["model_type"] == "llama"
     assert source.bytes == 4 * source.elements > 100_000
@@ -38,7 +46,7 @@ def test_only_known_small_files_are_kept(llama: Path) -> None:
     for name in ("modeling_llama.py", "pytorch_model.bin", "README.md", "tokenizer.model", "merges.txt", "x.json"):
         (llama / name).write_text("x")
     (llama / "LICENSE.d").mkdir()
-    assert set(inspect(llama).kept) == {
+    assert set(look(llama).kept) == {
         "LICENSE",
         "chat_template.jinja",
         "config.json",
@@ -51,26 +59,26 @@ def test_only_known_small_files_are_kept(llama: Path) -> None:
 
 def test_a_name_that_no_manifest_can_spell_is_not_kept(llama: Path) -> None:
     (llama / os.fsdecode(b"LICENSE\xff")).write_text("x")
-    assert "LICENSE" in inspect(llama).kept
-    assert all(name.isascii() for name in inspect(llama).kept)
+    assert "LICENSE" in look(llama).kept
+    assert all(name.isascii() for name in look(llama).kept)
 
 
 def test_a_missing_directory_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(NotACheckpoint, match="is no directory"):
-        inspect(tmp_path / "nowhere")
+        look(tmp_path / "nowhere")
 
 
 def test_a_directory_without_config_is_no_checkpoint(llama: Path) -> None:
     (llama / "config.json").unlink()
     with pytest.raises(NotACheckpoint, match=r"has no config\.json"):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_directory_without_weights_is_no_checkpoint(llama: Path) -> None:
     for path in [*_shards(llama), llama / INDEX]:
         path.unlink()
     with pytest.raises(NotACheckpoint, match="is the download complete"):
-        inspect(llama)
+        look(llama)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +89,7 @@ def test_a_directory_of_pickles_is_refused(llama: Path, name: str) -> None:
         path.unlink()
     (llama / name).write_bytes(b"\x80\x04.")
     with pytest.raises(PickleRefused, match=name):
-        inspect(llama)
+        look(llama)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_a_directory_of_pickles_is_refused(llama: Path, name: str) -> None:
 def test_a_config_that_is_no_json_object_is_no_checkpoint(llama: Path, text: str, problem: str) -> None:
     (llama / "config.json").write_text(text)
     with pytest.raises(NotACheckpoint, match=problem):
-        inspect(llama)
+        look(llama)
 
 
 @pytest.mark.parametrize(
@@ -110,28 +118,28 @@ def test_a_config_that_is_no_json_object_is_no_checkpoint(llama: Path, text: str
 def test_a_config_of_what_cannot_be_served_is_refused(llama: Path, changes: dict[str, object], problem: str) -> None:
     edit_config(llama, **changes)
     with pytest.raises(UnsupportedModel, match=problem):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_truncated_shard_is_refused(llama: Path) -> None:
     shard = _shards(llama)[1]
     os.truncate(shard, shard.stat().st_size - 1)
     with pytest.raises(BadShard, match="is truncated"):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_missing_shard_is_refused(llama: Path) -> None:
     shard = _shards(llama)[1]
     shard.unlink()
     with pytest.raises(BadShard, match=f"lacks '{shard.name}'"):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_tensor_in_two_shards_is_a_clash(llama: Path) -> None:
     first, second, *_ = _shards(llama)
     shutil.copy(first, second)
     with pytest.raises(TensorClash, match=rf"(?s){first.name}.*{second.name}"):
-        inspect(llama)
+        look(llama)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/secret.safetensors", "a/../../b.safetensors"])
@@ -139,21 +147,21 @@ def test_an_index_that_points_outside_is_refused(llama: Path, name: str) -> None
     (llama.parent / "secret.safetensors").write_bytes(_shards(llama)[0].read_bytes())
     _point_index_at(llama, name)
     with pytest.raises(PathEscapes, match="only plain names"):
-        inspect(llama)
+        look(llama)
 
 
 @pytest.mark.parametrize("name", ["model.bin", 7, "x" * 5000 + ".safetensors"])
 def test_an_index_that_names_no_shard_is_refused(llama: Path, name: object) -> None:
     _point_index_at(llama, name)
     with pytest.raises(BadShard):
-        inspect(llama)
+        look(llama)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": [1]}'])
 def test_a_malformed_index_is_refused(llama: Path, text: str) -> None:
     (llama / INDEX).write_text(text)
     with pytest.raises(BadShard):
-        inspect(llama)
+        look(llama)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", INDEX])
@@ -162,7 +170,7 @@ def test_a_link_that_leads_outside_is_refused(llama: Path, name: str) -> None:
     (llama / name).rename(outside)
     (llama / name).symlink_to(outside)
     with pytest.raises(PathEscapes, match="outside the directory"):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_shard_that_is_a_link_outside_is_refused(llama: Path) -> None:
@@ -170,7 +178,7 @@ def test_a_shard_that_is_a_link_outside_is_refused(llama: Path) -> None:
     shard.rename(llama.parent / "outside")
     shard.symlink_to("../outside")
     with pytest.raises(PathEscapes, match="outside the directory"):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_link_inside_the_directory_is_followed(llama: Path) -> None:
@@ -178,7 +186,7 @@ def test_a_link_inside_the_directory_is_followed(llama: Path) -> None:
     (llama / "data").mkdir()
     shard.rename(llama / "data" / "blob")
     shard.symlink_to("data/blob")
-    assert len(inspect(llama).shards) == len(_shards(llama))
+    assert len(look(llama).shards) == len(_shards(llama))
 
 
 def test_a_snapshot_of_the_hub_cache_is_understood(llama: Path, tmp_path: Path) -> None:
@@ -189,7 +197,7 @@ def test_a_snapshot_of_the_hub_cache_is_understood(llama: Path, tmp_path: Path) 
     for number, path in enumerate(sorted(llama.iterdir())):
         path.rename(blobs / str(number))
         (snapshot / path.name).symlink_to(f"../../blobs/{number}")
-    assert inspect(snapshot).bytes > 100_000
+    assert look(snapshot).bytes > 100_000
 
 
 @pytest.mark.parametrize("target", ["config.json", "nowhere"])
@@ -197,20 +205,20 @@ def test_a_link_that_leads_nowhere_counts_as_missing(llama: Path, target: str) -
     (llama / "config.json").unlink()
     (llama / "config.json").symlink_to(target)
     with pytest.raises(NotACheckpoint, match=r"has no config\.json"):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_pipe_is_not_waited_for(llama: Path) -> None:
     (llama / "config.json").unlink()
     os.mkfifo(llama / "config.json")
     with pytest.raises(NotACheckpoint, match=r"has no config\.json"):
-        inspect(llama)
+        look(llama)
 
 
 def test_a_huge_tokenizer_is_not_copied(llama: Path) -> None:
     os.truncate(llama / "tokenizer.json", 1 << 40)
     with pytest.raises(CheckpointError, match="is no file of its kind"):
-        inspect(llama)
+        look(llama)
 
 
 def _point_index_at(directory: Path, name: object) -> None:
