@@ -35,7 +35,7 @@ def _write_unit(
     for piece in unit.pieces:
         hasher.update(_pad(file, piece.offset))
         tensor = tensors[piece.tensor]
-        data = bytes_of(tensor if unit.expert is None else tensor[unit.expert])
+        data = bytes_of(tensor if piece.expert is None else tensor[piece.expert])
         for start in range(0, len(data), CHUNK_BYTES):
             chunk = data[start : start + CHUNK_BYTES]
             file.write(chunk)

@@ -10,13 +10,17 @@ from mesh.checkpoint.records import ALIGNMENT, DTYPES, TENSOR_ALIGNMENT, Tensor,
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A tensor to be placed, and where it belongs. For kind EXPERT the first dimension counts the layer's experts."""
+    """A tensor to be placed, and where it belongs.
+
+    For kind EXPERT the first dimension counts the layer's experts, unless `expert` says whose alone the tensor is.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     kind: UnitKind
     layer: int | None = None
+    expert: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -26,10 +30,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A tensor, or one expert's slice of it, and its byte offset within the part."""
+    """A tensor, or the slice of a fused one that belongs to `expert`, and its byte offset within the part."""
 
     tensor: str
     offset: int
+    expert: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ def lay_out(placements: Iterable[Placement]) -> Plan:
     end = 0
     for _, group in groupby(sorted(placements, key=_order), key=_order):
         members = tuple(group)
-        place = _experts if members[0].kind is UnitKind.EXPERT else _dense
+        fused = members[0].kind is UnitKind.EXPERT and members[0].expert is None
+        place = _experts if fused else _dense
         made, views = place(members, end)
         units += made
         tensors += views
@@ -69,16 +75,17 @@ def lay_out(placements: Iterable[Placement]) -> Plan:
     return Plan(tuple(unit for unit in units if unit.bytes), tuple(tensors), end)
 
 
-def _order(placement: Placement) -> tuple[int, int, bool]:
-    rank = {UnitKind.EMBEDDING: 0, UnitKind.LAYER: 1, UnitKind.EXPERT: 1}.get(placement.kind, 2)
-    return rank, placement.layer or 0, placement.kind is UnitKind.EXPERT
+def _order(placement: Placement) -> tuple[int, int, bool, int]:
+    rank = {UnitKind.EMBEDDING: 0, UnitKind.HEAD: 2}.get(placement.kind, 1)
+    return rank, placement.layer or 0, placement.kind is UnitKind.EXPERT, placement.expert or 0
 
 
 def _dense(members: Sequence[Placement], start: int) -> tuple[list[PlannedUnit], list[Tensor]]:
-    kind, layer = members[0].kind, members[0].layer
+    kind, layer, expert = members[0].kind, members[0].layer, members[0].expert
     offsets, end = _pack((member.bytes for member in members), start)
     name = kind.value if layer is None else f"layers.{layer}"
-    unit = PlannedUnit(name, kind, layer, None, start, end - start, _pieces(members, offsets))
+    name = name if expert is None else f"{name}.experts.{expert}"
+    unit = PlannedUnit(name, kind, layer, expert, start, end - start, _pieces(members, offsets))
     views = [
         Tensor(member.name, member.dtype, member.shape, contiguous(member.shape), 0, offset)
         for member, offset in zip(members, offsets, strict=True)
@@ -99,7 +106,7 @@ def _experts(members: Sequence[Placement], start: int) -> tuple[list[PlannedUnit
             expert=expert,
             offset=start + expert * step,
             bytes=end - start,
-            pieces=_pieces(members, (offset + expert * step for offset in offsets)),
+            pieces=_pieces(members, (offset + expert * step for offset in offsets), expert),
         )
         for expert in range(count)
     ]
@@ -110,8 +117,8 @@ def _experts(members: Sequence[Placement], start: int) -> tuple[list[PlannedUnit
     return units, views
 
 
-def _pieces(members: Sequence[Placement], offsets: Iterable[int]) -> tuple[Piece, ...]:
-    return tuple(Piece(member.name, offset) for member, offset in zip(members, offsets, strict=True))
+def _pieces(members: Sequence[Placement], offsets: Iterable[int], expert: int | None = None) -> tuple[Piece, ...]:
+    return tuple(Piece(member.name, offset, expert) for member, offset in zip(members, offsets, strict=True))
 
 
 def _pack(sizes: Iterable[int], start: int) -> tuple[list[int], int]:

@@ -20,9 +20,13 @@ SAFETENSORS_DTYPES: Mapping[str, str] = MappingProxyType(
         "F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2": "float8_e5m2",
         "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
         "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
+        "F4": "float4_e2m1fn_x2",
     }
 )  # fmt: skip
-"""torch's name for each dtype of the format that takes whole bytes."""
+"""torch's name for each dtype of the format that torch has; F6 has none."""
+PACKED: Mapping[str, int] = MappingProxyType({"F4": 2})
+"""How many numbers of the format torch counts as one element; they lie side by side in the last dimension."""
+MAX_NAME_CHARS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +88,36 @@ def _tensor(path: str, name: str, entry: object, data_start: int) -> ShardTensor
             f"{path} holds tensor {name!r} of dtype {entry['dtype']!r}, which is unknown; "
             f"store it as one of {', '.join(SAFETENSORS_DTYPES)}"
         )
+    _check_name(path, name)
     shape, offsets = _naturals(entry["shape"]), _naturals(entry["data_offsets"])
     if shape is None or offsets is None or len(offsets) != 2:
         raise _bad(path, f"gives tensor {name!r} a shape or range that is not of natural numbers")
+    shape = _as_torch_counts(path, name, shape, PACKED.get(entry["dtype"], 1))
     start, end = offsets
     if end - start != prod(shape) * DTYPES[dtype]:
         raise _bad(path, f"gives tensor {name!r} {end - start} bytes; its shape {list(shape)} needs another number")
+    if prod(max(size, 1) for size in shape) >= 2**63:
+        raise _bad(path, f"gives tensor {name!r} the shape {list(shape)}, which torch cannot count")
     return ShardTensor(name, dtype, shape, data_start + start, end - start)
+
+
+def _check_name(path: Path, name: str) -> None:
+    """A manifest must be able to spell it."""
+    if not name or len(name) > MAX_NAME_CHARS:
+        raise _bad(
+            path, f"has a tensor name of {len(name)} characters, {name[:40]!r}; 1 to {MAX_NAME_CHARS} can be kept"
+        )
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        raise _bad(path, f"has a tensor name with half of a surrogate pair, {name!r}")
+
+
+def _as_torch_counts(path: Path, name: str, shape: tuple[int, ...], packed: int) -> tuple[int, ...]:
+    """The shape in elements of torch's dtype. Raises BadShard if it has no tensor of that shape."""
+    if packed == 1:
+        return shape
+    if not shape or shape[-1] % packed:
+        raise _bad(path, f"packs tensor {name!r} of shape {list(shape)} by {packed}, which its last dimension is not")
+    return (*shape[:-1], shape[-1] // packed)
 
 
 def _naturals(value: object) -> tuple[int, ...] | None:

@@ -23,6 +23,8 @@ from mesh.checkpoint.records import (
 )
 
 MAX_DIMS = 64  # torch's limit
+SLICES_PER_UNIT = 64  # on average, of fused tensors; each costs a look, so that a small manifest cannot take hours
+MAX_STEP_BYTES, MAX_PATH_BYTES = 255, 1024  # of a file's path; file systems refuse more
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PART_FILE = re.compile(r"part-[0-9]{3,6}\.bin", re.ASCII)
 
@@ -32,6 +34,7 @@ def validate(manifest: Manifest) -> None:
     _check_identity(manifest)
     _check_parts(manifest.parts)
     _check_units(manifest.units, manifest.parts)
+    _check_base(manifest)
     _check_tensors(manifest)
     _check_ties(manifest.ties, {tensor.name for tensor in manifest.tensors})
     _check_files(manifest.files)
@@ -90,8 +93,9 @@ def _check_units(units: Sequence[Unit], parts: Sequence[Part]) -> None:
 
 
 def _check_place(unit: Unit, field: str) -> None:
-    """A layer's unit says which layer, an expert's also which expert."""
-    for name, wanted in (("layer", {UnitKind.LAYER, UnitKind.EXPERT}), ("expert", {UnitKind.EXPERT})):
+    """A layer's or adapter's unit says which layer, an expert's also which expert."""
+    layered = {UnitKind.LAYER, UnitKind.EXPERT, UnitKind.ADAPTER}
+    for name, wanted in (("layer", layered), ("expert", {UnitKind.EXPERT})):
         number: int | None = getattr(unit, name)
         if number is not None:
             _natural(f"{field}.{name}", number)
@@ -99,14 +103,28 @@ def _check_place(unit: Unit, field: str) -> None:
             _require(unit.kind not in wanted, f"{field}.{name}", f"is needed for kind {unit.kind}")
 
 
+def _check_base(manifest: Manifest) -> None:
+    """Units of kind ADAPTER adapt something; what adapts has no layers of its own and no cache."""
+    ours = {UnitKind.LAYER, UnitKind.EXPERT} if manifest.base else {UnitKind.ADAPTER}
+    for index, unit in enumerate(manifest.units):
+        problem = "has a base" if manifest.base else "has no base"
+        _require(
+            unit.kind not in ours, f"units[{index}].kind", f"must not be {unit.kind} in a checkpoint that {problem}"
+        )
+    _require(manifest.base is None or manifest.kv is None, "kv", "must be null: an adapter caches nothing")
+
+
 def _check_tensors(manifest: Manifest) -> None:
-    held = [[unit for unit in manifest.units if unit.part == index] for index in range(len(manifest.parts))]
+    held: list[list[Unit]] = [[] for _ in manifest.parts]
+    for unit in manifest.units:
+        held[unit.part].append(unit)
+    slices, most = 0, SLICES_PER_UNIT * len(manifest.units)
     for index, tensor in enumerate(manifest.tensors):
         field = f"tensors[{index}]"
         _index(f"{field}.part", tensor.part, manifest.parts)
         _check_view(tensor, manifest.parts[tensor.part], field)
         if 0 not in tensor.shape:
-            _check_inside(tensor, held[tensor.part], field)
+            slices += _check_inside(tensor, held[tensor.part], most - slices, field)
     _unique("tensors", "name", (tensor.name for tensor in manifest.tensors))
 
 
@@ -137,18 +155,23 @@ def _extent(tensor: Tensor) -> int:
     return (last + 1) * DTYPES[tensor.dtype]
 
 
-def _check_inside(tensor: Tensor, units: Sequence[Unit], field: str) -> None:
-    """The tensor lies in one unit, or each slice along its first dimension does: then experts are the slices."""
+def _check_inside(tensor: Tensor, units: Sequence[Unit], most: int, field: str) -> int:
+    """The tensor lies in one unit, or each slice along its first dimension does: then experts are the slices.
+
+    Returns how many slices that took.
+    """
     if _holds(units, tensor.offset, _extent(tensor)):
-        return
+        return 0
     shape, strides = tensor.shape[1:], tensor.strides[1:]
     spread = bool(tensor.shape) and tensor.shape[0] <= len(units)
     _require(spread, field, "does not lie inside one unit")
+    _require(tensor.shape[0] <= most, field, f"takes the slices of all tensors beyond {SLICES_PER_UNIT} a unit")
     row = Tensor(tensor.name, tensor.dtype, shape, strides, tensor.part, tensor.offset)
     row_bytes, step = _extent(row), tensor.strides[0] * DTYPES[tensor.dtype]
     for index in range(tensor.shape[0]):
         inside = _holds(units, tensor.offset + index * step, row_bytes)
         _require(inside, field, f"slice {index} does not lie inside one unit")
+    return tensor.shape[0]
 
 
 def _holds(units: Sequence[Unit], start: int, count: int) -> bool:
@@ -169,9 +192,21 @@ def _check_files(files: Sequence[File]) -> None:
     for index, file in enumerate(files):
         field = f"files[{index}]"
         _require(is_safe_path(file.path), f"{field}.path", f"{file.path!r} must be a plain path below files/")
+        longest = max(len(step.encode()) for step in file.path.split("/"))
+        short = longest <= MAX_STEP_BYTES and len(file.path.encode()) <= MAX_PATH_BYTES
+        _require(short, f"{field}.path", f"{file.path[:40]!r}… is longer than file systems take")
         _natural(f"{field}.bytes", file.bytes)
         _require(is_digest(file.hash), f"{field}.hash", "must be 64 lowercase hex digits")
     _unique("files", "path", (file.path for file in files))
+    _check_folders(files)
+
+
+def _check_folders(files: Sequence[File]) -> None:
+    paths = {file.path for file in files}
+    for index, file in enumerate(files):
+        steps = file.path.split("/")
+        folders = {"/".join(steps[:depth]) for depth in range(1, len(steps))}
+        _require(not folders & paths, f"files[{index}].path", f"{file.path!r} lies below another file")
 
 
 def is_safe_path(path: str) -> bool:

@@ -42,6 +42,9 @@ def test_a_file_of_the_library_is_read(tmp_path: Path) -> None:
         "scalar": torch.tensor(7),
         "empty": torch.zeros(0, 4),
         "complex": torch.zeros(2, dtype=torch.complex64),
+        "complex scalar": torch.tensor(1 + 2j),
+        "packed": torch.arange(6, dtype=torch.uint8).reshape(3, 2).view(torch.float4_e2m1fn_x2),
+        "no packed": torch.zeros(3, 0, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
     }
     save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
     shard = read(tmp_path / "x.safetensors")
@@ -58,6 +61,11 @@ def _with(name: str, **changes: object) -> dict[str, Any]:
     return GOOD | {name: GOOD[name] | changes}
 
 
+def _empty(*shape: int) -> dict[str, Any]:
+    """A tensor without bytes."""
+    return {"dtype": "F32", "shape": list(shape), "data_offsets": [32, 32]}
+
+
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
@@ -70,6 +78,11 @@ def _with(name: str, **changes: object) -> dict[str, Any]:
         (GOOD | {"a": {"dtype": "F32", "shape": [2, 3]}}, "something else than"),
         (_with("a", dtype="F33"), "dtype 'F33', which is unknown"),
         (_with("a", dtype=["F32"]), "which is unknown"),
+        (_with("a", dtype="F6_E2M3", shape=[32]), "dtype 'F6_E2M3', which is unknown"),
+        (_with("a", dtype="F4", shape=[47]), "packs tensor 'a'"),
+        (_with("a", dtype="F4", shape=[48, 1]), "packs tensor 'a'"),
+        (_with("a", dtype="F4", shape=[]), "packs tensor 'a'"),
+        (_with("a", dtype="F4", shape=[24]), "needs another number"),
         (_with("a", shape=[-2, -3]), "not of natural numbers"),
         (_with("a", shape=[2.0, 3]), "not of natural numbers"),
         (_with("a", shape=[True, 6]), "not of natural numbers"),
@@ -83,6 +96,10 @@ def _with(name: str, **changes: object) -> dict[str, Any]:
         (_with("a", data_offsets=[8, 32]), "leaves a hole"),
         (GOOD | {"c": {"dtype": "U8", "shape": [1], "data_offsets": [32, 33]}}, "is truncated"),
         ({"a": GOOD["a"]}, "belong to no tensor"),
+        (GOOD | {"": _empty(0)}, "a tensor name of 0 characters"),
+        (GOOD | {"x" * 1025: _empty(0)}, "a tensor name of 1025 characters"),
+        (GOOD | {"\ud800": _empty(0)}, "half of a surrogate pair"),
+        (GOOD | {"c": _empty(0, 2**62, 2)}, "cannot count"),
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path: Path, header: object, problem: str) -> None:

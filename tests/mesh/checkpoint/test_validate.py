@@ -55,6 +55,10 @@ def test_a_changed_manifest_does_not_match_its_digest() -> None:
         ({"files": (File("a", 1, "0" * 64), File("a", 1, "0" * 64))}, "files[1].path"),
         ({"files": (File("a", -1, "0" * 64),)}, "files[0].bytes"),
         ({"files": (File("a", 1, "x"),)}, "files[0].hash"),
+        ({"files": (File("x" * 256, 1, "0" * 64),)}, "files[0].path"),
+        ({"files": (File("é" * 128, 1, "0" * 64),)}, "files[0].path"),
+        ({"files": (File("/".join(["abc"] * 257), 1, "0" * 64),)}, "files[0].path"),
+        ({"files": (File("a/b/c", 1, "0" * 64), File("a/b", 1, "0" * 64))}, "files[0].path"),
         ({"kv": KVSpec((), "bfloat16")}, "kv.layers"),
         ({"kv": KVSpec((LayerKV(1, 1, 1, 1),), "blob")}, "kv.dtype"),
         ({"kv": KVSpec((LayerKV(1, 0, 1, 1),), "bfloat16")}, "kv.layers[0].k_dim"),
@@ -95,6 +99,34 @@ def test_a_bad_unit_is_named(index: int, changes: dict[str, Any], field: str) ->
     units = list(SAMPLE.units)
     units[index] = replace(units[index], **changes)
     _refuses(replace(SAMPLE, units=tuple(units)), f"units[{index}].{field}")
+
+
+def _adapter() -> Manifest:
+    """Of one layer, with a trained embedding and head."""
+    kinds = (UnitKind.EMBEDDING, UnitKind.ADAPTER, UnitKind.HEAD)
+    units = tuple(
+        replace(unit, kind=kind, layer=0 if kind is UnitKind.ADAPTER else None, expert=None)
+        for unit, kind in zip(SAMPLE.units, kinds, strict=True)
+    )
+    return sealed(replace(SAMPLE, base="1" * 64, kv=None, units=units))
+
+
+def test_an_adapter_has_units_of_its_own_kind_and_no_cache() -> None:
+    layout.validate(_adapter())
+    _refuses(replace(_adapter(), base=None), "units[1].kind")
+    _refuses(replace(_adapter(), base="1" * 63), "base")
+    _refuses(replace(SAMPLE, base="1" * 64), "units[1].kind")
+    _refuses(replace(_adapter(), kv=SAMPLE.kv), "kv")
+    unit = replace(_adapter().units[1], layer=None)
+    _refuses(replace(_adapter(), units=(unit,), tensors=(), ties=()), "units[0].layer")
+
+
+def test_a_small_manifest_of_many_slices_is_refused_and_not_counted_through() -> None:
+    """Each tensor has a slice in every unit, upon each other: the work would grow as the square of the manifest."""
+    slices = tuple(Tensor(f"t{n}", "bool", (2,), (4096,), 0, 8192) for n in range(97))
+    allowed = replace(SAMPLE, tensors=(*SAMPLE.tensors, *slices[:95]))
+    layout.validate(sealed(allowed))  # with the two slices of the sample, 64 a unit
+    _refuses(replace(allowed, tensors=(*SAMPLE.tensors, *slices)), "tensors[98]")
 
 
 @pytest.mark.parametrize(

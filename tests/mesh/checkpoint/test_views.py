@@ -33,7 +33,7 @@ def _stored(tensors: dict[str, torch.Tensor], kind: UnitKind) -> tuple[Manifest,
     for unit in plan.units:
         for piece in unit.pieces:
             tensor = tensors[piece.tensor]
-            data = bytes_of(tensor if unit.expert is None else tensor[unit.expert])
+            data = bytes_of(tensor if piece.expert is None else tensor[piece.expert])
             part[piece.offset : piece.offset + len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     units = tuple(Unit(u.name, u.kind, 0, u.offset, u.bytes, "0" * 64, u.layer, u.expert) for u in plan.units)
     parts = (Part("part-000.bin", 0, plan.bytes),)
