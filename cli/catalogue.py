@@ -18,14 +18,16 @@ from mesh.requests import ImportProgress
 
 T = TypeVar("T")
 SHOWN_DIGEST = 12  # characters that tell checkpoints apart
+SOURCE_HELP = (
+    "A Hugging Face directory on the store's machine, or an address: s3://, gs://, az://, https:// or "
+    "hf://organisation/name@revision."
+)
 
 
 def deploy(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What requests will call the model.")],
-    source_dir: Annotated[
-        Path | None, typer.Argument(help="A Hugging Face directory on the store's machine.", show_default=False)
-    ] = None,
+    source: Annotated[str | None, typer.Argument(help=SOURCE_HELP, show_default=False)] = None,
     *,
     checkpoint: Annotated[str, typer.Option(metavar="DIGEST", help="A checkpoint imported before, instead.")] = "",
     keep_alive: Annotated[
@@ -36,21 +38,21 @@ def deploy(
 
     Nothing is loaded until a request asks for it.
     """
-    if (source_dir is None) == (not checkpoint):
-        raise typer.BadParameter("give either SOURCE_DIR or --checkpoint DIGEST")
+    if (source is None) == (not checkpoint):
+        raise typer.BadParameter("give either SOURCE or --checkpoint DIGEST")
     keep_alive_s = parse_duration_s(keep_alive) if keep_alive else None
-    source = str(source_dir.absolute()) if source_dir else ""
+    source = address_of(source) if source else ""
     terminal: Terminal = context.obj
     run(terminal, _deploy(terminal, name, source, checkpoint, keep_alive_s))
 
 
 def import_(
     context: typer.Context,
-    source_dir: Annotated[Path, typer.Argument(help="A Hugging Face directory on the store's machine.")],
+    source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
 ) -> None:
     """Turns a Hugging Face directory into a checkpoint, without deploying it, and prints its digest."""
     terminal: Terminal = context.obj
-    run(terminal, _import(terminal, str(source_dir.absolute())))
+    run(terminal, _import(terminal, address_of(source)))
 
 
 def delete(context: typer.Context, name: Annotated[str, typer.Argument(help="A deployed model.")]) -> None:
@@ -63,6 +65,11 @@ def models(context: typer.Context) -> None:
     """Lists the catalogue: each model's state, size, and the nearest tier that holds it."""
     terminal: Terminal = context.obj
     run(terminal, _models(terminal))
+
+
+def address_of(source: str) -> str:
+    """What the store can make something of: an address as it is, a path from here made absolute."""
+    return source if "://" in source else str(Path(source).absolute())
 
 
 async def imported(events: AsyncGenerator[ImportProgress | T], bar: Bar) -> T:

@@ -4,6 +4,7 @@ CheckpointError
 ├── ManifestError       manifest.json breaks the format; names the field
 ├── Damaged             a stored checkpoint is not what its manifest says: import or fetch it again
 │   └── CorruptUnit     a unit's bytes do not have its hash
+├── BadAddress          the source's address is none that is known
 ├── NotACheckpoint      the source has no config.json, or no safetensors
 ├── OriginUnreachable   the source's server did not answer, or would not; trying again may help
 ├── PickleRefused       the source has weights only as pickles
@@ -40,6 +41,10 @@ class CorruptUnit(Damaged):
         super().__init__(f"unit {unit} of checkpoint {digest}: {problem}; fetch or import it again")
         self.digest = digest
         self.unit = unit
+
+
+class BadAddress(CheckpointError):
+    """No source can have this address. The message goes on after the name of what it was given as."""
 
 
 class NotACheckpoint(CheckpointError):
@@ -83,7 +88,7 @@ class ImportFailed(CheckpointError):
 
 
 IMPORT_ERRORS: tuple[type[CheckpointError], ...] = (
-    NotACheckpoint, OriginUnreachable, PickleRefused, BadShard, TensorClash, PathEscapes,
+    BadAddress, NotACheckpoint, OriginUnreachable, PickleRefused, BadShard, TensorClash, PathEscapes,
     UnsupportedModel, ShardMismatch, StorageFailed, ImportFailed,
 )  # fmt: skip
 """What an importing process may answer, by class name."""

@@ -50,29 +50,29 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mesh.checkpoint.import_process")
-    parser.add_argument("source", type=Path, help="a Hugging Face checkpoint directory")
+    parser.add_argument("source", help="a Hugging Face checkpoint directory, or its address")
     parser.add_argument("root", type=Path, help="the directory that checkpoints are kept in")
     parser.add_argument("--parent", type=int, help="process id of the parent to die with")
     return parser.parse_args(arguments)
 
 
-def _convert(source: Path, root: Path, answers: TextIO) -> str:
+def _convert(address: str, root: Path, answers: TextIO) -> str:
     def on_progress(progress: ImportProgress) -> None:
         _send(answers, "progress", dataclasses.asdict(progress))
 
-    # Most bad directories are refused here, in a tenth of a second; torch takes several to import.
-    with closing(open_origin(str(source))) as origin:
+    with closing(open_origin(address)) as origin:
+        # Most bad sources are refused here, in a tenth of a second; torch takes several to import.
         on_progress(ImportProgress(ImportPhase.READING, 0, inspect(origin).bytes))
-    import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
+        import torch  # noqa: PLC0415
+        import transformers  # noqa: PLC0415
 
-    from mesh.checkpoint.convert import import_directory  # noqa: PLC0415
+        from mesh.checkpoint.convert import import_origin  # noqa: PLC0415
 
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        torch.set_num_threads(1)
+        transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-    return import_directory(source, root, on_progress=on_progress).digest
+        return import_origin(origin, root, on_progress=on_progress).digest
 
 
 def _take_stdout() -> TextIO:

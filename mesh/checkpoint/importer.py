@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.checkpoint.errors import IMPORT_ERRORS, CheckpointError, ImportFailed
+from mesh.checkpoint.origins.address import parse
+from mesh.checkpoint.origins.environment import environment_for
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress
 from mesh.checkpoint.records import Manifest
 from mesh.checkpoint.verify import load_manifest
@@ -26,10 +28,10 @@ class Answer:
     error: CheckpointError | None = None
 
 
-async def import_in_child(source: Path, root: Path, on_progress: OnProgress) -> Manifest:
-    """Imports `source` into `root` in a process of one thread. Cancelling it ends that process.
+async def import_in_child(source: str, root: Path, on_progress: OnProgress) -> Manifest:
+    """Imports the source at an address into `root`, in a process of one thread. Cancelling it ends that process.
 
-    Raises the CheckpointError that the conversion raised, or ImportFailed if the process died.
+    Raises BadAddress, the CheckpointError that the conversion raised, or ImportFailed if the process died.
     """
     process = await asyncio.create_subprocess_exec(
         *_command(source, root),
@@ -37,7 +39,7 @@ async def import_in_child(source: Path, root: Path, on_progress: OnProgress) -> 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=LINE_BYTES,
-        env=_environment(),
+        env=_environment(source),
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -56,18 +58,18 @@ async def import_in_child(source: Path, root: Path, on_progress: OnProgress) -> 
     return await asyncio.to_thread(load_manifest, root / answer.digest)
 
 
-def _command(source: Path, root: Path) -> tuple[str, ...]:
+def _command(source: str, root: Path) -> tuple[str, ...]:
     child = (sys.executable, "-P", "-m", "mesh.checkpoint.import_process")
-    return (*child, str(source), str(root), "--parent", str(os.getpid()))
+    return (*child, source, str(root), "--parent", str(os.getpid()))
 
 
-def _environment() -> dict[str, str]:
-    """All that the child is told: one thread, no network, our modules. It needs no secret of ours."""
+def _environment(source: str) -> dict[str, str]:
+    """All that the child is told: one thread, our modules, and how to get at its source. No other secret of ours."""
     return {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
+        **environment_for(parse(source), os.environ),
     }
 
 

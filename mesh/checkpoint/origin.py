@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Origin(Protocol):
-    """The files of one Hugging Face checkpoint. Safe to call from several threads; calls block.
+    """The files of one directory, as they were at first sight. Safe to call from several threads; calls block.
 
     Names in subdirectories ("files/config.json") can be asked for, but are not listed. Errors are CheckpointErrors:
     NotACheckpoint, PathEscapes, and OriginUnreachable where trying again may help: also when a file has changed since

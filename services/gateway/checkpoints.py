@@ -41,9 +41,11 @@ class Checkpoints:
         return runnable((await self._stores.stat(holders[0].address, digest)).summary)
 
     async def import_from(self, source: str) -> AsyncGenerator[ImportProgress | CheckpointSummary, None]:
-        """Has the first store import a directory of its node; returns when the facts show the checkpoint."""
+        """Has the first store import a source; returns when the facts show the checkpoint."""
         if not source:
-            raise InvalidRequest.field("source", "must be the absolute path of a Hugging Face directory")
+            raise InvalidRequest.field(
+                "source", "must be the absolute path or the address of a Hugging Face checkpoint"
+            )
         store = self._all()[0]
         async with aclosing(self._stores.import_checkpoint(store.address, source)) as events:
             async for event in events:

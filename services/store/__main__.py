@@ -20,6 +20,7 @@ from services.store.reads import Reads
 from services.store.segments import check_kernel, huge_pages
 from services.store.service import NAME, StoreServicer
 from services.store.settings import StoreSettings, Verify
+from services.store.sources import Sources
 from services.store.tiers import DramPool
 
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ async def build(settings: StoreSettings, ground: Ground) -> AsyncIterator[Sequen
                 dram=dram,
                 reads=Reads(catalog, dram, pins, verify=verify),
                 loads=loads,
-                imports=Imports(catalog, settings.source_roots, settings.imports),
+                imports=Imports(catalog, Sources(settings.source_roots, settings.source_urls), settings.imports),
                 handover=handover,
                 draining=ground.draining,
             )

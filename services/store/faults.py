@@ -5,6 +5,7 @@ from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unr
 
 RETRY_S = 5.0
 SOURCE_REASONS: dict[type[errors.CheckpointError], str] = {
+    errors.BadAddress: "BAD_ADDRESS",
     errors.NotACheckpoint: "NOT_A_CHECKPOINT",
     errors.PickleRefused: "PICKLE_REFUSED",
     errors.BadShard: "BAD_SHARD",

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from mesh.settings import ServiceSettings
+from services.store.sources import as_prefix
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -44,6 +45,12 @@ class StoreSettings(ServiceSettings):
     source_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories, separated by ':', that Import may read below. Empty: any absolute path."
     )
+    source_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("s3://", "gs://", "az://", "https://", "hf://"),
+        description="What the addresses of remote sources must start with, separated by commas: schemes, or "
+        "buckets, hosts, organisations and what is below them, such as s3://models/public or http://127.0.0.1:8000. "
+        "Hosts of private networks, and plain http, are only read where listed. Empty: no remote source.",
+    )
     imports: int = Field(2, ge=1, le=64, description="Imports that run at once; more wait for their turn.")
     socket_dir: Path | None = Field(
         None,
@@ -55,6 +62,16 @@ class StoreSettings(ServiceSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("source_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: object) -> object:
+        return tuple(url.strip() for url in value.split(",") if url.strip()) if isinstance(value, str) else value
+
+    @field_validator("source_urls", mode="after")
+    @classmethod
+    def _spelled_as_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(as_prefix(url) for url in value)
 
     @field_validator("source_roots", "store_dir", mode="after")
     @classmethod

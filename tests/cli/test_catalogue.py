@@ -29,7 +29,7 @@ async def test_deploy_wants_either_a_directory_or_a_checkpoint(fakes: Fakes, whi
     for arguments in ([], ["some/model", "--checkpoint", CHECKPOINT.digest]):
         ended = await whimbrel.run("deploy", "curlew", *arguments)
         assert ended.code == 2
-        assert "SOURCE_DIR or --checkpoint" in ended.err
+        assert "SOURCE or --checkpoint" in ended.err
     assert not fakes.gateway.requests
 
 

@@ -34,7 +34,7 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from mesh.checkpoint.importer import import_in_child
-asyncio.run(import_in_child(Path(sys.argv[1]), Path(sys.argv[2]), lambda progress: print(progress, flush=True)))
+asyncio.run(import_in_child(sys.argv[1], Path(sys.argv[2]), lambda progress: print(progress, flush=True)))
 """
 
 
@@ -58,7 +58,7 @@ def _ignore(_progress: ImportProgress) -> None:
 
 async def test_a_child_converts_and_reports(saved: Callable[[Spec], Path], root: Path) -> None:
     seen: list[ImportProgress] = []
-    manifest = await import_in_child(saved(Spec("llama")), root, seen.append)
+    manifest = await import_in_child(str(saved(Spec("llama"))), root, seen.append)
     assert verify_checkpoint(root / manifest.digest) == manifest
     assert list(dict.fromkeys(progress.phase for progress in seen)) == list(ImportPhase)
     assert seen[-1].bytes_done == seen[-1].bytes_total == total_bytes(manifest)
@@ -114,14 +114,14 @@ async def test_an_error_keeps_its_type_on_the_way(
 ) -> None:
     damage(llama)
     with pytest.raises(expected, match=str(llama)):
-        await import_in_child(llama, root, _ignore)
+        await import_in_child(str(llama), root, _ignore)
     assert _names(root) is None
 
 
 async def test_an_error_message_of_megabytes_is_cut(llama: Path, root: Path) -> None:
     _long_name(llama)
     with pytest.raises(BadShard) as caught:
-        await import_in_child(llama, root, _ignore)
+        await import_in_child(str(llama), root, _ignore)
     assert len(str(caught.value)) == 4096
 
 
@@ -132,7 +132,7 @@ async def test_cancelling_ends_the_child_and_its_leftovers(large: Path, root: Pa
         if progress.phase is ImportPhase.WRITING:
             writing.set()
 
-    importing = asyncio.ensure_future(import_in_child(large, root, on_progress))
+    importing = asyncio.ensure_future(import_in_child(str(large), root, on_progress))
     await writing.wait()
     assert len(_children(os.getpid())) == 1
     importing.cancel()
@@ -148,7 +148,7 @@ async def test_a_child_that_is_killed_is_an_import_that_failed(llama: Path, root
         os.kill(child, signal.SIGKILL)
 
     with pytest.raises(ImportFailed, match="was killed by SIGKILL; try again"):
-        await import_in_child(llama, root, kill)
+        await import_in_child(str(llama), root, kill)
     assert _children(os.getpid()) == []
 
 
