@@ -101,7 +101,7 @@ def _tensor(path: str, name: str, entry: object, data_start: int) -> ShardTensor
     return ShardTensor(name, dtype, shape, data_start + start, end - start)
 
 
-def _check_name(path: Path, name: str) -> None:
+def _check_name(path: str, name: str) -> None:
     """A manifest must be able to spell it."""
     if not name or len(name) > MAX_NAME_CHARS:
         raise _bad(
@@ -111,7 +111,7 @@ def _check_name(path: Path, name: str) -> None:
         raise _bad(path, f"has a tensor name with half of a surrogate pair, {name!r}")
 
 
-def _as_torch_counts(path: Path, name: str, shape: tuple[int, ...], packed: int) -> tuple[int, ...]:
+def _as_torch_counts(path: str, name: str, shape: tuple[int, ...], packed: int) -> tuple[int, ...]:
     """The shape in elements of torch's dtype. Raises BadShard if it has no tensor of that shape."""
     if packed == 1:
         return shape
