@@ -22,7 +22,7 @@ WORDS = (
     "", "float32", "bool", "complex128", "float4_e2m1fn_x2", "embedding", "layer", "expert", "head", "adapter",
     "0" * 64, "part-000.bin", "part-001.bin", "../x", "a/b", "a", "config.json", "embed", "bias", "head", "é\0",
 )  # fmt: skip
-VALUES: tuple[Any, ...] = (None, True, 1.5, [], {}, [0], [[]], {"a": 1})
+VALUES = ("null", "true", "1.5", "[]", "{}", "[0]", "[[]]", '{"a": 1}')
 
 
 def bend(fields: Any, choose: Choose) -> None:
@@ -40,7 +40,7 @@ def bend(fields: Any, choose: Choose) -> None:
     elif action == 1 and isinstance(target, list):
         target.insert(choose(len(target) + 1), json.loads(json.dumps(target[last])))
     elif action == 2:
-        target[last] = VALUES[choose(len(VALUES))]
+        target[last] = json.loads(VALUES[choose(len(VALUES))])
     elif action == 3 or isinstance(target[last], str):
         target[last] = WORDS[choose(len(WORDS))]
     elif action == 4 and type(target[last]) is int:
