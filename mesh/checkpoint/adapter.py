@@ -7,7 +7,7 @@ from mesh.checkpoint.errors import NotACheckpoint, UnsupportedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-KINDS = frozenset({"LORA"})
+KIND = "LORA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,9 @@ class AdapterConfig:
 
 def read_config(config: Mapping[str, object], path: str) -> AdapterConfig:
     """Raises UnsupportedModel for what is no LoRA, NotACheckpoint for what is no adapter_config.json."""
-    kind = config.get("peft_type")
-    if kind not in KINDS:
+    if config.get("peft_type") != KIND:
         raise UnsupportedModel(
-            f"{path} has peft_type {kind!r}; only {', '.join(sorted(KINDS))} adapters can be imported"
+            f"{path} has peft_type {config.get('peft_type')!r}; only {KIND} adapters can be imported"
         )
     pattern = config.get("rank_pattern") or {}
     if not isinstance(pattern, dict):

@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mesh.checkpoint.adapter import AdapterConfig
-from mesh.checkpoint.errors import ShardMismatch
+from mesh.checkpoint.adapter import AdapterConfig, read_config
+from mesh.checkpoint.errors import BaseMismatch, ShardMismatch
 from mesh.checkpoint.records import AS_STORED, Manifest
 from mesh.checkpoint.shards import ShardTensor
+from mesh.checkpoint.source import Form, Source
 
 PREFIX = "base_model.model."
 WRAPPER = ".base_layer"  # a module around which PEFT has put its own, once for each parameter that it adapts
@@ -29,7 +30,25 @@ class Base:
     packed: frozenset[str]
 
 
-def check_fit(tensors: Iterable[ShardTensor], base: Manifest, config: AdapterConfig, source: str) -> None:
+def check_base(source: Source, base: Manifest | None) -> None:
+    """Raises BaseMismatch for an adapter without a base, or a model with one; ShardMismatch if the two do not fit."""
+    if source.form is not Form.ADAPTER:
+        if base is not None:
+            raise BaseMismatch(f"{source.origin.url} is no adapter but a model of its own; import it without a base")
+        return
+    config = read_config(source.config, source.config_path)
+    if base is None:
+        raise BaseMismatch(
+            f"{source.origin.url} is an adapter of {config.base_name or 'a model that it does not name'}; "
+            "import that, then this with the digest of it"
+        )
+    if base.base is not None:
+        raise BaseMismatch(f"{base.digest} is itself an adapter, of {base.base}; give the digest of the model")
+    tensors = [tensor for shard in source.shards for tensor in shard.tensors]
+    _check_fit(tensors, base, config, source.origin.url)
+
+
+def _check_fit(tensors: Iterable[ShardTensor], base: Manifest, config: AdapterConfig, source: str) -> None:
     """Raises ShardMismatch, naming the first module that does not fit."""
     known, adapted = _known(base), _by_module(tensors, source)
     if not adapted:
