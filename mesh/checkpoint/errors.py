@@ -11,8 +11,9 @@ CheckpointError
 ├── BadShard            a safetensors file, or their index, is truncated or malformed
 ├── TensorClash         two shards hold a tensor of the same name
 ├── PathEscapes         a name or a link leads out of the source directory
-├── UnsupportedModel    remote code, an unknown or non-causal architecture, quantized weights
-├── ShardMismatch       the shards do not hold the tensors that the architecture has
+├── UnsupportedModel    remote code, an unknown or non-causal architecture, an adapter that is no LoRA
+├── ShardMismatch       the shards do not hold the tensors that the architecture has, or that fit an adapter's base
+├── BaseMismatch        an adapter without the checkpoint that it adapts, or the other way round
 ├── StorageFailed       the disk said no: full, read-only, gone
 └── ImportFailed        the importing process died, or hit a fault of ours
 """
@@ -79,6 +80,10 @@ class ShardMismatch(CheckpointError):
     """The shards' tensors are not those of the architecture that config.json names."""
 
 
+class BaseMismatch(CheckpointError):
+    """The base of an import is missing, not wanted, or itself an adapter: the request's fault, not the source's."""
+
+
 class StorageFailed(CheckpointError):
     """A checkpoint could not be written."""
 
@@ -89,6 +94,6 @@ class ImportFailed(CheckpointError):
 
 IMPORT_ERRORS: tuple[type[CheckpointError], ...] = (
     BadAddress, NotACheckpoint, OriginUnreachable, PickleRefused, BadShard, TensorClash, PathEscapes,
-    UnsupportedModel, ShardMismatch, StorageFailed, ImportFailed,
+    UnsupportedModel, ShardMismatch, BaseMismatch, StorageFailed, ImportFailed,
 )  # fmt: skip
 """What an importing process may answer, by class name."""

@@ -10,6 +10,7 @@ VERSION = 1
 ALIGNMENT = 4096  # bytes; every unit starts on one, and a part's size is a multiple of it
 TENSOR_ALIGNMENT = 64  # bytes; a cache line, and what vectorized kernels like
 MAX_NUMBER = 2**63 - 1
+AS_STORED = "as-stored"  # in place of a transformers version: the tensors are named and shaped as in their source
 
 DTYPES: Mapping[str, int] = MappingProxyType(
     {
@@ -112,7 +113,7 @@ class Manifest:
     source: str
     architecture: str  # class name, such as LlamaForCausalLM
     model_type: str
-    transformers: str  # version whose state_dict() the tensors are named and shaped by
+    transformers: str  # version whose state_dict() the tensors are named and shaped by, or AS_STORED
     config_digest: str
     dtype: str  # of most bytes
     max_context: int  # tokens

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from fnmatch import fnmatchcase
 from math import prod
 
 from mesh.checkpoint import strict_json
+from mesh.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config
 from mesh.checkpoint.errors import (
     BadShard,
     CheckpointError,
@@ -29,9 +31,18 @@ KEPT = (
     "LICENSE*",
 )  # fmt: skip
 """The small files that travel with a checkpoint, and nothing else: no code, no images, no weights."""
+QUANTIZED = ("quantization_config", "compression_config")
 MAX_CONFIG_BYTES = 16 << 20
 MAX_INDEX_BYTES = 256 << 20
 MAX_KEPT_BYTES = 256 << 20  # the largest tokenizer.json in use is a tenth of it
+
+
+class Form(Enum):
+    """What an import makes of a source."""
+
+    STATE = auto()  # what transformers' loader makes of it: ready to run
+    AS_STORED = auto()  # the tensors of the shards, quantized: nobody but their own kernels can make anything of them
+    ADAPTER = auto()  # a PEFT directory; its tensors as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,7 @@ class Source:
     """An origin that passed: its files are there, headers checked, no name twice."""
 
     origin: Origin
+    form: Form
     config: Mapping[str, object]
     config_json: bytes
     shards: tuple[Shard, ...]
@@ -46,8 +58,13 @@ class Source:
 
     @property
     def config_path(self) -> str:
-        """Where config.json lies, for people."""
-        return place_of(self.origin, CONFIG)
+        """Where the config lies, for people."""
+        return place_of(self.origin, self.config_name)
+
+    @property
+    def config_name(self) -> str:
+        """config.json, or an adapter's."""
+        return ADAPTER_CONFIG if self.form is Form.ADAPTER else CONFIG
 
     @property
     def elements(self) -> int:
@@ -62,15 +79,22 @@ class Source:
 
 def inspect(origin: Origin) -> Source:
     """Looks at names, headers and config.json; reads no tensor. Raises the error that fits what is wrong."""
-    config_path = place_of(origin, CONFIG)
-    if origin.size(CONFIG) is None:
-        raise NotACheckpoint(f"{origin.url} has no {CONFIG}; give a directory that from_pretrained would load")
-    config_json = read_small(origin, CONFIG, MAX_CONFIG_BYTES, NotACheckpoint)
-    config = _object(config_json, config_path, NotACheckpoint)
-    _check_config(config, config_path)
-    shards = tuple(read_shard(origin, name) for name in _shard_names(origin))
+    adapts = origin.size(ADAPTER_CONFIG) is not None and not _has_model(origin)
+    name = ADAPTER_CONFIG if adapts else CONFIG
+    path = place_of(origin, name)
+    if origin.size(name) is None:
+        raise NotACheckpoint(f"{origin.url} has no {name}; give a directory that from_pretrained would load")
+    config_json = read_small(origin, name, MAX_CONFIG_BYTES, NotACheckpoint)
+    config = _object(config_json, path, NotACheckpoint)
+    form = _adapter_form(config, path) if adapts else _form(config, path)
+    names = _adapter_shard(origin) if adapts else _shard_names(origin)
+    shards = tuple(read_shard(origin, name) for name in names)
     _check_clashes(origin, shards)
-    return Source(origin, config, config_json, shards, _kept(origin))
+    return Source(origin, form, config, config_json, shards, _kept(origin, form))
+
+
+def _has_model(origin: Origin) -> bool:
+    return any(origin.size(name) is not None for name in (WEIGHTS, INDEX))
 
 
 def read_small(origin: Origin, name: str, limit: int, wrong: type[CheckpointError]) -> bytes:
@@ -78,15 +102,29 @@ def read_small(origin: Origin, name: str, limit: int, wrong: type[CheckpointErro
     return read_range(origin, name, 0, _checked_size(origin, name, limit, wrong))
 
 
-def _check_config(config: Mapping[str, object], path: str) -> None:
-    if not isinstance(config.get("model_type"), str):
+def _adapter_form(config: Mapping[str, object], path: str) -> Form:
+    read_config(config, path)
+    return Form.ADAPTER
+
+
+def _form(config: Mapping[str, object], path: str) -> Form:
+    """Of a model. Raises UnsupportedModel where config.json alone says that nothing can be made of it."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not model_type or not model_type.isascii():
         raise UnsupportedModel(f"{path} names no model_type, so nothing tells which architecture it is")
-    if config.get("quantization_config") is not None or config.get("compression_config") is not None:
-        raise UnsupportedModel(f"{path} says the weights are quantized; import the unquantized checkpoint")
     for field in ("dtype", "torch_dtype"):
         dtype = config.get(field)
         if dtype is not None and (not isinstance(dtype, str) or dtype.removeprefix("torch.") not in DTYPES):
             raise UnsupportedModel(f"{path} has {field} {dtype!r}, which is no dtype")
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, Mapping)]
+    quantized = any(part.get(field) is not None for part in parts for field in QUANTIZED)
+    return Form.AS_STORED if quantized else Form.STATE
+
+
+def _adapter_shard(origin: Origin) -> Sequence[str]:
+    if origin.size(ADAPTER_WEIGHTS) is None:
+        raise _no_weights(origin, ADAPTER_WEIGHTS)
+    return [ADAPTER_WEIGHTS]
 
 
 def _shard_names(origin: Origin) -> Sequence[str]:
@@ -94,18 +132,19 @@ def _shard_names(origin: Origin) -> Sequence[str]:
     if origin.size(WEIGHTS) is not None:
         return [WEIGHTS]
     if origin.size(INDEX) is None:
-        raise _no_weights(origin)
+        raise _no_weights(origin, WEIGHTS)
     return _indexed(origin)
 
 
-def _no_weights(origin: Origin) -> NotACheckpoint | PickleRefused:
+def _no_weights(origin: Origin, wanted: str) -> NotACheckpoint | PickleRefused:
     pickles = [name for name in origin.names() if any(fnmatchcase(name, pattern) for pattern in PICKLES)]
     if pickles:
         return PickleRefused(
             f"{origin.url} has weights only as pickles ({pickles[0]}), which run code when read; "
-            f"save the model again with safe_serialization to get {WEIGHTS}"
+            f"save it again with safe_serialization to get {wanted}"
         )
-    return NotACheckpoint(f"{origin.url} has neither {WEIGHTS} nor {INDEX}; is the download complete?")
+    wanted = f"neither {WEIGHTS} nor {INDEX}" if wanted == WEIGHTS else f"no {wanted}"
+    return NotACheckpoint(f"{origin.url} has {wanted}; is the download complete?")
 
 
 def _indexed(origin: Origin) -> Sequence[str]:
@@ -136,11 +175,12 @@ def _check_clashes(origin: Origin, shards: Sequence[Shard]) -> None:
             holder[tensor.name] = shard.file
 
 
-def _kept(origin: Origin) -> tuple[str, ...]:
+def _kept(origin: Origin, form: Form) -> tuple[str, ...]:
     """The files to copy."""
     kept = []
+    patterns = (*KEPT, ADAPTER_CONFIG) if form is Form.ADAPTER else KEPT
     for name in origin.names():
-        if name.isascii() and any(fnmatchcase(name, pattern) for pattern in KEPT) and origin.size(name) is not None:
+        if name.isascii() and any(fnmatchcase(name, pattern) for pattern in patterns) and origin.size(name) is not None:
             _checked_size(origin, name, MAX_KEPT_BYTES, NotACheckpoint)
             kept.append(name)
     return tuple(kept)

@@ -13,15 +13,17 @@ SOURCE_REASONS: dict[type[errors.CheckpointError], str] = {
     errors.PathEscapes: "PATH_ESCAPES",
     errors.UnsupportedModel: "UNSUPPORTED_MODEL",
     errors.ShardMismatch: "SHARD_MISMATCH",
+    errors.BaseMismatch: "BASE_MISMATCH",
 }
-"""What is wrong with the directory that an import was told to read: the caller's to mend."""
+"""What is wrong with the directory that an import was told to read, or with its base: the caller's to mend."""
 
 
 def as_mesh_error(error: errors.CheckpointError) -> MeshError:
     """The error to answer with."""
     for kind, reason in SOURCE_REASONS.items():
         if isinstance(error, kind):
-            return InvalidRequest.field("source", str(error), reason=reason)
+            field = "base" if kind is errors.BaseMismatch else "source"
+            return InvalidRequest.field(field, str(error), reason=reason)
     if isinstance(error, errors.CorruptUnit):
         return DataLoss(str(error), reason="CORRUPT_UNIT")
     if isinstance(error, (errors.Damaged, errors.ManifestError)):

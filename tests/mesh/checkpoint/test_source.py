@@ -18,7 +18,7 @@ from mesh.checkpoint.errors import (
     UnsupportedModel,
 )
 from mesh.checkpoint.origins.local import LocalOrigin
-from mesh.checkpoint.source import Source, inspect
+from mesh.checkpoint.source import Form, Source, inspect
 
 from .samples import edit_config
 
@@ -110,7 +110,9 @@ def test_a_config_that_is_no_json_object_is_no_checkpoint(llama: Path, text: str
     ("changes", "problem"),
     [
         ({"model_type": None}, "names no model_type"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantized"),
+        ({"model_type": ""}, "names no model_type"),
+        ({"model_type": "\ud800"}, "names no model_type"),
+        ({"quantization_config": {"quant_method": "gptq"}, "model_type": None}, "names no model_type"),
         ({"dtype": "save"}, "is no dtype"),
         ({"torch_dtype": 16}, "is no dtype"),
     ],
@@ -119,6 +121,21 @@ def test_a_config_of_what_cannot_be_served_is_refused(llama: Path, changes: dict
     edit_config(llama, **changes)
     with pytest.raises(UnsupportedModel, match=problem):
         look(llama)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantization_config": {"quant_method": "gptq"}},
+        {"quantization_config": {}},
+        {"compression_config": {"format": "pack-quantized"}},
+        {"text_config": {"quantization_config": {"quant_method": "awq"}}},
+    ],
+)
+def test_a_config_of_quantized_weights_has_them_kept_as_they_are(llama: Path, changes: dict[str, object]) -> None:
+    assert look(llama).form is Form.STATE
+    edit_config(llama, **changes)
+    assert look(llama).form is Form.AS_STORED
 
 
 def test_a_truncated_shard_is_refused(llama: Path) -> None:
