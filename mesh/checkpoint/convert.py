@@ -2,38 +2,45 @@
 
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 import transformers
 from blake3 import blake3
 
 from mesh.checkpoint import codec
 from mesh.checkpoint.architecture import Architecture, max_context, understand
 from mesh.checkpoint.errors import NotACheckpoint, StorageFailed
+from mesh.checkpoint.journal import Journal
 from mesh.checkpoint.origin import Origin
 from mesh.checkpoint.origins.local import LocalOrigin
-from mesh.checkpoint.part import write_part
+from mesh.checkpoint.pace import Pace
+from mesh.checkpoint.part import PartWriter
 from mesh.checkpoint.placing import place
 from mesh.checkpoint.plan import Placement, Plan, lay_out
 from mesh.checkpoint.probe import Trace, trace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress
-from mesh.checkpoint.records import File, Manifest, Part, Unit
+from mesh.checkpoint.records import VERSION, File, Manifest, Part, Unit
 from mesh.checkpoint.source import CONFIG, MAX_KEPT_BYTES, Source, inspect, read_small
-from mesh.checkpoint.staging import publish, staged, sync_directory
+from mesh.checkpoint.staging import journal_of, publish, staged, staged_bytes, sync_directory
+from mesh.checkpoint.stream import Reader
 from mesh.checkpoint.validate import validate
 from mesh.checkpoint.verify import FILES, MANIFEST, load_manifest
 from mesh.checkpoint.weights import Weights, load
 
 PART = "part-000.bin"
+REPORT_S = 1.0
+DEFAULT_PACE = Pace()
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A source in memory, and where its bytes are to go."""
+    """A source understood: how its tensors are made, and where their bytes are to go."""
 
     architecture: Architecture
     weights: Weights
@@ -42,48 +49,56 @@ class Model:
     plan: Plan
 
 
-def import_directory(source: Path, root: Path, *, on_progress: OnProgress) -> Manifest:
+def import_directory(source: Path, root: Path, *, on_progress: OnProgress, pace: Pace = DEFAULT_PACE) -> Manifest:
     """import_origin() of a directory of this machine."""
     with closing(LocalOrigin(source)) as origin:
-        return import_origin(origin, root, on_progress=on_progress)
+        return import_origin(origin, root, on_progress=on_progress, pace=pace)
 
 
-def import_origin(source: Origin, root: Path, *, on_progress: OnProgress) -> Manifest:
+def import_origin(source: Origin, root: Path, *, on_progress: OnProgress, pace: Pace = DEFAULT_PACE) -> Manifest:
     """Converts `source` into `root`/<digest>/; an equal checkpoint that is there already stays as it is.
 
     Deterministic: the same tensors, config and tokenizer give the same digest, however they were sharded. Raises a
-    CheckpointError; whatever happens, `root` has either the whole checkpoint or nothing new.
+    CheckpointError; whatever happens, `root` has either the whole checkpoint or none that counts. After a kill, a
+    signal or an origin out of reach, the same import goes on where it was, if neither source nor software changed.
     """
     found = inspect(source)
     on_progress(ImportProgress(ImportPhase.READING, 0, found.bytes))
-    model = _read(found)
-    on_progress(ImportProgress(ImportPhase.READING, found.bytes, found.bytes))
-    try:
-        _check_space(root, model.plan.bytes)
-        with staged(root) as stage:
-            manifest = _fill(stage, found, model, on_progress)
-            return load_manifest(publish(stage, manifest.digest))
-    except OSError as error:
-        raise StorageFailed(f"{root} cannot hold the checkpoint: {error}") from error
+    with Reader(source, pace) as reader:
+        model = _understood(found, reader)
+        try:
+            _check_space(root, model.plan.bytes - staged_bytes(root, source.url))
+            with staged(root, source.url) as content:
+                journal = Journal.open(journal_of(content), _key(found, model.plan))
+                writer = PartWriter(content / PART, model.plan, journal, pace)
+                units = writer.write(model.weights.tensors, reader, _paced(model.plan.bytes, on_progress))
+                on_progress(ImportProgress(ImportPhase.PUBLISHING, model.plan.bytes, model.plan.bytes))
+                manifest = _finish(content, found, model, units)
+                return load_manifest(publish(content, manifest.digest))
+        except OSError as error:
+            raise StorageFailed(f"{root} cannot hold the checkpoint: {error}") from error
 
 
-def _read(source: Source) -> Model:
+def _understood(source: Source, reader: Reader) -> Model:
     architecture = understand(source)
-    weights = load(source, architecture)
+    weights = load(source, architecture, reader)
     seen = trace(architecture, weights.activation_dtype)
     placements = tuple(place(architecture, weights, seen))
     return Model(architecture, weights, seen, placements, lay_out(placements))
 
 
-def _fill(stage: Path, source: Source, model: Model, on_progress: OnProgress) -> Manifest:
-    """Writes all files of the checkpoint; the manifest comes last."""
-    total = model.plan.bytes
-    units = write_part(stage / PART, model.plan, model.weights.tensors, _percents(total, on_progress))
-    on_progress(ImportProgress(ImportPhase.PUBLISHING, total, total))
-    files = _copy_files(source, stage / FILES)
+def _finish(content: Path, source: Source, model: Model, units: tuple[Unit, ...]) -> Manifest:
+    """Writes all files of the checkpoint beside its part; the manifest comes last."""
+    files = _copy_files(source, content / FILES)
     manifest = _sealed(_describe(source, model, units, files))
-    _write(stage / MANIFEST, codec.dump(manifest))
+    _write(content / MANIFEST, codec.dump(manifest))
     return manifest
+
+
+def _key(source: Source, plan: Plan) -> str:
+    """Equal for two imports whose bytes are the same, in the same places."""
+    made_by = (VERSION, transformers.__version__, torch.__version__)
+    return blake3(repr((source.origin.identity, made_by, plan)).encode(errors="surrogatepass")).hexdigest()
 
 
 def _describe(source: Source, model: Model, units: tuple[Unit, ...], files: tuple[File, ...]) -> Manifest:
@@ -119,14 +134,15 @@ def _main_dtype(placements: Sequence[Placement]) -> str:
     return sizes.most_common(1)[0][0]
 
 
-def _percents(total: int, on_progress: OnProgress) -> Callable[[int], None]:
-    """Passes on how many bytes are written, about once per percent."""
-    reported = 0
+def _paced(total: int, on_progress: OnProgress) -> Callable[[int], None]:
+    """Passes on how many bytes are written: at the start, then about once per percent or, if that is more, second."""
+    reported, at_s = -total, 0.0
 
     def on_bytes(done: int) -> None:
-        nonlocal reported
-        if done - reported >= total // 100:
-            reported = done
+        nonlocal reported, at_s
+        now_s = time.monotonic()
+        if done - reported >= total // 100 or (done > reported and now_s - at_s >= REPORT_S):
+            reported, at_s = done, now_s
             on_progress(ImportProgress(ImportPhase.WRITING, done, total))
 
     return on_bytes
@@ -140,6 +156,8 @@ def _check_space(root: Path, needed: int) -> None:
 
 
 def _copy_files(source: Source, directory: Path) -> tuple[File, ...]:
+    """All of them anew, whatever an earlier import has left."""
+    shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     files = []
     for name in source.kept:
@@ -151,7 +169,7 @@ def _copy_files(source: Source, directory: Path) -> tuple[File, ...]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import nn
 
 from mesh.checkpoint.architecture import Architecture
+from mesh.checkpoint.expression import Expression
 from mesh.checkpoint.plan import Placement
 from mesh.checkpoint.probe import Trace
 from mesh.checkpoint.records import UnitKind
@@ -23,7 +23,7 @@ def place(architecture: Architecture, weights: Weights, trace: Trace) -> Iterato
             kind = UnitKind.EXPERT if name in experts.get(layer, ()) else UnitKind.LAYER
         else:
             kind = UnitKind.EMBEDDING if _owner(name) in early else UnitKind.HEAD
-        yield Placement(name, dtype_name(tensor.dtype), tuple(tensor.shape), kind, layer)
+        yield Placement(name, dtype_name(tensor.dtype), tensor.shape, kind, layer)
 
 
 def _layer_list(model: nn.Module) -> str:
@@ -50,9 +50,7 @@ def _before_layers(model: nn.Module, trace: Trace, layers: str) -> frozenset[str
     return frozenset(name for name, module in model.named_modules() if isinstance(module, nn.Embedding))
 
 
-def _experts_by_layer(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], layers: str
-) -> Mapping[int, frozenset[str]]:
+def _experts_by_layer(model: nn.Module, tensors: Mapping[str, Expression], layers: str) -> Mapping[int, frozenset[str]]:
     """For each layer the fused tensors: their first dimension counts the experts of the module that owns them."""
     found: dict[int, dict[str, int]] = {}
     for name, tensor in tensors.items():

@@ -8,8 +8,8 @@ from enum import StrEnum
 class ImportPhase(StrEnum):
     """What the importer is doing."""
 
-    READING = "reading"  # mapping the shards, fusing experts
-    WRITING = "writing"  # bytes into the part, hashed
+    READING = "reading"  # headers and config; bytes_total are those of the source
+    WRITING = "writing"  # bytes from the source into the part, hashed; begins where an earlier import was broken off
     PUBLISHING = "publishing"  # fsync, rename
 
 

@@ -1,18 +1,25 @@
-"""A directory of checkpoints: how one gets in whole or not at all, and how leftovers of killed imports get out."""
+"""A directory of checkpoints: how one gets in whole or not at all; what killed imports leave, for how long."""
 
 import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mesh.checkpoint.errors import Damaged, ManifestError, StorageFailed
+from blake3 import blake3
+
+from mesh.checkpoint.errors import Damaged, ManifestError, OriginUnreachable, StorageFailed
+from mesh.checkpoint.journal import is_begun
 from mesh.checkpoint.validate import is_digest
 from mesh.checkpoint.verify import verify_checkpoint
 
 PREFIX = ".tmp-"
+CONTENT = "checkpoint"  # in a temporary directory: what is to be published
+JOURNAL = "journal"
+RESUMABLE_S = 7 * 24 * 3600.0  # that an import which was broken off can be gone on with
 LOCK = ".lock"  # in the root: held while directories appear, vanish or are swept; in a temporary one: its writer lives
 
 
@@ -24,32 +31,52 @@ def digests_in(root: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def staged(root: Path) -> Iterator[Path]:
-    """A new directory in `root` that never looks like a checkpoint and is gone at the end, unless it was published."""
+def staged(root: Path, name: str | None = None) -> Iterator[Path]:
+    """A new directory in `root` that never looks like a checkpoint and is gone at the end, unless it was published.
+
+    With a name it may be what an earlier import of that name left; and it stays for a later one, if this one has
+    finished units in its journal and is broken off from outside: by a signal, or by an origin that is out of reach.
+    Waits for another that has the name now.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root):
-            stage = _temporary(root)
-            alive = _lock(stage / LOCK)
+        stage = root / f"{PREFIX}{_spelled(name)}"
+        alive = _claimed(stage)
     except OSError as error:
         raise StorageFailed(f"{root} cannot take a new checkpoint: {error}") from error
+    stays = False
     try:
-        yield stage
+        yield stage / CONTENT
+    except (KeyboardInterrupt, OriginUnreachable):
+        stays = _is_resumable(stage)
+        raise
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        if not stays:
+            _discard(stage)
         os.close(alive)
 
 
-def publish(stage: Path, digest: str) -> Path:
-    """Renames a finished stage to its digest and syncs. One that is there already stays, unless it is damaged."""
-    root, target = stage.parent, stage.parent / digest
+def journal_of(content: Path) -> Path:
+    """Where an import notes how far a staged directory has come. It is not published."""
+    return content.parent / JOURNAL
+
+
+def staged_bytes(root: Path, name: str) -> int:
+    """Bytes on the disk that an earlier import of that name has left to go on with."""
+    content = root / f"{PREFIX}{_spelled(name)}" / CONTENT
+    return sum(path.stat().st_blocks * 512 for path in content.glob("*") if path.is_file())
+
+
+def publish(content: Path, digest: str) -> Path:
+    """Renames what was staged to its digest and syncs. One that is there already stays, unless it is damaged."""
+    root = content.parent.parent
+    target = root / digest
     if target.exists() and not _is_intact(target):
         remove(target)
     with _locked(root):
         if not target.exists():
-            (stage / LOCK).unlink()
-            sync_directory(stage)
-            stage.rename(target)
+            sync_directory(content)
+            content.rename(target)
             sync_directory(root)
     return target
 
@@ -63,20 +90,58 @@ def remove(checkpoint: Path) -> None:
 
 
 def sweep(root: Path) -> tuple[str, ...]:
-    """Removes temporary directories whose writer is dead; returns their names. Safe beside running imports."""
+    """Removes temporary directories whose writer is dead; returns their names. Safe beside running imports.
+
+    Those that a later import can go on with stay for RESUMABLE_S.
+    """
     if not root.is_dir():
         return ()
     with _locked(root):
-        dead = [path for path in sorted(root.glob(f"{PREFIX}*")) if not _has_writer(path)]
+        left = [path for path in sorted(root.glob(f"{PREFIX}*")) if not _has_writer(path)]
+        dead = [path for path in left if not _is_resumable(path)]
         for path in dead:
             shutil.rmtree(path, ignore_errors=True)
     return tuple(path.name for path in dead)
 
 
 def _temporary(root: Path) -> Path:
-    path = root / f"{PREFIX}{secrets.token_hex(8)}"
+    path = root / f"{PREFIX}{_spelled(None)}"
     path.mkdir()
     return path
+
+
+def _spelled(name: str | None) -> str:
+    return secrets.token_hex(8) if name is None else blake3(name.encode(errors="surrogateescape")).hexdigest(length=16)
+
+
+def _claimed(stage: Path) -> int:
+    """Makes the directory and takes its lock, after whoever has it. Returns the descriptor that holds it."""
+    while True:
+        with _locked(stage.parent):
+            (stage / CONTENT).mkdir(parents=True, exist_ok=True)
+            alive = os.open(stage / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with suppress(BlockingIOError):
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return alive
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX)  # the other one is done, and may have taken the directory along
+        finally:
+            os.close(alive)
+
+
+def _discard(stage: Path) -> None:
+    """Out of the way of who waits for the name, then off the disk. What fails is left to a sweep."""
+    grave = stage.parent / f"{PREFIX}{_spelled(None)}"
+    with suppress(OSError), _locked(stage.parent):
+        stage.rename(grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def _is_resumable(stage: Path) -> bool:
+    journal = stage / JOURNAL
+    if not (stage / CONTENT).is_dir() or not is_begun(journal):
+        return False
+    return time.time() - journal.stat().st_mtime < RESUMABLE_S
 
 
 def _has_writer(stage: Path) -> bool:

@@ -44,7 +44,7 @@ def verify_checkpoint(directory: Path) -> Manifest:
             for unit in manifest.units:
                 if unit.part == index:
                     _check_zeros(file, unit.offset - file.tell())
-                    _check_hash(manifest, unit, _hash_range(file, unit.bytes))
+                    _check_hash(manifest, unit, hash_range(file, unit.bytes))
             _check_zeros(file, part.bytes - file.tell())
     for entry in manifest.files:
         path = directory / FILES / entry.path
@@ -71,7 +71,8 @@ def _check_hash(manifest: Manifest, unit: Unit, found: str) -> None:
         raise CorruptUnit(manifest.digest, unit.name, f"its bytes hash to {found[:16]}…, not {unit.hash[:16]}…")
 
 
-def _hash_range(file: BinaryIO, count: int) -> str:
+def hash_range(file: BinaryIO, count: int) -> str:
+    """BLAKE3, hex, of the next `count` bytes."""
     hasher = blake3()
     while count and (data := file.read(min(count, CHUNK_BYTES))):
         hasher.update(data)

@@ -1,7 +1,9 @@
-"""The tensors of model.state_dict(), made from shards by transformers' own loader, so equal to what it loads."""
+"""The tensors of model.state_dict(): transformers' own loader runs on symbols of the shards, and no number is read.
 
-import mmap
-from collections.abc import Iterable, Iterator, Mapping
+Seam: whoever has other tensors than a model class makes (as they are stored, an adapter's) builds a Weights of leaves.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,30 +11,31 @@ import torch
 from transformers import PreTrainedModel
 
 from mesh.checkpoint.architecture import FOREIGN_ERRORS, Architecture
-from mesh.checkpoint.errors import ShardMismatch, UnsupportedModel
-from mesh.checkpoint.origin import Origin
+from mesh.checkpoint.errors import CheckpointError, ShardMismatch, UnsupportedModel
+from mesh.checkpoint.expression import Expression, Leaf
 from mesh.checkpoint.records import DTYPES, Tie
-from mesh.checkpoint.shards import Shard
+from mesh.checkpoint.shards import Shard, ShardTensor
 from mesh.checkpoint.source import Source
-
-READ_BYTES = 64 << 20  # asked of an origin at once
+from mesh.checkpoint.stream import Reader
+from mesh.checkpoint.symbolic import Tracer, expression_of, memory_of
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Every stored tensor by its runtime name, in the model's order, and the names that share one."""
 
-    tensors: Mapping[str, torch.Tensor]
+    tensors: Mapping[str, Expression]
     ties: tuple[Tie, ...]
     activation_dtype: torch.dtype
 
 
-def load(source: Source, architecture: Architecture) -> Weights:
-    """Dense tensors stay views of what was read; fused experts are built beside it.
+def load(source: Source, architecture: Architecture, reader: Reader) -> Weights:
+    """How each tensor is made of the shards. `reader` is asked only where the loader must compare tied weights.
 
     Raises ShardMismatch when the shards are not what the architecture has, UnsupportedModel when it cannot take them.
     """
-    shards = {name: tensor for shard in source.shards for name, tensor in _read(source.origin, shard)}
+    tracer = Tracer(reader)
+    shards = {tensor.name: tracer.tensor(leaf_of(shard, tensor)) for shard in source.shards for tensor in shard.tensors}
     try:
         # By state_dict, not by path: then nothing in the directory but what was checked can play a part.
         loaded: Any = type(architecture.skeleton).from_pretrained(
@@ -45,26 +48,18 @@ def load(source: Source, architecture: Architecture) -> Weights:
             output_loading_info=True,
             local_files_only=True,
         )
-    except FOREIGN_ERRORS as error:
-        raise ShardMismatch(f"{source.origin.url} does not load as {architecture.name}: {error}") from error
+    except (*FOREIGN_ERRORS, CheckpointError) as error:
+        raise tracer.failure or ShardMismatch(
+            f"{source.origin.url} does not load as {architecture.name}: {error}"
+        ) from error
     model, report = loaded
     _check_report(source, architecture, report, shards)
     return _collect(source, model)
 
 
-def _read(origin: Origin, shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a file, as views of memory that is gone with the last of them."""
-    mapping = mmap.mmap(-1, max(origin.size(shard.file) or 0, 1))
-    with memoryview(mapping) as whole:
-        for start in range(0, len(whole), READ_BYTES):
-            origin.read_into(shard.file, start, whole[start : start + READ_BYTES])
-    for tensor in shard.tensors:
-        dtype: torch.dtype = getattr(torch, tensor.dtype)
-        if not tensor.bytes:
-            yield tensor.name, torch.empty(tensor.shape, dtype=dtype)
-            continue
-        data = torch.frombuffer(mapping, dtype=torch.uint8, count=tensor.bytes, offset=tensor.offset)
-        yield tensor.name, data.view(dtype).reshape(tensor.shape)
+def leaf_of(shard: Shard, tensor: ShardTensor) -> Leaf:
+    """A tensor as its shard holds it."""
+    return Leaf(getattr(torch, tensor.dtype), tensor.shape, shard.file, tensor.offset)
 
 
 def _check_report(
@@ -99,17 +94,16 @@ def _is_old_mask(name: str, tensor: torch.Tensor | None) -> bool:
 
 
 def _collect(source: Source, model: PreTrainedModel) -> Weights:
-    """Tensors that are the same memory are stored under the first name and tied under the others."""
+    """Tensors that would be the same memory are stored under the first name and tied under the others."""
     first: dict[object, str] = {}
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Expression] = {}
     ties: list[Tie] = []
     for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, torch.Tensor) or dtype_name(tensor.dtype) not in DTYPES:
+        if not isinstance(tensor, torch.Tensor) or dtype_name(tensor.dtype) not in DTYPES or tensor.is_meta:
             raise UnsupportedModel(f"{source.origin.url} has state {name!r} that is no plain tensor")
-        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        target = first.setdefault(place, name) if tensor.numel() else name
+        target = first.setdefault(memory_of(tensor), name) if tensor.numel() else name
         if target == name:
-            tensors[name] = tensor
+            tensors[name] = expression_of(tensor)
         else:
             ties.append(Tie(name, target))
     return Weights(tensors, tuple(ties), model.dtype)

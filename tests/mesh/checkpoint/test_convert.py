@@ -218,14 +218,13 @@ def test_progress_goes_through_the_phases_and_never_back(llama: Path, root: Path
     assert seen[-1] == ImportProgress(ImportPhase.PUBLISHING, total_bytes(manifest), total_bytes(manifest))
 
 
-@pytest.mark.parametrize("broken", [KeyboardInterrupt, ZeroDivisionError])
-def test_nothing_stays_of_an_import_that_breaks_off(llama: Path, root: Path, broken: type[BaseException]) -> None:
+def test_nothing_stays_of_an_import_that_fails(llama: Path, root: Path) -> None:
     def fall(progress: ImportProgress) -> None:
         if progress.phase is ImportPhase.PUBLISHING:
-            assert list(root.glob(".tmp-*/part-000.bin"))
-            raise broken
+            assert list(root.glob(".tmp-*/checkpoint/part-000.bin"))
+            raise ZeroDivisionError
 
-    with pytest.raises(broken):
+    with pytest.raises(ZeroDivisionError):
         import_directory(llama, root, on_progress=fall)
     assert _names(root) == set()
 
@@ -394,7 +393,7 @@ def test_all_is_on_the_disk_before_it_has_its_name(llama: Path, root: Path, monk
     monkeypatch.setattr(os, "fsync", watch)
     manifest = import_directory(llama, root, on_progress=ignore)
     stage = synced[-2]
-    assert stage.name.startswith(".tmp-")
+    assert stage.parent.name.startswith(".tmp-")
     assert synced[-1] == root
     written = {str(path.relative_to(root / manifest.digest)) for path in (root / manifest.digest).rglob("*")}
     assert {str(path.relative_to(stage)) for path in synced[:-2]} == written
