@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench lock clean
+.PHONY: help setup demo up test slow check format bench lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ up: $(STAMP) ## start a cluster and keep it running
 
 test: $(STAMP) ## run the tests
 	@python -m pytest
+
+slow: $(STAMP) ## run the slow tests, fuzzers among them
+	@python -m pytest -m slow
 
 check: $(STAMP) ## lint, types, layers, protos
 	ruff format --check .

@@ -1,7 +1,7 @@
 """Whether an adapter's tensors fit the checkpoint that they adapt: every module is there, every shape agrees. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from mesh.checkpoint.adapter import AdapterConfig, read_config
@@ -45,10 +45,10 @@ def check_base(source: Source, base: Manifest | None) -> None:
     if base.base is not None:
         raise BaseMismatch(f"{base.digest} is itself an adapter, of {base.base}; give the digest of the model")
     tensors = [tensor for shard in source.shards for tensor in shard.tensors]
-    _check_fit(tensors, base, config, source.origin.url)
+    check_fit(tensors, base, config, source.origin.url)
 
 
-def _check_fit(tensors: Iterable[ShardTensor], base: Manifest, config: AdapterConfig, source: str) -> None:
+def check_fit(tensors: Iterable[ShardTensor], base: Manifest, config: AdapterConfig, source: str) -> None:
     """Raises ShardMismatch, naming the first module that does not fit."""
     known, adapted = _known(base), _by_module(tensors, source)
     if not adapted:
@@ -114,12 +114,17 @@ def _is_product(down: Shape, up: Shape, added: Mapping[str, Shape]) -> bool:
     return matrices and all(added.get(vector, up[:1]) == up[:1] for vector in (B_BIAS, MAGNITUDE))
 
 
-def _takes(weight: Shape, down: Shape, up: Shape, ranks: Iterable[int], *, flipped: bool) -> bool:
+def _takes(weight: Shape, down: Shape, up: Shape, ranks: Collection[int], *, flipped: bool) -> bool:
     """Whether up @ down can be added to a weight; fused experts, [experts, …, …], lie either way round."""
     sides = (down[1], up[0]) if flipped else (up[0], down[1])
     if len(weight) == 3:
-        return weight[1:] in {sides, sides[::-1]} and any(down[0] == weight[0] * rank for rank in ranks)
+        return weight[1:] in {sides, sides[::-1]} and _rank(down[0], weight[0]) in ranks
     return weight == sides and down[0] in ranks
+
+
+def _rank(rows: int, experts: int) -> int:
+    """Of each expert; 0, which is none, if they do not share the rows evenly."""
+    return rows // experts if experts and rows % experts == 0 else 0
 
 
 def _is_rows_of(delta: Shape, weight: Shape) -> bool:

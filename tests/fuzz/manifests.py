@@ -20,6 +20,7 @@ NUMBERS = (
 )  # fmt: skip
 WORDS = (
     "", "float32", "bool", "complex128", "float4_e2m1fn_x2", "embedding", "layer", "expert", "head", "adapter",
+    "F4", "F6_E2M3", "F32", "U8", "BOOL", "C64",
     "0" * 64, "part-000.bin", "part-001.bin", "../x", "a/b", "a", "config.json", "embed", "bias", "head", "é\0",
 )  # fmt: skip
 VALUES = ("null", "true", "1.5", "[]", "{}", "[0]", "[[]]", '{"a": 1}')

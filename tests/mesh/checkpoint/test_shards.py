@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from mesh.checkpoint.errors import BadShard
 from mesh.checkpoint.origins.local import LocalOrigin
 from mesh.checkpoint.shards import MAX_HEADER_BYTES, Shard, read_shard
+from tests.fuzz import headers
 
 GOOD: dict[str, Any] = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -140,3 +141,9 @@ def test_whatever_bit_of_the_header_flips_no_range_leaves_the_file(tmp_path: Pat
         return
     assert [tensor.bytes for tensor in tensors] == [24, 8]
     assert [tensor.offset for tensor in tensors] == [len(data) - 32, len(data) - 8]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_any_header_is_refused_or_its_tensors_can_be_laid_out_as_they_are(data: st.DataObject) -> None:
+    headers.check(headers.make(lambda most: data.draw(st.integers(0, most - 1))))
