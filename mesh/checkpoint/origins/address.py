@@ -111,7 +111,7 @@ def _file(split: SplitResult) -> Address:
 
 
 def _remote(scheme: Scheme, split: SplitResult) -> Address:
-    path = split.path.strip("/")
+    path = split.path.removeprefix("/").removesuffix("/")
     web = scheme in {Scheme.HTTP, Scheme.HTTPS}
     for step in path.split("/") if path else ():
         plain = unquote(step) if web else step
@@ -127,7 +127,7 @@ def _remote(scheme: Scheme, split: SplitResult) -> Address:
 def _web_host(scheme: Scheme, split: SplitResult) -> str:
     """host or host:port, in lower case. Numbers must be spelled the usual way, or a check of them could be fooled."""
     name, port = split.hostname or "", split.port
-    if ":" in name:
+    if ":" in name and "%" not in name:
         name = f"[{ipaddress.IPv6Address(name)}]"
     elif not _HOST.fullmatch(name):
         raise BadAddress("must have the name of a host, in ASCII")

@@ -4,13 +4,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from obstore.exceptions import (
-    BaseError,
-    NotSupportedError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError, NotSupportedError, PreconditionError
 
 from mesh.checkpoint.errors import CheckpointError, NotACheckpoint, OriginUnreachable
 from mesh.checkpoint.origins.address import Scheme
@@ -32,6 +26,7 @@ _STATUS = re.compile(r"status code: (\d{3}) ([A-Z][A-Za-z ]*)?")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _LOGIN = ("token request", "169.254.169.254", "/latest/api/token", "credentials")
 _MISSING = {"NoSuchBucket": "bucket", "ContainerNotFound": "container"}
+GONE = frozenset({0, 404, 410})  # obstore also says that what may not be asked for is not found
 MOST_CHARS = 200
 
 
@@ -42,12 +37,12 @@ def blame(error: Exception, place: str, scheme: Scheme) -> CheckpointError:
         return changed(place)
     if isinstance(error, NotSupportedError):
         return OriginUnreachable(f"{place} cannot be read in pieces: the server ignores Range; use one that honours it")
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or _is_about_login(error):
+    if status_of(error) in {401, 403} or _is_about_login(error):
         return OriginUnreachable(f"{place} may not be read ({cause}); {CREDENTIALS[scheme]}")
     for code, what in _MISSING.items():
         if code in cause:
             return NotACheckpoint(f"{place} is not there: its {what} does not exist ({cause})")
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and status_of(error) in GONE:
         return NotACheckpoint(f"{place} is not there ({cause})")
     return OriginUnreachable(f"{place} could not be read: {cause}; see that its server runs, and try again")
 

@@ -41,10 +41,13 @@ class Broken(Exception):
 
 
 class HubOrigin:
-    """The files of one commit. Asks the hub for it at once, so making one may raise what reading may."""
+    """The files of one commit. Asks the hub for it at once, so making one may raise what reading may.
 
-    def __init__(self, address: Address) -> None:
-        self._repository, self._api, self._lock = address.host, HfApi(), threading.Lock()
+    Without an endpoint it is the library's: HF_ENDPOINT, or huggingface.co.
+    """
+
+    def __init__(self, address: Address, endpoint: str | None = None) -> None:
+        self._repository, self._api, self._lock = address.host, HfApi(endpoint), threading.Lock()
         self.url = str(address)
         info = self._ask(lambda: self._api.model_info(address.host, revision=address.revision or None, expand=["sha"]))
         if not isinstance(info.sha, str) or len(info.sha) != 40:

@@ -12,14 +12,14 @@ from obstore.exceptions import BaseError
 from mesh.checkpoint import strict_json
 from mesh.checkpoint.errors import NotACheckpoint, OriginUnreachable, PathEscapes
 from mesh.checkpoint.origins.address import Address
-from mesh.checkpoint.origins.blame import blame, changed, status_of
+from mesh.checkpoint.origins.blame import GONE, blame, changed, status_of
 from mesh.checkpoint.origins.identity import identity_of
 from mesh.checkpoint.origins.patience import PIECE_BYTES, waits
 from mesh.checkpoint.origins.stores import client_of
 from mesh.checkpoint.validate import is_safe_path
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import GetOptions, ObjectMeta
 
 MOST_NAMES = 10_000  # of a listing, subdirectories included
 CHUNK_BYTES = 1 << 20  # copied at once
@@ -121,7 +121,7 @@ class ObjectOrigin:
             try:
                 found = _seen(obstore.head(self._store, name))
             except FileNotFoundError as error:
-                if status_of(error) in {0, 404, 410}:
+                if status_of(error) in GONE:
                     return None
                 raise blame(error, self._place(name), self._address.scheme) from error
             except ValueError as error:
@@ -152,9 +152,11 @@ class ObjectOrigin:
 
     def _answer(self, name: str, seen: Seen, start: int, end: int) -> Iterator[bytes]:
         """The bytes of one answer; obstore has checked that it is to our range. Raises BaseError if it breaks off."""
-        condition = None if seen.weak or not seen.tag else f'"{seen.tag}"'
+        options: GetOptions = {"range": (start, end)}
+        if seen.tag and not seen.weak:
+            options["if_match"] = f'"{seen.tag}"'
         try:
-            result = obstore.get(self._store, name, options={"range": (start, end), "if_match": condition})
+            result = obstore.get(self._store, name, options=options)
         except (BaseError, FileNotFoundError) as error:
             raise blame(error, self._place(name), self._address.scheme) from error
         now = _seen(result.meta)
