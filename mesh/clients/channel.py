@@ -64,8 +64,10 @@ async def unary(call: Awaitable[T], peer: str) -> T:
         return await call
 
 
-async def stream(call: aio.UnaryStreamCall[Any, T], peer: str) -> AsyncGenerator[T, None]:
-    """Reads a server stream; errors are MeshErrors, and leaving early cancels the call."""
+async def stream(
+    call: aio.UnaryStreamCall[Any, T] | aio.StreamStreamCall[Any, T], peer: str
+) -> AsyncGenerator[T, None]:
+    """Reads what the server streams; errors are MeshErrors, and leaving early cancels the call."""
     try:
         with our_errors(peer):
             async for message in call:

@@ -1,66 +1,55 @@
-"""Calling a store: import, open, read, stat, list, delete. Fetching shared memory is mesh/segment.py's."""
+"""Calling a store: import, open, read, stat, list, prefetch, evict, delete. Shared memory is mesh/segment.py's."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whimbrel.store.v1 import store_pb2 as pb
 from whimbrel.store.v1.store_pb2_grpc import StoreServiceStub
 
-from mesh.checkpoint import layout
-from mesh.checkpoint.errors import ManifestError
 from mesh.checkpoint.layout import Manifest
 from mesh.clients.channel import Channels, limit, stream, unary
-from mesh.clients.wire import checkpoint_from, import_progress_from, load_progress_from, tier_from
-from mesh.errors import Broken, DataLoss
+from mesh.clients.manifests import Manifests
+from mesh.clients.opening import Opened, Opening, RingReading, SlotFilled, UnitsReady
+from mesh.clients.unit_wire import UnitChunk, unit_chunk_from
+from mesh.clients.wire import TIERS, checkpoint_from, import_progress_from, load_progress_from, tier_from
 from mesh.facts import CheckpointSummary, Tier
 from mesh.requests import ImportProgress, LoadProgress
 
 if TYPE_CHECKING:
+    from grpc import aio
     from whimbrel.store.v1.store_pb2_grpc import StoreServiceAsyncStub  # of the type stubs alone
+
+__all__ = [
+    "Opened",
+    "Opening",
+    "RingReading",
+    "SlotFilled",
+    "Stat",
+    "StoreClient",
+    "StoredCheckpoint",
+    "UnitChunk",
+    "UnitsReady",
+]
 
 IMPORT_S = 6 * 3600.0
 READ_S = 3600.0
 FILE_S = 60.0
 DELETE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class SharedMemory:
-    """Where a process on the store's node gets the parts: arguments of mesh.segment.fetch_parts."""
-
-    socket_path: Path
-    token: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A checkpoint in the store's memory; `tier` is where its bytes were when asked for."""
-
-    manifest: Manifest
-    tier: Tier
-    shared_memory: SharedMemory
-
-
-@dataclass(frozen=True, slots=True)
-class UnitChunk:
-    """Bytes of a unit, by its index in the manifest; `offset` is within the unit."""
-
-    unit: int
-    offset: int
-    data: bytes
+READ_UNITS = "/whimbrel.store.v1.StoreService/ReadUnits"
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A checkpoint, and the nearest tier that holds all of it."""
+    """A checkpoint, the nearest tier that holds all of it, and its bytes on each."""
 
     manifest: Manifest
     tier: Tier
     summary: CheckpointSummary
+    disk_bytes: int = 0
+    dram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +58,8 @@ class StoredCheckpoint:
 
     summary: CheckpointSummary
     tier: Tier
-
-
-class Opening:
-    """A checkpoint on its way into the store's memory. First `progress`, to its end, then `opened`."""
-
-    def __init__(self, responses: AsyncGenerator[pb.OpenResponse, None]) -> None:
-        self._responses = responses
-        self._opened: Opened | None = None
-
-    async def progress(self) -> AsyncGenerator[LoadProgress, None]:
-        """Ends when all bytes are in memory. Raises NotFound, NoRoom, DataLoss, Unreachable."""
-        while self._opened is None:
-            response = await anext(self._responses, None)
-            if response is None:
-                raise Broken("the store ended Open before it had opened")
-            if response.WhichOneof("event") == "opened":
-                self._opened = await _opened(response.opened)
-            else:
-                yield load_progress_from(response.progress)
-
-    async def opened(self) -> Opened:
-        """The checkpoint in memory; what is left of the progress is skipped."""
-        async for _ in self.progress():
-            pass
-        assert self._opened is not None
-        return self._opened
+    disk_bytes: int = 0
+    dram_bytes: int = 0
 
 
 class StoreClient:
@@ -102,12 +67,14 @@ class StoreClient:
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
+        self._manifests = Manifests()
 
     async def import_checkpoint(
-        self, address: str, source: str
+        self, address: str, source: str, base: str = ""
     ) -> AsyncGenerator[ImportProgress | CheckpointSummary, None]:
-        """Progress, then the checkpoint. `source` is a directory on the store's node. Leaving cancels the import."""
-        call = self._stub(address).Import(pb.ImportRequest(source=source), timeout=limit(IMPORT_S))
+        """Progress, then the checkpoint. `source` is an address as the proto has them, `base` the digest of what an
+        adapter adapts. Leaving cancels the import; the next one of the same source goes on from there."""
+        call = self._stub(address).Import(pb.ImportRequest(source=source, base=base), timeout=limit(IMPORT_S))
         async with aclosing(stream(call, _peer(address))) as responses:
             async for response in responses:
                 if response.WhichOneof("event") == "checkpoint":
@@ -124,15 +91,47 @@ class StoreClient:
         """
         call = self._stub(address).Open(pb.OpenRequest(digest=digest))
         async with aclosing(stream(call, _peer(address))) as responses:
-            yield Opening(responses)
+            yield Opening(digest, responses, self._manifests)
 
     async def read_units(self, address: str, digest: str, units: Sequence[int]) -> AsyncGenerator[UnitChunk, None]:
         """Whole units in the order given, in chunks of about 1 MiB. Raises DataLoss before a corrupt unit is whole."""
-        request = pb.ReadUnitsRequest(digest=digest, units=units)
-        call = self._stub(address).ReadUnits(request, timeout=limit(READ_S))
+        method: aio.UnaryStreamMultiCallable[pb.ReadUnitsRequest, bytes] = self._channels.to(address).unary_stream(
+            READ_UNITS, pb.ReadUnitsRequest.SerializeToString
+        )
+        call = method(pb.ReadUnitsRequest(digest=digest, units=units), timeout=limit(READ_S))
+        async with aclosing(stream(call, _peer(address))) as messages:
+            async for message in messages:
+                yield unit_chunk_from(message)
+
+    @asynccontextmanager
+    async def read_through_ring(self, address: str, digest: str, units: Sequence[int]) -> AsyncIterator[RingReading]:
+        """The same for a process on the store's node, through shared memory; leaving gives the ring back."""
+        freed: asyncio.Queue[int] = asyncio.Queue()  # bounded by the slots that the store has filled
+
+        async def commands() -> AsyncIterator[pb.ReadThroughRingRequest]:
+            yield pb.ReadThroughRingRequest(read=pb.ReadUnitsRequest(digest=digest, units=units))
+            while True:
+                yield pb.ReadThroughRingRequest(free=pb.SlotFree(slot=await freed.get()))
+
+        call = self._stub(address).ReadThroughRing(commands(), timeout=limit(READ_S))
+        async with aclosing(stream(call, _peer(address))) as responses:
+            yield RingReading(responses, freed.put_nowait)
+
+    async def prefetch(self, address: str, digest: str, tier: Tier = Tier.DRAM) -> AsyncGenerator[LoadProgress, None]:
+        """Brings a checkpoint to a tier of the store's node, DISK or DRAM, behind the loads that requests wait for.
+
+        Progress, to its end. Leaving gives up. Raises NotFound, NoRoom, DataLoss, Unreachable.
+        """
+        call = self._stub(address).Prefetch(pb.PrefetchRequest(digest=digest, tier=TIERS[tier]), timeout=limit(READ_S))
         async with aclosing(stream(call, _peer(address))) as responses:
             async for response in responses:
-                yield UnitChunk(response.unit, response.offset, response.data)
+                yield load_progress_from(response.progress)
+
+    async def evict(self, address: str, digest: str, tier: Tier = Tier.DRAM) -> int:
+        """Drops it from a tier, DISK or DRAM; the bytes that the tier got back. Raises NotFound, Unsuitable."""
+        request = pb.EvictRequest(digest=digest, tier=TIERS[tier])
+        response = await unary(self._stub(address).Evict(request, timeout=limit(DELETE_S)), _peer(address))
+        return response.freed_bytes
 
     async def read_file(self, address: str, digest: str, path: str) -> bytes:
         """One of the checkpoint's small files, by the path that its manifest gives it."""
@@ -144,13 +143,21 @@ class StoreClient:
         """The manifest, validated, and where the bytes lie. Raises NotFound."""
         request = pb.StatRequest(digest=digest)
         response = await unary(self._stub(address).Stat(request, timeout=limit()), _peer(address))
-        manifest = await _manifest(response.manifest)
-        return Stat(manifest, tier_from(response.tier), checkpoint_from(response.checkpoint))
+        return Stat(
+            await self._manifests.of(response.manifest),
+            tier_from(response.tier),
+            checkpoint_from(response.checkpoint),
+            response.disk_bytes,
+            response.dram_bytes,
+        )
 
     async def list(self, address: str) -> tuple[StoredCheckpoint, ...]:
         """Everything in the store, by digest."""
         response = await unary(self._stub(address).List(pb.ListRequest(), timeout=limit()), _peer(address))
-        return tuple(StoredCheckpoint(checkpoint_from(c.checkpoint), tier_from(c.tier)) for c in response.checkpoints)
+        return tuple(
+            StoredCheckpoint(checkpoint_from(c.checkpoint), tier_from(c.tier), c.disk_bytes, c.dram_bytes)
+            for c in response.checkpoints
+        )
 
     async def delete(self, address: str, digest: str) -> None:
         """Removes it from the store. Raises NotFound, and Unsuitable while somebody has it open."""
@@ -163,22 +170,3 @@ class StoreClient:
 
 def _peer(address: str) -> str:
     return f"store at {address}"
-
-
-async def _opened(message: pb.Opened) -> Opened:
-    shared = SharedMemory(Path(message.shared_memory.socket_path), message.shared_memory.token)
-    return Opened(await _manifest(message.manifest), tier_from(message.tier), shared)
-
-
-async def _manifest(manifest_json: bytes) -> Manifest:
-    """Parsed and validated off the loop: that of many experts takes a while."""
-
-    def read() -> Manifest:
-        manifest = layout.parse(manifest_json)
-        layout.validate(manifest)
-        return manifest
-
-    try:
-        return await asyncio.to_thread(read)
-    except ManifestError as error:
-        raise DataLoss(f"the store sent a manifest that we cannot use: {error}", reason="BAD_MANIFEST") from error

@@ -14,7 +14,7 @@ from mesh.memory import tune_malloc
 from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
-from services.worker.loading.host import Host
+from services.worker.loading.devices import open_device
 from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons, preimport
 from services.worker.relay import Relay
@@ -27,19 +27,20 @@ from services.worker.settings import WorkerSettings
 @asynccontextmanager
 async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
     """The worker, standing on the ground."""
-    await asyncio.to_thread(preimport, settings.preimport)
     channels = Channels()
     stores = StoreClient(channels)
+    device = open_device(settings.device, stores, settings.transport)
+    await asyncio.to_thread(preimport, settings.preimport)
     relay = Relay(asyncio.get_running_loop())
     engine = Engine(relay.on_steps, threads=settings.threads or None)
     relay.engine = engine
     limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, limits)
+    loader = Loader(stores, device, skeletons, settings.kv_bytes, limits)
     replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
 
     def facts() -> WorkerFacts:
-        return WorkerFacts("host", settings.memory_bytes, settings.kv_bytes, settings.slots, replicas.facts())
+        return WorkerFacts(device.name, settings.memory_bytes, settings.kv_bytes, settings.slots, replicas.facts())
 
     report = Report(ground.membership, facts)
     replicas.on_life, relay.on_load = report.life, report.load

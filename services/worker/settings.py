@@ -13,8 +13,15 @@ class Transport(StrEnum):
     """How weights come from the store."""
 
     AUTO = "auto"  # shared memory on the same node, else the stream
-    SHARED = "shared"
+    SHARED = "shared"  # the memory itself, or a ring of it
     STREAM = "stream"
+
+
+class DeviceName(StrEnum):
+    """What a worker owns."""
+
+    HOST = "host"
+    CUDA = "cuda"
 
 
 def half_of_memory() -> int:
@@ -36,6 +43,9 @@ class WorkerSettings(ServiceSettings):
         512, ge=16, description="Tokens of one engine step: bounds how long a prefill holds it."
     )
     threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its default.")
+    device: DeviceName = Field(
+        DeviceName.HOST, description="What replicas run on: host, this machine's own memory; or cuda, its first GPU."
+    )
     transport: Transport = Field(Transport.AUTO, description="How weights come from the store: auto, shared or stream.")
     skeletons: int = Field(16, ge=0, description="Unloaded models whose modules stay built.")
     preimport: tuple[str, ...] = Field(

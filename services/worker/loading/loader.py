@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -21,8 +22,9 @@ from services.worker.engine.errors import EngineError
 from services.worker.engine.model import assign
 from services.worker.engine.pool import KVSpec, LayerKV
 from services.worker.engine.replica import Replica
-from services.worker.loading.host import Host
+from services.worker.loading.device import Device
 from services.worker.loading.skeletons import Skeletons
+from services.worker.loading.threads import ended
 
 CONFIG = "config.json"
 
@@ -55,23 +57,34 @@ class Observer(Protocol):
 
 
 class Loader:
-    """Makes replicas. Their bytes stay pinned in the store for as long as the context is open."""
+    """Makes replicas. Their bytes stay where they are for as long as the context is open."""
 
-    def __init__(self, stores: StoreClient, host: Host, skeletons: Skeletons, kv_bytes: int, limits: Limits) -> None:
-        self._stores, self._host, self._skeletons = stores, host, skeletons
+    def __init__(
+        self, stores: StoreClient, device: Device, skeletons: Skeletons, kv_bytes: int, limits: Limits
+    ) -> None:
+        self._stores, self._device, self._skeletons = stores, device, skeletons
         self._kv_bytes, self._limits = kv_bytes, limits
 
     @asynccontextmanager
     async def load(self, order: Order, observer: Observer) -> AsyncIterator[LoadedReplica]:
-        """A replica, ready for the engine. MeshErrors say what went wrong; cancelling frees everything."""
-        manifest = (await self._stores.stat(order.store_address, order.digest)).manifest
-        observer.manifest(manifest)
-        building = asyncio.create_task(self._skeleton(order, manifest), name=f"skeleton {order.model}")
+        """A replica, ready for the engine. MeshErrors say what went wrong; cancelling frees everything.
+
+        The skeleton is built, and pointed at its bytes, while these are still on their way.
+        """
+        stat = await self._stores.stat(order.store_address, order.digest)
+        observer.manifest(stat.manifest)
+        building = asyncio.create_task(self._skeleton(order, stat.manifest), name=f"skeleton {order.model}")
         try:
-            async with self._host.bytes_of(order.store_address, manifest, observer.progress) as weights:
+            async with self._device.load(order.store_address, stat, observer.progress) as weights:
                 skeleton = await building
-                replica = await asyncio.to_thread(self._join, order, manifest, skeleton, weights.parts)
-                yield LoadedReplica(replica, weights.tier)
+                replica = await self._joined(order, stat.manifest, skeleton, weights.parts)
+                try:
+                    tier = await weights.complete()
+                except BaseException:
+                    replica.unload()
+                    self._skeletons.give_back(order.digest, skeleton)
+                    raise
+                yield LoadedReplica(replica, tier)
                 self._skeletons.give_back(order.digest, skeleton)
         finally:
             building.cancel()
@@ -81,6 +94,20 @@ class Loader:
             return kept
         config = await self._stores.read_file(order.store_address, order.digest, CONFIG)
         return await asyncio.to_thread(self._skeletons.build, manifest, config)
+
+    async def _joined(
+        self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, parts: Sequence[Tensor]
+    ) -> Replica:
+        """Off the loop; also when cancelled, nothing looks at the parts any more afterwards."""
+        join = partial(self._join, order, manifest, skeleton, parts)
+        joining = asyncio.get_running_loop().run_in_executor(None, join)
+        try:
+            return await asyncio.shield(joining)
+        except asyncio.CancelledError:
+            await ended([joining])
+            if not joining.exception():
+                joining.result().unload()
+            raise
 
     def _join(self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, parts: Sequence[Tensor]) -> Replica:
         """On a thread: points the skeleton at its bytes and gives it a KV pool."""
