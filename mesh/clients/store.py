@@ -14,7 +14,7 @@ from mesh.checkpoint import layout
 from mesh.checkpoint.errors import ManifestError
 from mesh.checkpoint.layout import Manifest
 from mesh.clients.channel import Channels, limit, stream, unary
-from mesh.clients.wire import checkpoint_from, import_progress_from, load_progress_from, tier_from
+from mesh.clients.wire import TIERS, checkpoint_from, import_progress_from, load_progress_from, tier_from
 from mesh.errors import Broken, DataLoss
 from mesh.facts import CheckpointSummary, Tier
 from mesh.requests import ImportProgress, LoadProgress
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from whimbrel.store.v1.store_pb2_grpc import StoreServiceAsyncStub  # of the type stubs alone
 
 IMPORT_S = 6 * 3600.0
+PREFETCH_S = 6 * 3600.0
 READ_S = 3600.0
 FILE_S = 60.0
 DELETE_S = 60.0
@@ -104,10 +105,10 @@ class StoreClient:
         self._channels = channels
 
     async def import_checkpoint(
-        self, address: str, source: str
+        self, address: str, source: str, base: str = ""
     ) -> AsyncGenerator[ImportProgress | CheckpointSummary, None]:
-        """Progress, then the checkpoint. `source` is a directory on the store's node. Leaving cancels the import."""
-        call = self._stub(address).Import(pb.ImportRequest(source=source), timeout=limit(IMPORT_S))
+        """Progress, then the checkpoint. `base` is of an adapter: the digest of what it adapts. Leaving cancels it."""
+        call = self._stub(address).Import(pb.ImportRequest(source=source, base=base), timeout=limit(IMPORT_S))
         async with aclosing(stream(call, _peer(address))) as responses:
             async for response in responses:
                 if response.WhichOneof("event") == "checkpoint":
@@ -156,6 +157,20 @@ class StoreClient:
         """Removes it from the store. Raises NotFound, and Unsuitable while somebody has it open."""
         request = pb.DeleteRequest(digest=digest)
         await unary(self._stub(address).Delete(request, timeout=limit(DELETE_S)), _peer(address))
+
+    async def prefetch(self, address: str, digest: str, tier: Tier) -> AsyncGenerator[LoadProgress, None]:
+        """Brings it to DISK or DRAM, behind what requests wait for; ends when all of it is there. Leaving gives up."""
+        request = pb.PrefetchRequest(digest=digest, tier=TIERS[tier])
+        call = self._stub(address).Prefetch(request, timeout=limit(PREFETCH_S))
+        async with aclosing(stream(call, _peer(address))) as responses:
+            async for response in responses:
+                yield load_progress_from(response.progress)
+
+    async def evict(self, address: str, digest: str, tier: Tier) -> int:
+        """Drops it from DISK or DRAM; returns the bytes freed. Raises NotFound, and Unsuitable while it is in use."""
+        request = pb.EvictRequest(digest=digest, tier=TIERS[tier])
+        response = await unary(self._stub(address).Evict(request, timeout=limit(DELETE_S)), _peer(address))
+        return response.freed_bytes
 
     def _stub(self, address: str) -> "StoreServiceAsyncStub":
         return StoreServiceStub(self._channels.to(address))

@@ -21,6 +21,7 @@ from services.gateway.places import Places
 from services.gateway.relay import Lines
 from services.gateway.settings import GatewaySettings
 from services.gateway.texts import Texts
+from services.gateway.tiers import Tiers
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         answers = Answers(places, lines, gateway_id, settings.attempts)
         yield _mounted(
             GenerationServicer(mirror, texts, answers, settings.default_max_tokens),
-            ModelServicer(ground, mirror, Checkpoints(stores, mirror)),
+            ModelServicer(ground, mirror, Checkpoints(stores, mirror), Tiers(stores, mirror)),
             ClusterServicer(ground, mirror),
         )
 

@@ -23,6 +23,7 @@ from services.worker.engine.pool import KVSpec, LayerKV
 from services.worker.engine.replica import Replica
 from services.worker.loading.host import Host
 from services.worker.loading.skeletons import Skeletons
+from services.worker.naming import replica_name
 
 CONFIG = "config.json"
 
@@ -34,6 +35,11 @@ class Order:
     model: str
     digest: str
     store_address: str
+
+    @property
+    def replica(self) -> str:
+        """The engine's name of what comes of it."""
+        return replica_name(self.model, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class Loader:
         try:
             assign(skeleton, tensor_views(manifest, parts))
             spec = _kv_spec(manifest)
-            return Replica(order.model, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
+            return Replica(order.replica, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
 
