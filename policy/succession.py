@@ -31,8 +31,9 @@ class Succession:
 def successions(view: View) -> list[ModelEntry]:
     """The models of which a former version can answer and the current one cannot yet, by name."""
     models = view.cluster.models
-    names = {seat.replica.model for seat in view.seats() if seat.replica.model in models}
-    return [models[name] for name in sorted(names) if view.former(models[name])]
+    replicas = (seat.replica for seat in view.seats())
+    outdated = {r.model for r in replicas if r.model in models and models[r.model].checkpoint.digest != r.digest}
+    return [models[name] for name in sorted(outdated) if view.former(models[name])]
 
 
 def succession(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Succession:

@@ -30,6 +30,18 @@ async def news(one: Journal, after: int = 0) -> tuple[int, ...]:
         return await one.news(after)
 
 
+async def test_a_broken_line_is_forgotten_and_the_next_request_gets_another(bench: Bench) -> None:
+    fake, one = await bench.worker(), journal()
+    broken = line(bench, fake)
+    with broken.granted(one):
+        await fake.granted()
+        fake.hang_up()
+        with pytest.raises(Unreachable):
+            await news(one)
+    assert broken.broken
+    assert line(bench, fake) is not broken
+
+
 async def test_a_grant_arrives_whole_and_its_frames_come_back(bench: Bench) -> None:
     fake, one = await bench.worker(), journal()
     with line(bench, fake).granted(one):
