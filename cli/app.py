@@ -11,7 +11,9 @@ from cli.demo import demo
 from cli.generate import generate
 from cli.status import status
 from cli.terminal import Terminal
+from cli.tiers import evict, prefetch
 from cli.up import GATEWAY_PORT, up
+from cli.versions import rollback, update
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,11 @@ COMMANDS = (
     Command("demo", demo, "whimbrel demo"),
     Command("up", up, "whimbrel up --workers 2"),
     Command("deploy", deploy, "whimbrel deploy shorebird ./demo/model --keep-alive 5m"),
-    Command("import", import_, "whimbrel import ./demo/model"),
+    Command("import", import_, "whimbrel import hf://HuggingFaceTB/SmolLM2-135M-Instruct"),
+    Command("update", update, "whimbrel update shorebird ./newer/model"),
+    Command("rollback", rollback, "whimbrel rollback shorebird"),
+    Command("prefetch", prefetch, "whimbrel prefetch shorebird --tier dram --store store-1"),
+    Command("evict", evict, "whimbrel evict shorebird --tier dram"),
     Command("delete", delete, "whimbrel delete shorebird"),
     Command("models", models, "whimbrel models"),
     Command("generate", generate, 'whimbrel generate shorebird "What is a whimbrel?" --max-tokens 100'),

@@ -9,7 +9,7 @@ from rich.progress import Progress as RichProgress
 
 from cli.measures import bytes_text
 from mesh.facts import Tier
-from mesh.requests import ImportProgress, Phase, Progress
+from mesh.requests import ImportProgress, LoadProgress, Phase, Progress
 
 SOURCES = {
     Tier.ORIGIN: "from where it was published",
@@ -59,6 +59,11 @@ class Bar:
     def importing(self, progress: ImportProgress) -> None:
         """How far an import has come."""
         self._show(progress.phase, progress.bytes_done, progress.bytes_total)
+
+    def prefetching(self, store_id: str, tier: Tier, progress: LoadProgress) -> None:
+        """How far a prefetch to a store's tier has come."""
+        source = "" if progress.tier is tier else f" {SOURCES[progress.tier]}"
+        self._show(f"to {tier} of {store_id}{source}", progress.bytes_done, progress.bytes_total)
 
     def _show(self, label: str, done: int, total: int) -> None:
         if self._bar:

@@ -1,6 +1,6 @@
 """whimbrel deploy, import, delete and models: the catalogue from the command line."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -11,12 +11,14 @@ from rich.table import Table
 from cli.bar import Bar
 from cli.measures import bytes_text, parse_duration_s, time_text
 from cli.terminal import Terminal, run
-from mesh.clients.gateway_records import Model
+from cli.whereabouts import nearest, whereabouts
+from mesh.clients.gateway_records import MemberStatus, Model, ModelReplica
 from mesh.errors import Broken
 from mesh.facts import CheckpointSummary
 from mesh.requests import ImportProgress
 
 T = TypeVar("T")
+COLUMNS = ("model", "state", "replicas", "nearest", "size", "architecture", "keep-alive", "checkpoint", "previous")
 SHOWN_DIGEST = 12  # characters that tell checkpoints apart
 SOURCE_HELP = (
     "A Hugging Face directory on the store's machine, or an address: s3://, gs://, az://, https:// or "
@@ -34,7 +36,7 @@ def deploy(
         str, typer.Option(metavar="TIME", help="How long it stays loaded when idle: 30s, 5m. Empty: the default.")
     ] = "",
 ) -> None:
-    """Adds a model to the catalogue, importing its directory first.
+    """Adds a model to the catalogue, importing its source first.
 
     Nothing is loaded until a request asks for it.
     """
@@ -49,10 +51,17 @@ def deploy(
 def import_(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
+    *,
+    base: Annotated[
+        str, typer.Option(metavar="DIGEST", help="Of an adapter (a PEFT directory): the checkpoint that it adapts.")
+    ] = "",
 ) -> None:
-    """Turns a Hugging Face directory into a checkpoint, without deploying it, and prints its digest."""
+    """Turns a Hugging Face model or a PEFT adapter into a checkpoint, without deploying it, and prints its digest.
+
+    An import that was interrupted goes on where it had come to.
+    """
     terminal: Terminal = context.obj
-    run(terminal, _import(terminal, address_of(source)))
+    run(terminal, _import(terminal, address_of(source), base))
 
 
 def delete(context: typer.Context, name: Annotated[str, typer.Argument(help="A deployed model.")]) -> None:
@@ -62,7 +71,7 @@ def delete(context: typer.Context, name: Annotated[str, typer.Argument(help="A d
 
 
 def models(context: typer.Context) -> None:
-    """Lists the catalogue: each model's state, size, and the nearest tier that holds it."""
+    """Lists the catalogue: each model's state and size, where its bytes lie, and the checkpoint that it points at."""
     terminal: Terminal = context.obj
     run(terminal, _models(terminal))
 
@@ -98,9 +107,9 @@ async def _deploy(terminal: Terminal, name: str, source: str, checkpoint: str, k
     terminal.out.print(f"deployed {model.name}: {checkpoint_text(model.checkpoint)}", soft_wrap=True)
 
 
-async def _import(terminal: Terminal, source: str) -> None:
+async def _import(terminal: Terminal, source: str, base: str) -> None:
     async with terminal.client() as client:
-        checkpoint = await imported(client.import_checkpoint(source), Bar(terminal.err))
+        checkpoint = await imported(client.import_checkpoint(source, base), Bar(terminal.err))
     terminal.err.print(checkpoint_text(checkpoint), style="dim", soft_wrap=True)
     terminal.out.print(checkpoint.digest, soft_wrap=True)
 
@@ -113,26 +122,41 @@ async def _delete(terminal: Terminal, name: str) -> None:
 
 async def _models(terminal: Terminal) -> None:
     async with terminal.client() as client:
-        listed = await client.list()
+        listed, members = await client.list(), await client.cluster()
     if not listed:
         terminal.err.print("the catalogue is empty; add a model with: whimbrel deploy NAME DIRECTORY", soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("model", "state", "replicas", "nearest", "size", "architecture", "keep-alive", "checkpoint"):
+    for column in COLUMNS:
         table.add_column(column)
     for model in listed:
-        table.add_row(*_row(model))
+        table.add_row(*_row(model, members))
     terminal.out.print(table)
 
 
-def _row(model: Model) -> tuple[str, ...]:
+def _row(model: Model, members: Sequence[MemberStatus]) -> tuple[str, ...]:
     return (
         model.name,
         model.state,
-        ", ".join(f"{replica.worker_id} {replica.state}" for replica in model.replicas) or "–",
-        model.nearest_tier or "–",
+        ", ".join(_replica_text(replica, model) for replica in model.replicas) or "–",
+        _nearest_text(model, members),
         bytes_text(model.checkpoint.bytes),
         model.checkpoint.architecture,
         "default" if model.keep_alive_s is None else time_text(model.keep_alive_s),
         model.checkpoint.digest[:SHOWN_DIGEST],
+        model.previous_checkpoint[:SHOWN_DIGEST] or "–",
     )
+
+
+def _replica_text(replica: ModelReplica, model: Model) -> str:
+    """Such as "worker-1 ready"; a former version says which it is."""
+    version = "" if replica.checkpoint == model.checkpoint.digest else f" ({replica.checkpoint[:SHOWN_DIGEST]})"
+    return f"{replica.worker_id} {replica.state}{version}"
+
+
+def _nearest_text(model: Model, members: Sequence[MemberStatus]) -> str:
+    stores = (member.store for member in members if member.store)
+    holdings = (held for store in stores for held in store.checkpoints if held.digest == model.checkpoint.digest)
+    if held := nearest(holdings):
+        return whereabouts(held)
+    return model.nearest_tier or "–"

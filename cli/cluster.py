@@ -173,8 +173,9 @@ class LocalCluster:
 
 def programs(options: ClusterOptions, redis_url: str) -> tuple[Program, ...]:
     """The services of a cluster, with their settings; the workers share the cores and half of the memory."""
-    threads = max(1, len(os.sched_getaffinity(0)) // options.workers)
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // options.workers
+    sharing = max(1, options.workers)  # none at all is a cluster too: it imports, and tells what it has
+    threads = max(1, len(os.sched_getaffinity(0)) // sharing)
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // sharing
     shared = {
         "WHIMBREL_REDIS_URL": redis_url,
         "WHIMBREL_HOST": HOST,

@@ -1,5 +1,6 @@
 """whimbrel status: the processes, what runs on which worker, and which tier holds what."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated
@@ -12,6 +13,7 @@ from rich.table import Table
 from cli.catalogue import SHOWN_DIGEST
 from cli.measures import bytes_text
 from cli.terminal import Terminal, run
+from cli.whereabouts import whereabouts
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import Change, MemberStatus
 from mesh.facts import StoreFacts
@@ -64,12 +66,13 @@ def _key(member: MemberStatus) -> str:
 
 
 async def _names(client: GatewayClient) -> Mapping[str, str]:
-    """Digest to the names of the models that point at it."""
-    names: dict[str, str] = {}
+    """Digest to the names of the models that point at it, or did before their last update."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
     for model in await client.list():
-        digest = model.checkpoint.digest
-        names[digest] = f"{names[digest]}, {model.name}" if digest in names else model.name
-    return names
+        names[model.checkpoint.digest].append(model.name)
+        if model.previous_checkpoint:
+            names[model.previous_checkpoint].append(f"{model.name} (previous)")
+    return {digest: ", ".join(known) for digest, known in names.items()}
 
 
 def tables(members: Sequence[MemberStatus], names: Mapping[str, str]) -> Group:
@@ -92,7 +95,9 @@ def _members(members: Sequence[MemberStatus]) -> Table:
 
 
 def _replicas(members: Sequence[MemberStatus]) -> Table:
-    table = _table("Replicas", "worker", "device", "memory", "model", "state", "running", "waiting", "size")
+    table = _table(
+        "Replicas", "worker", "device", "memory", "model", "checkpoint", "state", "running", "waiting", "size"
+    )
     for member in members:
         worker = member.worker
         if not worker:
@@ -104,27 +109,34 @@ def _replicas(members: Sequence[MemberStatus]) -> Table:
         ]
         for replica in worker.replicas:
             load = (str(replica.running), str(replica.waiting), bytes_text(replica.bytes))
-            table.add_row(*about, replica.model, replica.state, *load)
+            table.add_row(*about, replica.model, replica.digest[:SHOWN_DIGEST], replica.state, *load)
             about = ["", "", ""]
         if not worker.replicas:
-            table.add_row(*about, "–", "idle", "–", "–", "–")
+            table.add_row(*about, "–", "–", "idle", "–", "–", "–")
     return table
 
 
 def _tiers(members: Sequence[MemberStatus], names: Mapping[str, str]) -> Table:
-    table = _table("Tiers", "store", "disk", "DRAM", "checkpoint", "models", "size", "nearest")
+    table = _table("Tiers", "store", "disk", "DRAM", "checkpoint", "models", "size", "where", "damaged")
     for member in members:
         store = member.store
         if not store:
             continue
-        about = [member.id, bytes_text(store.disk_used_bytes), _dram(store)]
+        about = [member.id, _disk(store), _dram(store)]
+        damaged = str(store.corrupt_units) if store.corrupt_units else ""  # units, since the store started
         for held in store.checkpoints:
             model_names = names.get(held.digest, "–")
-            table.add_row(*about, held.digest[:SHOWN_DIGEST], model_names, bytes_text(held.bytes), held.tier)
-            about = ["", "", ""]
+            row = (held.digest[:SHOWN_DIGEST], model_names, bytes_text(held.bytes), whereabouts(held))
+            table.add_row(*about, *row, damaged)
+            about, damaged = ["", "", ""], ""
         if not store.checkpoints:
-            table.add_row(*about, "–", "–", "–", "–")
+            table.add_row(*about, "–", "–", "–", "–", damaged)
     return table
+
+
+def _disk(store: StoreFacts) -> str:
+    used = bytes_text(store.disk_used_bytes)
+    return f"{used} of {bytes_text(store.disk_capacity_bytes)}" if store.disk_capacity_bytes else used
 
 
 def _dram(store: StoreFacts) -> str:

@@ -37,7 +37,7 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaFacts:
-    """A model's presence on one worker."""
+    """One version of a model on one worker."""
 
     model: str
     digest: str
@@ -62,9 +62,13 @@ class WorkerFacts:
         """Bytes held by replicas, those on their way included."""
         return sum(replica.bytes for replica in self.replicas)
 
-    def replica(self, model: str) -> ReplicaFacts | None:
-        """The replica of `model`, in whatever state."""
-        return next((r for r in self.replicas if r.model == model), None)
+    def replica(self, model: str, digest: str) -> ReplicaFacts | None:
+        """The replica of this checkpoint of `model`, in whatever state."""
+        return next((r for r in self.replicas if r.model == model and r.digest == digest), None)
+
+    def replicas_of(self, model: str) -> tuple[ReplicaFacts, ...]:
+        """Those of `model`, whichever checkpoint each has: while a version takes over there are two."""
+        return tuple(r for r in self.replicas if r.model == model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,11 +59,23 @@ class StartTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """A request for a place. `excluded` are workers that just failed it, by the fences of their leases."""
+
+    request_id: str
+    model: str
+    excluded: frozenset[int] = frozenset()
+    current_only: bool = False  # no former version of the model will do
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
-    """A place on a worker."""
+    """A place on a worker; `fence` is of the worker's lease, `digest` the version of the model that answers there."""
 
     worker_id: str
     address: str
+    fence: int
+    digest: str
     start_kind: StartKind
     times: StartTimes
 
@@ -100,6 +112,7 @@ class Grant:
     key: str
     epoch: int
     model: str
+    digest: str  # the version that prompt and log were written for
     prompt: tuple[int, ...]
     log: tuple[int, ...]
     sampling: Sampling

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from policy.view import Spot
+
 
 class RefusalReason(StrEnum):
     """Why a request is turned away; the names are ErrorInfo reasons."""
@@ -19,24 +21,22 @@ class UnloadReason(StrEnum):
 
     IDLE = "idle"
     EVICTED = "evicted"
-    SUPERSEDED = "superseded"  # deleted from the catalogue, or another checkpoint took its place
+    SUPERSEDED = "superseded"  # deleted from the catalogue, or another checkpoint takes its place
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The request runs on this worker's replica."""
+    """The request runs on this replica."""
 
     request_id: str
-    worker_id: str
+    spot: Spot
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Make a replica of `model` on a worker, from a store."""
+    """Make a replica, from a store."""
 
-    model: str
-    digest: str
-    worker_id: str
+    spot: Spot
     store_id: str
 
 
@@ -44,8 +44,7 @@ class Load:
 class Unload:
     """End a replica."""
 
-    model: str
-    worker_id: str
+    spot: Spot
     reason: UnloadReason
 
 

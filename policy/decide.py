@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload
 from policy.keepalive import expiries
 from policy.knobs import Knobs
-from policy.placement import place
-from policy.view import Spot, View, Waiting
+from policy.placement import place, turn_away
+from policy.succession import succession, successions
+from policy.view import View, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +27,35 @@ def decide(view: View, now: float, knobs: Knobs) -> Decision:
     queued: Counter[str] = Counter()
     for request in view.waiting:
         if queued[request.model] >= knobs.max_waiting:
-            chosen: Sequence[Action] = [Refuse(request.request_id, RefusalReason.QUEUE_FULL, knobs.distrust_s)]
+            chosen: Sequence[Action] = turn_away(view, request, RefusalReason.QUEUE_FULL, knobs.distrust_s)
         else:
             chosen = place(view, request, now, knobs)
         if not any(isinstance(action, Place | Refuse) for action in chosen):
             queued[request.model] += 1
             held.append(request)
         actions += chosen
-        view = _after(view, request.model, chosen)
+        view = _after(view, chosen)
+    updates = successions(view)
+    for entry in updates:
+        chosen = succession(view, entry, now, knobs).actions
+        actions += chosen
+        view = _after(view, chosen)
     ends = expiries(view, knobs)
-    due = sorted((end for end in ends if end.at_s <= now), key=lambda end: (end.unload.worker_id, end.unload.model))
-    actions += [end.unload for end in due]
+    actions += [end.unload for end in sorted(ends, key=lambda end: end.unload.spot) if end.at_s <= now]
     later = [end.at_s for end in ends]
     later += [request.since_s + knobs.hold_s for request in held]
-    later += view.distrusted_until_s.values() if held else []
+    later += view.distrusted_until_s.values() if held or updates else []
+    later += view.unfit_until_s.values() if updates else []
     return Decision(tuple(actions), min((at_s for at_s in later if at_s > now), default=None))
 
 
-def _after(view: View, model: str, chosen: Sequence[Action]) -> View:
+def _after(view: View, chosen: Sequence[Action]) -> View:
     """The view as the next request must see it."""
     for action in chosen:
         if isinstance(action, Place):
-            spot = Spot(action.worker_id, model)
-            view = replace(view, placed={**view.placed, spot: view.placed.get(spot, 0) + 1})
+            view = replace(view, placed={**view.placed, action.spot: view.placed.get(action.spot, 0) + 1})
         elif isinstance(action, Load):
-            view = replace(view, loading=view.loading | {Spot(action.worker_id, action.model)})
+            view = replace(view, loading=view.loading | {action.spot})
         elif isinstance(action, Unload):
-            view = replace(view, unloading=view.unloading | {Spot(action.worker_id, action.model)})
+            view = replace(view, unloading=view.unloading | {action.spot})
     return view

@@ -17,5 +17,6 @@ class Knobs:
     hold_s: float = 120.0  # a request waits at most this long for a place
     max_waiting: int = 256  # requests that may wait for one model
     distrust_s: float = 5.0  # a worker that could not be reached gets no load for this long
+    unfit_s: float = 60.0  # a checkpoint that could not be loaded is not tried again for an update for this long
     bytes_per_s: Mapping[Tier, float] = field(default_factory=lambda: BANDWIDTHS)
     init_s: float = 0.2  # of a start that is not bytes: skeleton, pool, first step

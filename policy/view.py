@@ -1,17 +1,20 @@
 """All that a decision looks at: the cluster's facts, and what the scheduler itself knows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, ReplicaFacts, ReplicaState
 
+NOBODY: frozenset[int] = frozenset()
+
 
 class Spot(NamedTuple):
-    """A model on a worker."""
+    """One version of a model on a worker: where a replica is, or will be."""
 
     worker_id: str
     model: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,22 @@ class Waiting:
     request_id: str
     model: str
     since_s: float
-    excluded: frozenset[str] = frozenset()  # workers that just failed it
+    excluded: frozenset[int] = NOBODY  # workers that just failed it, by the fences of their leases
+    current_only: bool = False  # no former version of the model will do
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A replica where it is."""
+
+    member: Member
+    replica: ReplicaFacts
+    slots: int
+
+    @property
+    def spot(self) -> Spot:
+        """Its name in the books."""
+        return Spot(self.member.id, self.replica.model, self.replica.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,36 +53,73 @@ class View:
     unloading: frozenset[Spot] = frozenset()
     idle_since_s: Mapping[Spot, float] = field(default_factory=dict)
     distrusted_until_s: Mapping[str, float] = field(default_factory=dict)  # by worker
+    unfit_until_s: Mapping[str, float] = field(default_factory=dict)  # by checkpoint: it could not be loaded
+    retired: frozenset[Spot] = frozenset()  # versions whose successor has answered: they finish, and come back no more
 
     def workers(self) -> tuple[Member, ...]:
         """The live workers."""
         return self.cluster.of_kind(Kind.WORKER)
 
+    def seats(self, model: str = "") -> Iterator[Seat]:
+        """Every replica, of one model or of all."""
+        for member in self.workers():
+            if member.worker:
+                replicas = member.worker.replicas_of(model) if model else member.worker.replicas
+                yield from (Seat(member, replica, member.worker.slots) for replica in replicas)
+
     def distrusts(self, worker_id: str, now: float) -> bool:
         """Whether a worker could not be reached a moment ago, and should be left alone."""
         return self.distrusted_until_s.get(worker_id, now) > now
 
-    def is_loading(self, entry: ModelEntry, request: Waiting, now: float) -> bool:
-        """Whether a replica is on its way to a worker that the request may go to."""
-        if any(spot.model == entry.name and spot.worker_id not in request.excluded for spot in self.loading):
-            return True
-        hopeful = [m for m in self.workers() if m.id not in request.excluded and not self.distrusts(m.id, now)]
-        replicas = (m.worker.replica(entry.name) for m in hopeful if m.worker)
-        return any(r and r.state is ReplicaState.LOADING and r.digest == entry.checkpoint.digest for r in replicas)
+    def is_unfit(self, digest: str, now: float) -> bool:
+        """Whether a checkpoint could not be loaded a moment ago, and should not be tried without need."""
+        return self.unfit_until_s.get(digest, now) > now
 
-    def busy(self, worker_id: str, replica: ReplicaFacts) -> int:
+    def is_loading(self, entry: ModelEntry, now: float, excluded: frozenset[int] = NOBODY) -> bool:
+        """Whether a replica of the current version is on its way to a worker that is not excluded."""
+        digest = entry.checkpoint.digest
+        for spot in self.loading:
+            if (spot.model, spot.digest) == (entry.name, digest) and self._fence(spot.worker_id) not in excluded:
+                return True
+        return any(
+            seat.replica.state is ReplicaState.LOADING
+            and seat.replica.digest == digest
+            and seat.member.fence not in excluded
+            and not self.distrusts(seat.member.id, now)
+            for seat in self.seats(entry.name)
+        )
+
+    def busy(self, seat: Seat) -> int:
         """Requests on a replica: what it reports or what was sent there, whichever is more."""
-        return max(replica.running + replica.waiting, self.placed.get(Spot(worker_id, replica.model), 0))
+        return max(seat.replica.running + seat.replica.waiting, self.placed.get(seat.spot, 0))
 
-    def usable(self, worker_id: str, replica: ReplicaFacts, entry: ModelEntry) -> bool:
-        """Whether new requests may go to this replica."""
-        return self._settled(worker_id, replica) and replica.digest == entry.checkpoint.digest
-
-    def idle(self, worker_id: str, replica: ReplicaFacts) -> bool:
-        """Whether a replica may be unloaded: nothing runs there or was sent there."""
-        return self._settled(worker_id, replica) and self.busy(worker_id, replica) == 0
-
-    def _settled(self, worker_id: str, replica: ReplicaFacts) -> bool:
+    def settled(self, seat: Seat) -> bool:
         """Ready, and no command for it under way: facts may be quicker than the answer of the load itself."""
-        spot = Spot(worker_id, replica.model)
-        return replica.state is ReplicaState.READY and spot not in self.loading and spot not in self.unloading
+        spot = seat.spot
+        return seat.replica.state is ReplicaState.READY and spot not in self.loading and spot not in self.unloading
+
+    def idle(self, seat: Seat) -> bool:
+        """Whether a replica may be unloaded: nothing runs there or was sent there."""
+        return self.settled(seat) and self.busy(seat) == 0
+
+    def answers(self, entry: ModelEntry) -> bool:
+        """Whether the current version of a model can answer somewhere."""
+        return any(s.replica.digest == entry.checkpoint.digest and self.settled(s) for s in self.seats(entry.name))
+
+    def former(self, entry: ModelEntry) -> list[Seat]:
+        """Replicas of versions that the catalogue has moved on from, which answer until the current one does."""
+        if self.answers(entry):
+            return []
+        older = [s for s in self.seats(entry.name) if s.replica.digest != entry.checkpoint.digest]
+        return [seat for seat in older if self.settled(seat) and seat.spot not in self.retired]
+
+    def is_superseded(self, seat: Seat) -> bool:
+        """Whether nobody will ask for a replica again: its model is gone, or a newer version answers."""
+        entry = self.cluster.models.get(seat.replica.model)
+        if entry is None:
+            return True
+        return seat.replica.digest != entry.checkpoint.digest and (seat.spot in self.retired or self.answers(entry))
+
+    def _fence(self, worker_id: str) -> int:
+        member = self.cluster.members.get(f"{Kind.WORKER}/{worker_id}")
+        return member.fence if member else 0

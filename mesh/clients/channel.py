@@ -1,10 +1,11 @@
 """How a call leaves this process: channel options, deadlines that carry over, errors as our own."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import grpc
 from grpc import aio
 
 from mesh import deadline
@@ -42,6 +43,13 @@ class Channels:
         if address not in self._open:
             self._open[address] = connect(address)
         return self._open[address]
+
+    async def close_dead(self, alive: Collection[str]) -> None:
+        """Closes channels to addresses where nobody lives any more. One that is still connected may have a call under
+        way, and is let be until a later time."""
+        ready = grpc.ChannelConnectivity.READY
+        dead = [a for a, channel in self._open.items() if a not in alive and channel.get_state() is not ready]
+        await asyncio.gather(*(self._open.pop(address).close() for address in dead))
 
     async def close(self) -> None:
         """Closes all of them; running calls are cancelled."""

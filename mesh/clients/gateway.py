@@ -18,6 +18,7 @@ from mesh.clients.gateway_records import (
     MemberStatus,
     Model,
     ModelChange,
+    Prefetching,
     SamplingWishes,
 )
 from mesh.clients.gateway_wire import (
@@ -29,16 +30,19 @@ from mesh.clients.gateway_wire import (
     member_from,
     model_change_from,
     model_from,
+    prefetching_from,
     sampling_to,
 )
+from mesh.clients.wire import TIERS
 from mesh.errors import Unreachable
-from mesh.facts import CheckpointSummary
+from mesh.facts import CheckpointSummary, Tier
 from mesh.requests import ImportProgress
 
 T = TypeVar("T")
 R = TypeVar("R")
 ANSWER_S = 600.0
 IMPORT_S = 3600.0
+EVICT_S = 60.0
 WATCH_S = 24 * 3600.0
 
 
@@ -81,9 +85,9 @@ class GatewayClient:
         request = pb.ChatRequest(model=model, messages=turns, sampling=sampling_to(sampling))
         return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
 
-    def import_checkpoint(self, source: str) -> AsyncGenerator[ImportProgress | CheckpointSummary]:
-        """Imports a Hugging Face directory of the store's node: progress, then the checkpoint."""
-        request = pb.ModelServiceImportRequest(source=source)
+    def import_checkpoint(self, source: str, base: str = "") -> AsyncGenerator[ImportProgress | CheckpointSummary]:
+        """Imports what lies at `source`: progress, then the checkpoint. `base` is the digest that an adapter adapts."""
+        request = pb.ModelServiceImportRequest(source=source, base=base)
         return self._read(self._models.Import(request, timeout=limit(IMPORT_S)), import_from)
 
     def deploy(
@@ -105,6 +109,26 @@ class GatewayClient:
         with self._named():
             response = await unary(self._models.Update(request, timeout=limit()), self._peer)
         return model_from(response.model)
+
+    async def rollback(self, name: str, etag: str = "") -> Model:
+        """Back to the checkpoint before the last update; Unsuitable when there is none."""
+        request = pb.ModelServiceRollbackRequest(name=name, etag=etag)
+        with self._named():
+            response = await unary(self._models.Rollback(request, timeout=limit()), self._peer)
+        return model_from(response.model)
+
+    def prefetch(self, name: str, tier: Tier = Tier.DRAM, store_id: str = "") -> AsyncGenerator[Prefetching]:
+        """Brings a model's checkpoint to DISK or DRAM of a store: its progress, to the end. Leaving gives up."""
+        request = pb.ModelServicePrefetchRequest(name=name, tier=TIERS[tier], store_id=store_id)
+        return self._read(self._models.Prefetch(request, timeout=limit(IMPORT_S)), prefetching_from)
+
+    async def evict(self, name: str, tier: Tier = Tier.DRAM, store_id: str = "") -> int:
+        """Drops a model's checkpoint from DISK or DRAM of one store or of all; returns the bytes freed. Unsuitable
+        where it is in use."""
+        request = pb.ModelServiceEvictRequest(name=name, tier=TIERS[tier], store_id=store_id)
+        with self._named():
+            response = await unary(self._models.Evict(request, timeout=limit(EVICT_S)), self._peer)
+        return response.freed_bytes
 
     async def delete(self, name: str, etag: str = "") -> None:
         """Removes a model; NotFound when there is none."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.facts import CheckpointSummary, Kind, ReplicaFacts, ReplicaState, StoreFacts, Tier
-from mesh.requests import FinishReason, Progress, StartKind, StartTimes
+from mesh.requests import FinishReason, LoadProgress, Progress, StartKind, StartTimes
 
 
 class ModelState(StrEnum):
@@ -62,6 +62,7 @@ class Started:
     start_kind: StartKind
     times: StartTimes
     prompt_tokens: int
+    checkpoint: str  # digest of the version that answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Finished:
     total_s: float
     worker_id: str
     stop_text: str
+    checkpoint: str  # digest of the version that answered
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -101,11 +103,12 @@ AnswerEvent = Progress | Started | Delta | Finished
 
 @dataclass(frozen=True, slots=True)
 class ModelReplica:
-    """A model's presence on a worker."""
+    """One version of a model on a worker."""
 
     worker_id: str
     state: ReplicaState
     running: int
+    checkpoint: str  # its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Model:
     etag: str
     replicas: tuple[ModelReplica, ...]
     nearest_tier: Tier | None
+    previous_checkpoint: str  # digest; empty when there is nothing to roll back to
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,14 @@ class ModelChange:
 
     change: Change
     model: Model | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetching:
+    """How far a prefetch has come, and to which store."""
+
+    store_id: str
+    progress: LoadProgress
 
 
 @dataclass(frozen=True, slots=True)

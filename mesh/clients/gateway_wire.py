@@ -15,6 +15,7 @@ from mesh.clients.gateway_records import (
     ModelChange,
     ModelReplica,
     ModelState,
+    Prefetching,
     SamplingWishes,
     Started,
     WorkerStatus,
@@ -23,6 +24,7 @@ from mesh.clients.wire import (
     checkpoint_from,
     duration,
     import_progress_from,
+    load_progress_from,
     progress_from,
     seconds,
     start_kind_from,
@@ -93,6 +95,7 @@ def _started_from(message: pb.Started) -> Started:
         start_kind_from(message.start_kind),
         start_times_from(message.times),
         message.prompt_tokens,
+        message.checkpoint,
     )
 
 
@@ -107,6 +110,7 @@ def _finished_from(message: pb.Finished) -> Finished:
         total_s=seconds(message.total),
         worker_id=message.worker_id,
         stop_text=message.stop_text,
+        checkpoint=message.checkpoint,
     )
 
 
@@ -124,9 +128,14 @@ def model_from(message: pb.Model) -> Model:
         keep_alive_s=seconds(spec.keep_alive) if spec.HasField("keep_alive") else None,
         state=MODEL_STATES.get(message.state, ModelState.COLD),
         etag=message.etag,
-        replicas=tuple(ModelReplica(r.worker_id, _replica_state_from(r.state), r.running) for r in message.replicas),
+        replicas=tuple(_model_replica_from(replica) for replica in message.replicas),
         nearest_tier=tier_from(message.nearest_tier) if message.nearest_tier else None,
+        previous_checkpoint=message.previous_checkpoint,
     )
+
+
+def _model_replica_from(message: pb.ModelReplica) -> ModelReplica:
+    return ModelReplica(message.worker_id, _replica_state_from(message.state), message.running, message.checkpoint)
 
 
 def member_from(message: pb.Member) -> MemberStatus:
@@ -151,8 +160,18 @@ def _worker_from(message: pb.WorkerStatus) -> WorkerStatus:
 
 
 def _store_from(message: pb.StoreStatus) -> StoreFacts:
-    checkpoints = (CheckpointFacts(c.checkpoint, c.bytes, tier_from(c.tier)) for c in message.checkpoints)
-    return StoreFacts(message.disk_used_bytes, message.dram_capacity_bytes, message.dram_used_bytes, tuple(checkpoints))
+    checkpoints = (
+        CheckpointFacts(c.checkpoint, c.bytes, tier_from(c.tier), c.disk_bytes, c.dram_bytes)
+        for c in message.checkpoints
+    )
+    return StoreFacts(
+        disk_used_bytes=message.disk_used_bytes,
+        dram_capacity_bytes=message.dram_capacity_bytes,
+        dram_used_bytes=message.dram_used_bytes,
+        checkpoints=tuple(checkpoints),
+        disk_capacity_bytes=message.disk_capacity_bytes,
+        corrupt_units=message.corrupt_units,
+    )
 
 
 def import_from(message: pb.ModelServiceImportResponse) -> ImportProgress | CheckpointSummary:
@@ -167,6 +186,11 @@ def deploy_from(message: pb.ModelServiceDeployResponse) -> ImportProgress | Mode
     if message.WhichOneof("event") == "model":
         return model_from(message.model)
     return import_progress_from(message.progress)
+
+
+def prefetching_from(message: pb.ModelServicePrefetchResponse) -> Prefetching:
+    """From the wire."""
+    return Prefetching(message.store_id, load_progress_from(message.progress))
 
 
 def model_change_from(message: pb.ModelServiceWatchResponse) -> ModelChange:

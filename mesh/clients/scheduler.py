@@ -1,6 +1,6 @@
 """Asking the scheduler for a place."""
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from whimbrel.scheduler.v1 import scheduler_pb2 as pb
@@ -8,7 +8,7 @@ from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 from mesh.clients.channel import Channels, limit, stream
 from mesh.clients.wire import progress_from, start_kind_from, start_times_from
-from mesh.requests import Placement, Progress
+from mesh.requests import Placement, Progress, Wish
 
 
 class SchedulerClient:
@@ -17,11 +17,14 @@ class SchedulerClient:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
-    async def assign(
-        self, address: str, request_id: str, model: str, excluded: Collection[str] = ()
-    ) -> AsyncGenerator[Progress | Placement, None]:
+    async def assign(self, address: str, wish: Wish) -> AsyncGenerator[Progress | Placement, None]:
         """Progress while it waits, then one Placement, held until the iteration is closed."""
-        request = pb.AssignRequest(request_id=request_id, model=model, exclude_workers=sorted(excluded))
+        request = pb.AssignRequest(
+            request_id=wish.request_id,
+            model=wish.model,
+            exclude_fences=sorted(wish.excluded),
+            current_only=wish.current_only,
+        )
         call = SchedulerServiceStub(self._channels.to(address)).Assign(request, timeout=limit(None))
         async with aclosing(stream(call, f"scheduler at {address}")) as responses:
             async for response in responses:
@@ -32,4 +35,11 @@ class SchedulerClient:
 
 
 def _placement(place: pb.Placement) -> Placement:
-    return Placement(place.worker_id, place.address, start_kind_from(place.start_kind), start_times_from(place.times))
+    return Placement(
+        worker_id=place.worker_id,
+        address=place.address,
+        fence=place.fence,
+        digest=place.digest,
+        start_kind=start_kind_from(place.start_kind),
+        times=start_times_from(place.times),
+    )

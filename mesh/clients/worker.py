@@ -53,9 +53,8 @@ class WorkerClient:
                 else:
                     yield load_progress_from(response.progress)
 
-    async def unload(self, address: str, model: str, fence: int) -> None:
+    async def unload(self, address: str, model: str, digest: str, fence: int) -> None:
         """Ends a replica; one that is not there is no error."""
         stub = WorkerServiceStub(self._channels.to(address))
-        await unary(
-            stub.Unload(pb.UnloadRequest(model=model, fence=fence), timeout=limit(UNLOAD_S)), f"worker at {address}"
-        )
+        request = pb.UnloadRequest(model=model, digest=digest, fence=fence)
+        await unary(stub.Unload(request, timeout=limit(UNLOAD_S)), f"worker at {address}")

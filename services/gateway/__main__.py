@@ -21,6 +21,7 @@ from services.gateway.places import Places
 from services.gateway.relay import Lines
 from services.gateway.settings import GatewaySettings
 from services.gateway.texts import Texts
+from services.gateway.tiers import Tiers
 
 
 @asynccontextmanager
@@ -35,13 +36,24 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         mirror = await stack.enter_async_context(Mirror(ground.state).running())
         texts = stack.enter_context(Texts(stores, mirror, settings.cache_dir, settings.tokenizers))
         await stack.enter_async_context(owned(texts.keep_warm(), ground))
+        await stack.enter_async_context(owned(_tidy(channels, mirror), ground))
         places = Places(mirror, SchedulerClient(channels), settings.hold_s)
         answers = Answers(places, lines, gateway_id, settings.attempts)
         yield _mounted(
             GenerationServicer(mirror, texts, answers, settings.default_max_tokens),
-            ModelServicer(ground, mirror, Checkpoints(stores, mirror)),
+            ModelServicer(ground, mirror, Checkpoints(stores, mirror), Tiers(stores, mirror)),
             ClusterServicer(ground, mirror),
         )
+
+
+async def _tidy(channels: Channels, mirror: Mirror) -> None:
+    """Closes channels to processes that have left; workers come and go, and each life has another address."""
+    with mirror.watching() as changed:
+        while True:
+            changed.clear()
+            if not mirror.stale:
+                await channels.close_dead({member.address for member in mirror.facts.members.values()})
+            await changed.wait()
 
 
 def _mounted(generation: GenerationServicer, models: ModelServicer, cluster: ClusterServicer) -> list[Mounted]:

@@ -2,30 +2,37 @@
 
 import itertools
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NotFound, Unreachable
-from mesh.requests import FinishReason, Phase, Placement, Progress, Sampling
+from mesh.requests import FinishReason, Phase, Placement, Progress, Sampling, Wish
 from services.gateway.detokenize import Detokenizer
-from services.gateway.journal import Journal
+from services.gateway.journal import Journal, Question
 from services.gateway.places import Places
 from services.gateway.relay import Lines
 from services.gateway.texts import Text
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request, checked and tokenized, for one version of its model."""
+
+    question: Question
+    text: Text
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, checked and tokenized."""
+    """A request. `prepared` is for the version that the catalogue points at; the one that answers may be another."""
 
     request_id: str
     model: str
-    prompt: tuple[int, ...]
-    sampling: Sampling
     stops: tuple[str, ...]
-    text: Text
     arrived_s: float  # time.monotonic
+    prepared: Prepared
+    prepare: Callable[[str], Awaitable[Prepared]]  # for the version of a digest; MeshErrors when that cannot answer it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class Started:
     """A worker has begun to answer."""
 
     placement: Placement
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Finished:
 
     reason: FinishReason
     placement: Placement
+    prompt_tokens: int
     completion_tokens: int
     first_token_s: float  # from arrival
     total_s: float
@@ -57,6 +66,22 @@ class Finished:
 
 
 Event = Progress | Started | Delta | Finished
+
+
+class _NotByThisVersion(Exception):
+    """The version that has a place for the request cannot answer it; the catalogue's can."""
+
+
+@dataclass(slots=True)
+class _Trial:
+    """How often a request was tried, and where it should not be tried again."""
+
+    place: Placement | None = None
+    excluded: set[int] = field(default_factory=set)
+    current_only: bool = False
+
+    def wish(self, asked: Asked) -> Wish:
+        return Wish(asked.request_id, asked.model, frozenset(self.excluded), self.current_only)
 
 
 def check_room(prompt: tuple[int, ...], max_context: int) -> int:
@@ -79,42 +104,51 @@ class Answers:
     async def run(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Progress, one Started, Deltas, one Finished. Closing the iteration cancels the request."""
         key = f"{self._gateway_id}/{next(self._numbers)}"  # ours: clients may send one request id twice
-        journal = Journal(key, asked.model, asked.prompt, asked.sampling)
-        excluded: set[str] = set()
+        journal = Journal(key, asked.model, asked.prepared.question)
+        trial = _Trial()
         while True:
             try:
-                async with aclosing(self._attempt(asked, journal, excluded)) as events:
+                async with aclosing(self._attempt(asked, journal, trial)) as events:
                     async for event in events:
                         yield event
                 return
+            except _NotByThisVersion:
+                trial.current_only = True
             except (Unreachable, NotFound) as error:
-                if not self._try_again(journal, error, excluded):
+                if not self._try_again(journal, error, trial):
                     raise
             yield Progress(Phase.QUEUED)
 
-    def _try_again(self, journal: Journal, error: MeshError, excluded: set[str]) -> bool:
+    def _try_again(self, journal: Journal, error: MeshError, trial: _Trial) -> bool:
         """Whether to try another worker: only while the client has nothing of the answer."""
-        worker_id = error.metadata.get("worker")
-        if worker_id is None or journal.tokens or len(excluded) + 1 >= self._attempts:
+        if "worker" not in error.metadata or trial.place is None:
             return False
-        excluded.add(worker_id)
+        if journal.tokens or len(trial.excluded) + 1 >= self._attempts:
+            return False
+        trial.excluded.add(trial.place.fence)
         return True
 
-    async def _attempt(self, asked: Asked, journal: Journal, excluded: set[str]) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._places.assign(asked.request_id, asked.model, excluded)) as places:
+    async def _attempt(self, asked: Asked, journal: Journal, trial: _Trial) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._places.assign(trial.wish(asked))) as places:
             async for event in places:
                 if isinstance(event, Progress):
                     yield event
                     continue
-                async with aclosing(self._follow(asked, journal, event)) as answer:
+                trial.place = event
+                prepared = await _prepared(asked, event.digest, trial)
+                journal.rewrite(prepared.question)
+                async with aclosing(self._follow(asked, prepared, journal, event)) as answer:
                     async for item in answer:
                         yield item
                 return  # only now is the place given back
         raise Broken("the scheduler's answer ended without a placement")
 
-    async def _follow(self, asked: Asked, journal: Journal, place: Placement) -> AsyncGenerator[Event, None]:
+    async def _follow(
+        self, asked: Asked, prepared: Prepared, journal: Journal, place: Placement
+    ) -> AsyncGenerator[Event, None]:
         """The answer from one worker: the journal is cancelled there if this ends early."""
-        detokenizer = Detokenizer(asked.text.tokenizer, asked.stops, asked.prompt)
+        question = prepared.question
+        detokenizer = Detokenizer(prepared.text.tokenizer, asked.stops, question.prompt)
         seen, first_s, stop = 0, 0.0, None
         with self._lines.to(place.worker_id, place.address).granted(journal):
             yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing
@@ -122,8 +156,8 @@ class Answers:
                 tokens = await journal.news(seen)
                 if not seen:
                     first_s = time.monotonic() - asked.arrived_s
-                    yield Started(place)
-                piece = detokenizer.feed(_visible(tokens, asked.sampling))
+                    yield Started(place, len(question.prompt))
+                piece = detokenizer.feed(_visible(tokens, question.sampling))
                 stop, shown = piece.stop, tokens if piece.stop is None else tokens[: piece.tokens]
                 done = journal.finish is not None and seen + len(tokens) == len(journal.tokens)
                 tail = detokenizer.finish() if done and stop is None else ""
@@ -132,7 +166,20 @@ class Answers:
                 if done:
                     break
         reason = FinishReason.STOP if stop is not None else journal.finish or FinishReason.ERROR
-        yield Finished(reason, place, seen, first_s, time.monotonic() - asked.arrived_s, stop or "")
+        total_s = time.monotonic() - asked.arrived_s
+        yield Finished(reason, place, len(question.prompt), seen, first_s, total_s, stop or "")
+
+
+async def _prepared(asked: Asked, digest: str, trial: _Trial) -> Prepared:
+    """The request for the version that has a place for it."""
+    if digest == asked.prepared.question.digest:
+        return asked.prepared
+    try:
+        return await asked.prepare(digest)
+    except MeshError as error:
+        if trial.current_only:
+            raise
+        raise _NotByThisVersion from error
 
 
 def _visible(tokens: Iterable[int], sampling: Sampling) -> list[int]:

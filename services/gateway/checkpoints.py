@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from mesh.clients.store import StoreClient
 from mesh.errors import InvalidRequest, NotFound, Unreachable, Unsuitable
@@ -10,6 +11,14 @@ from mesh.requests import ImportProgress
 from mesh.state.mirror import Mirror
 
 SEEN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint that the engine can run, and where it was imported from."""
+
+    summary: CheckpointSummary
+    source: str
 
 
 class Checkpoints:
@@ -23,13 +32,13 @@ class Checkpoints:
     ) -> AsyncGenerator[ImportProgress | CheckpointSummary, None]:
         """Progress of the import, if there is one, then the checkpoint; Unsuitable when no engine can run it."""
         if digest:
-            yield await self.find(digest)
+            yield (await self.find(digest)).summary
             return
         async with aclosing(self.import_from(source)) as events:
             async for event in events:
                 yield runnable(event) if isinstance(event, CheckpointSummary) else event
 
-    async def find(self, digest: str) -> CheckpointSummary:
+    async def find(self, digest: str) -> Found:
         """A checkpoint that some store holds; NotFound when none does."""
         holders = [m for m in self._all() if m.store and m.store.tier_of(digest)]
         if not holders:
@@ -38,16 +47,19 @@ class Checkpoints:
                 reason="UNKNOWN_CHECKPOINT",
                 metadata={"checkpoint": digest},
             )
-        return runnable((await self._stores.stat(holders[0].address, digest)).summary)
+        stat = await self._stores.stat(holders[0].address, digest)
+        return Found(runnable(stat.summary), stat.manifest.source)
 
-    async def import_from(self, source: str) -> AsyncGenerator[ImportProgress | CheckpointSummary, None]:
+    async def import_from(
+        self, source: str, base: str = ""
+    ) -> AsyncGenerator[ImportProgress | CheckpointSummary, None]:
         """Has the first store import a source; returns when the facts show the checkpoint."""
         if not source:
             raise InvalidRequest.field(
                 "source", "must be the absolute path or the address of a Hugging Face checkpoint"
             )
         store = self._all()[0]
-        async with aclosing(self._stores.import_checkpoint(store.address, source)) as events:
+        async with aclosing(self._stores.import_checkpoint(store.address, source, base)) as events:
             async for event in events:
                 if isinstance(event, CheckpointSummary):
                     await self._shown(event.digest)
@@ -67,7 +79,14 @@ class Checkpoints:
 
 
 def runnable(summary: CheckpointSummary) -> CheckpointSummary:
-    """The checkpoint itself, or Unsuitable when the engine cannot run its architecture."""
+    """The checkpoint itself, or Unsuitable when it is an adapter, or the engine cannot run its architecture."""
+    if summary.base:
+        raise Unsuitable(
+            "an adapter cannot be deployed as a model yet: a later release serves adapters beside their base; until "
+            "then it can be imported, prefetched and looked at",
+            reason="UNSUPPORTED_ADAPTER",
+            metadata={"checkpoint": summary.digest, "base": summary.base},
+        )
     if not summary.kv_bytes_per_token:
         raise Unsuitable(
             f"{summary.architecture} cannot be served yet: its layers keep more than keys and values",

@@ -7,6 +7,7 @@ from whimbrel.inference.v1 import inference_pb2
 from mesh.clients.wire import TIERS, checkpoint_to, duration
 from mesh.facts import (
     NEARNESS,
+    CheckpointFacts,
     ClusterFacts,
     Kind,
     Member,
@@ -27,9 +28,15 @@ REPLICA_STATES = {
 def model_of(facts: ClusterFacts, entry: ModelEntry) -> pb.Model:
     """One model: what was asked for, and where it is now."""
     replicas = [
-        pb.ModelReplica(worker_id=member.id, state=REPLICA_STATES[replica.state], running=replica.running)
+        pb.ModelReplica(
+            worker_id=member.id,
+            state=REPLICA_STATES[replica.state],
+            running=replica.running,
+            checkpoint=replica.digest,
+        )
         for member in facts.of_kind(Kind.WORKER)
-        if member.worker and (replica := member.worker.replica(entry.name))
+        if member.worker
+        for replica in member.worker.replicas_of(entry.name)
     ]
     tiers = [m.store.tier_of(entry.checkpoint.digest) for m in facts.of_kind(Kind.STORE) if m.store]
     nearest = max((tier for tier in tiers if tier), key=NEARNESS.__getitem__, default=None)
@@ -43,6 +50,7 @@ def model_of(facts: ClusterFacts, entry: ModelEntry) -> pb.Model:
         nearest_tier=TIERS[nearest] if nearest else inference_pb2.TIER_UNSPECIFIED,
         create_time=_timestamp(entry.created_s),
         update_time=_timestamp(entry.updated_s),
+        previous_checkpoint=entry.previous.digest if entry.previous else "",
     )
 
 
@@ -96,10 +104,19 @@ def _store(store: StoreFacts) -> pb.StoreStatus:
         disk_used_bytes=store.disk_used_bytes,
         dram_capacity_bytes=store.dram_capacity_bytes,
         dram_used_bytes=store.dram_used_bytes,
-        checkpoints=[
-            pb.StoredCheckpoint(checkpoint=held.digest, bytes=held.bytes, tier=TIERS[held.tier])
-            for held in store.checkpoints
-        ],
+        checkpoints=[_stored(held) for held in store.checkpoints],
+        disk_capacity_bytes=store.disk_capacity_bytes,
+        corrupt_units=store.corrupt_units,
+    )
+
+
+def _stored(held: CheckpointFacts) -> pb.StoredCheckpoint:
+    return pb.StoredCheckpoint(
+        checkpoint=held.digest,
+        bytes=held.bytes,
+        tier=TIERS[held.tier],
+        disk_bytes=held.disk_bytes,
+        dram_bytes=held.dram_bytes,
     )
 
 

@@ -2,9 +2,9 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from grpc import aio
@@ -15,25 +15,18 @@ from whimbrel.inference.v1 import inference_pb2
 from mesh.clients.relay import FINISHES
 from mesh.clients.wire import START_KINDS, duration, progress_to, start_times_to
 from mesh.errors import InvalidRequest
-from mesh.facts import ModelEntry
 from mesh.requests import Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
-from services.gateway.answer import Answers, Asked, Delta, Event, Finished, Started, check_room
+from services.gateway.answer import Answers, Asked, Delta, Event, Finished, Prepared, Started, check_room
+from services.gateway.journal import Question
 from services.gateway.sampling import resolve
 from services.gateway.texts import Text, Texts, Turn
 
 Context = aio.ServicerContext[Any, Any]
+Request = pb.GenerateRequest | pb.ChatRequest
+Tokenize = Callable[[Text], Awaitable[tuple[int, ...]]]
 LONGEST_REQUEST_ID = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt as token ids, for one model."""
-
-    entry: ModelEntry
-    text: Text
-    ids: tuple[int, ...]
 
 
 class GenerationServicer(GenerationServiceServicer):
@@ -45,47 +38,49 @@ class GenerationServicer(GenerationServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:  # noqa: N802
         """See the proto."""
-        arrived_s = time.monotonic()
-        entry = self._entry(request.model)
-        text = await self._texts.of(entry.checkpoint.digest)
-        asked = self._asked(request, Prompt(entry, text, await _prompt(request, text)), arrived_s)
+        asked = await self._asked(request, partial(_prompt, request))
         async with aclosing(self._answers.run(asked)) as events:
             async for event in events:
                 yield pb.GenerateResponse(**_event(event, asked))
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:  # noqa: N802
         """See the proto."""
-        arrived_s = time.monotonic()
-        entry = self._entry(request.model)
-        if not request.messages:
-            raise InvalidRequest.field("messages", "must have at least one", reason="EMPTY_PROMPT")
-        text = await self._texts.of(entry.checkpoint.digest)
-        rendered = text.render([Turn(message.role, message.content) for message in request.messages])
-        prompt = Prompt(entry, text, await text.encode(rendered, special=False))
-        asked = self._asked(request, prompt, arrived_s)
+        asked = await self._asked(request, partial(_conversation, request))
         async with aclosing(self._answers.run(asked)) as events:
             async for event in events:
                 yield pb.ChatResponse(**_event(event, asked))
 
-    def _entry(self, model: str) -> ModelEntry:
-        entry = self._mirror.facts.models.get(model)
+    async def _asked(self, request: Request, tokens_by: Tokenize) -> Asked:
+        arrived_s = time.monotonic()
+        entry = self._mirror.facts.models.get(request.model)
         if entry is None:
-            raise unknown_model(model)
-        return entry
-
-    def _asked(self, request: pb.GenerateRequest | pb.ChatRequest, prompt: Prompt, arrived_s: float) -> Asked:
+            raise unknown_model(request.model)
         if len(request.request_id) > LONGEST_REQUEST_ID:
             raise InvalidRequest.field("request_id", f"must be at most {LONGEST_REQUEST_ID} characters")
-        room = check_room(prompt.ids, prompt.entry.checkpoint.max_context)
+        prepare = partial(self._prepared, request, tokens_by)
         return Asked(
             request_id=request.request_id or uuid.uuid4().hex,
-            model=prompt.entry.name,
-            prompt=prompt.ids,
-            sampling=resolve(request.sampling, prompt.text, room, self._default_max_tokens),
+            model=entry.name,
             stops=tuple(request.sampling.stop),
-            text=prompt.text,
             arrived_s=arrived_s,
+            prepared=await prepare(entry.checkpoint.digest),
+            prepare=prepare,
         )
+
+    async def _prepared(self, request: Request, tokens_by: Tokenize, digest: str) -> Prepared:
+        """The request in the tokens of one version of its model, with that version's defaults."""
+        text = await self._texts.of(digest)
+        prompt = await tokens_by(text)
+        room = check_room(prompt, text.max_context)
+        sampling = resolve(request.sampling, text, room, self._default_max_tokens)
+        return Prepared(Question(digest, prompt, sampling), text)
+
+
+async def _conversation(request: pb.ChatRequest, text: Text) -> tuple[int, ...]:
+    if not request.messages:
+        raise InvalidRequest.field("messages", "must have at least one", reason="EMPTY_PROMPT")
+    rendered = text.render([Turn(message.role, message.content) for message in request.messages])
+    return await text.encode(rendered, special=False)
 
 
 async def _prompt(request: pb.GenerateRequest, text: Text) -> tuple[int, ...]:
@@ -115,7 +110,7 @@ def _event(event: Event, asked: Asked) -> dict[str, Any]:
         case Delta(text, tokens, seq):
             return {"delta": pb.Delta(text=text, token_ids=tokens, seq=seq)}
         case Finished():
-            return {"finished": _finished(event, asked)}
+            return {"finished": _finished(event)}
 
 
 def _started(event: Started, asked: Asked) -> pb.Started:
@@ -124,18 +119,20 @@ def _started(event: Started, asked: Asked) -> pb.Started:
         worker_id=event.placement.worker_id,
         start_kind=START_KINDS[event.placement.start_kind],
         times=start_times_to(event.placement.times),
-        prompt_tokens=len(asked.prompt),
+        prompt_tokens=event.prompt_tokens,
+        checkpoint=event.placement.digest,
     )
 
 
-def _finished(event: Finished, asked: Asked) -> pb.Finished:
+def _finished(event: Finished) -> pb.Finished:
     return pb.Finished(
         finish_reason=FINISHES[event.reason],
-        usage=inference_pb2.Usage(prompt_tokens=len(asked.prompt), completion_tokens=event.completion_tokens),
+        usage=inference_pb2.Usage(prompt_tokens=event.prompt_tokens, completion_tokens=event.completion_tokens),
         start_kind=START_KINDS[event.placement.start_kind],
         times=start_times_to(event.placement.times),
         time_to_first_token=duration(event.first_token_s),
         total=duration(event.total_s),
         worker_id=event.placement.worker_id,
         stop_text=event.stop,
+        checkpoint=event.placement.digest,
     )

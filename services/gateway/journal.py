@@ -1,20 +1,30 @@
 """The token log of one running request. The gateway is its sequencer and only committer: workers propose."""
 
 import asyncio
+from dataclasses import dataclass
 
 from mesh.errors import MeshError
 from mesh.requests import FinishReason, Frame, Grant, Sampling
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of one version of a model: tokens, and which of them end an answer, differ with the tokenizer."""
+
+    digest: str
+    prompt: tuple[int, ...]
+    sampling: Sampling
+
+
 class Journal:
-    """One request: what was asked, under which epoch it runs, and the accepted tokens.
+    """One request: what was asked of which version, under which epoch it runs, and the accepted tokens.
 
     A frame counts only under the current epoch and when it continues the log: an overlap is trimmed,
     what is old is dropped, and so is what would leave a gap (a grant replays it).
     """
 
-    def __init__(self, key: str, model: str, prompt: tuple[int, ...], sampling: Sampling) -> None:
-        self.key, self.model, self.prompt, self.sampling = key, model, prompt, sampling
+    def __init__(self, key: str, model: str, question: Question) -> None:
+        self.key, self.model, self.question = key, model, question
         self.epoch = 0
         self.tokens: list[int] = []
         self.finish: FinishReason | None = None
@@ -25,7 +35,13 @@ class Journal:
         """Begins a new epoch: whoever owned the request before no longer does."""
         self.epoch += 1
         self.failure = None
-        return Grant(self.key, self.epoch, self.model, self.prompt, tuple(self.tokens), self.sampling)
+        asked = self.question
+        return Grant(self.key, self.epoch, self.model, asked.digest, asked.prompt, tuple(self.tokens), asked.sampling)
+
+    def rewrite(self, question: Question) -> None:
+        """Asks another version of the model, in its tokens. Only before the first token: an answer is all of one."""
+        assert not self.tokens
+        self.question = question
 
     def accept(self, frame: Frame) -> bool:
         """Adds what continues the log; False when nothing of it did."""

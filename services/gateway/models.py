@@ -3,22 +3,25 @@
 import re
 import time
 from collections.abc import AsyncIterator, Collection
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from grpc import aio
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1.gateway_pb2_grpc import ModelServiceServicer
+from whimbrel.inference.v1 import inference_pb2
 
-from mesh.clients.wire import checkpoint_to, import_progress_to, seconds
-from mesh.errors import Conflict, InvalidRequest
-from mesh.facts import CheckpointSummary, ClusterFacts, ModelEntry
+from mesh.clients.wire import checkpoint_to, import_progress_to, load_progress_to, seconds, tier_from
+from mesh.errors import Conflict, InvalidRequest, Unsuitable
+from mesh.facts import CheckpointSummary, ClusterFacts, ModelEntry, Tier
 from mesh.requests import ImportProgress
 from mesh.serve import Ground
 from mesh.state.catalogue import ANY_REVISION, Catalogue, taken_model, unknown_model
 from mesh.state.mirror import Mirror
-from services.gateway.checkpoints import Checkpoints
+from services.gateway.checkpoints import Checkpoints, Found
 from services.gateway.describe import model_of
+from services.gateway.tiers import Tiers
 from services.gateway.watch import EVENT_TYPES, watch
 
 Context = aio.ServicerContext[Any, Any]
@@ -29,17 +32,17 @@ UPDATABLE = frozenset({"spec.checkpoint", "spec.keep_alive"})
 
 
 class ModelServicer(ModelServiceServicer):
-    """Deploy, Update, Delete, Get, List, Watch, Import."""
+    """Import, Deploy, Update, Rollback, Delete, Get, List, Watch, Prefetch, Evict."""
 
-    def __init__(self, ground: Ground, mirror: Mirror, checkpoints: Checkpoints) -> None:
-        self._ground, self._mirror, self._checkpoints = ground, mirror, checkpoints
+    def __init__(self, ground: Ground, mirror: Mirror, checkpoints: Checkpoints, tiers: Tiers) -> None:
+        self._ground, self._mirror, self._checkpoints, self._tiers = ground, mirror, checkpoints, tiers
         self._catalogue = Catalogue(ground.state)
 
     async def Import(  # noqa: N802
         self, request: pb.ModelServiceImportRequest, context: Context
     ) -> AsyncIterator[pb.ModelServiceImportResponse]:
         """See the proto."""
-        async for event in self._checkpoints.import_from(request.source):
+        async for event in self._checkpoints.import_from(request.source, request.base):
             if isinstance(event, ImportProgress):
                 yield pb.ModelServiceImportResponse(progress=import_progress_to(event))
             else:
@@ -80,12 +83,24 @@ class ModelServicer(ModelServiceServicer):
         if not paths or not paths <= UPDATABLE:
             raise InvalidRequest.field("update_mask", f"must name some of {', '.join(sorted(UPDATABLE))}")
         if "spec.checkpoint" in paths:
-            summary = await self._checkpoints.find(request.model.spec.checkpoint)
-            entry = replace(entry, checkpoint=summary)
+            entry = _moved(entry, await self._checkpoints.find(request.model.spec.checkpoint))
         if "spec.keep_alive" in paths:
             entry = replace(entry, keep_alive_s=_keep_alive_s(request.model.spec))
-        stored = await self._seen(await self._catalogue.replace(replace(entry, updated_s=time.time())))
-        return pb.ModelServiceUpdateResponse(model=model_of(self._mirror.facts, stored))
+        return pb.ModelServiceUpdateResponse(model=await self._replaced(entry))
+
+    async def Rollback(  # noqa: N802
+        self, request: pb.ModelServiceRollbackRequest, context: Context
+    ) -> pb.ModelServiceRollbackResponse:
+        """See the proto."""
+        entry = self._current(request.name, request.etag)
+        if entry.previous is None:
+            raise Unsuitable(
+                f"model {request.name!r} has had one checkpoint only; Update gives it another",
+                reason="NO_PREVIOUS",
+                metadata={"model": request.name},
+            )
+        entry = _moved(entry, await self._checkpoints.find(entry.previous.digest))
+        return pb.ModelServiceRollbackResponse(model=await self._replaced(entry))
 
     async def Delete(  # noqa: N802
         self, request: pb.ModelServiceDeleteRequest, context: Context
@@ -118,6 +133,23 @@ class ModelServicer(ModelServiceServicer):
         async for change in watch(self._mirror, lambda facts: _models(facts, names), self._ground.draining):
             yield pb.ModelServiceWatchResponse(type=EVENT_TYPES[change.kind], model=change.item)
 
+    async def Prefetch(  # noqa: N802
+        self, request: pb.ModelServicePrefetchRequest, context: Context
+    ) -> AsyncIterator[pb.ModelServicePrefetchResponse]:
+        """See the proto."""
+        digest, tier = self._current(request.name).checkpoint.digest, _tier(request.tier)
+        async with aclosing(self._tiers.prefetch(digest, tier, request.store_id)) as moves:
+            async for move in moves:
+                progress = load_progress_to(move.progress)
+                yield pb.ModelServicePrefetchResponse(store_id=move.store_id, progress=progress)
+
+    async def Evict(  # noqa: N802
+        self, request: pb.ModelServiceEvictRequest, context: Context
+    ) -> pb.ModelServiceEvictResponse:
+        """See the proto."""
+        digest, tier = self._current(request.name).checkpoint.digest, _tier(request.tier)
+        return pb.ModelServiceEvictResponse(freed_bytes=await self._tiers.evict(digest, tier, request.store_id))
+
     def _refuse_taken(self, name: str) -> None:
         """Before an import's minutes; the catalogue's own check decides."""
         if name in self._mirror.facts.models:
@@ -130,6 +162,11 @@ class ModelServicer(ModelServiceServicer):
         if etag and etag != str(entry.revision):
             raise Conflict(f"model {name!r} has etag {entry.revision} by now, not {etag}; Get it again")
         return entry
+
+    async def _replaced(self, entry: ModelEntry) -> pb.Model:
+        """The entry in the catalogue, in place of the revision that it was made from."""
+        stored = await self._seen(await self._catalogue.replace(replace(entry, updated_s=time.time())))
+        return model_of(self._mirror.facts, stored)
 
     async def _seen(self, entry: ModelEntry) -> ModelEntry:
         """Waits until this gateway's own facts show a write, so that its client can use it at once."""
@@ -144,6 +181,21 @@ class ModelServicer(ModelServiceServicer):
 
 def _models(facts: ClusterFacts, names: Collection[str]) -> dict[str, pb.Model]:
     return {n: model_of(facts, entry) for n, entry in facts.models.items() if not names or n in names}
+
+
+def _moved(entry: ModelEntry, found: Found) -> ModelEntry:
+    """The entry with another checkpoint; the one it had is what a rollback goes back to."""
+    if found.summary.digest == entry.checkpoint.digest:
+        return entry
+    return replace(entry, checkpoint=found.summary, source=found.source, previous=entry.checkpoint)
+
+
+def _tier(number: inference_pb2.Tier.ValueType) -> Tier:
+    if number == inference_pb2.TIER_UNSPECIFIED:
+        return Tier.DRAM
+    if number not in (inference_pb2.TIER_DISK, inference_pb2.TIER_DRAM):
+        raise InvalidRequest.field("tier", "must be TIER_DISK or TIER_DRAM")
+    return tier_from(number)
 
 
 def _keep_alive_s(spec: pb.ModelSpec) -> float | None:

@@ -1,13 +1,13 @@
 """Getting a place from the scheduler that leads, through its restarts."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from mesh.clients.scheduler import SchedulerClient
 from mesh.errors import Unreachable
 from mesh.facts import Leader
-from mesh.requests import Phase, Placement, Progress
+from mesh.requests import Phase, Placement, Progress, Wish
 from mesh.state.mirror import Mirror
 
 PATIENCE_S = 0.2  # between asking a scheduler that does not answer and asking it again
@@ -20,16 +20,14 @@ class Places:
     def __init__(self, mirror: Mirror, schedulers: SchedulerClient, hold_s: float) -> None:
         self._mirror, self._schedulers, self._hold_s = mirror, schedulers, hold_s
 
-    async def assign(
-        self, request_id: str, model: str, excluded: Collection[str]
-    ) -> AsyncGenerator[Progress | Placement, None]:
+    async def assign(self, wish: Wish) -> AsyncGenerator[Progress | Placement, None]:
         """Progress, then one Placement, held until this iteration is closed."""
         loop = asyncio.get_running_loop()
         gives_up_s = loop.time() + self._hold_s
         while True:
             leader = await self._leader(gives_up_s - loop.time())
             try:
-                async with aclosing(self._schedulers.assign(leader.address, request_id, model, excluded)) as events:
+                async with aclosing(self._schedulers.assign(leader.address, wish)) as events:
                     async for event in events:
                         yield event
                 return

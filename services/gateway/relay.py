@@ -1,8 +1,9 @@
 """The gateway's line to each worker: one stream, all requests. Grants and cancels go down, frames come up."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
@@ -23,10 +24,11 @@ FAILURES: dict[str, type[MeshError]] = {
 class Line:
     """One worker's stream. It breaks with the worker, and then every journal on it fails."""
 
-    def __init__(self, relay: RelayClient, worker_id: str) -> None:
+    def __init__(self, relay: RelayClient, worker_id: str, on_end: Callable[["Line"], None]) -> None:
         self._relay, self._worker_id = relay, worker_id
         self._journals: dict[str, Journal] = {}
         self._task = asyncio.create_task(self._read(), name=f"line to {worker_id}")
+        self._task.add_done_callback(lambda _: on_end(self))
 
     @property
     def broken(self) -> bool:
@@ -74,7 +76,7 @@ class Line:
 
 
 class Lines:
-    """One line a worker, opened when first needed."""
+    """One line a worker, opened when first needed, forgotten when broken."""
 
     def __init__(self, channels: Channels, gateway_id: str) -> None:
         self._channels, self._gateway_id = channels, gateway_id
@@ -85,12 +87,16 @@ class Lines:
         line = self._lines.get(address)
         if line is None or line.broken:
             relay = RelayClient(self._channels, address, self._gateway_id)
-            line = self._lines[address] = Line(relay, worker_id)
+            line = self._lines[address] = Line(relay, worker_id, partial(self._forget, address))
         return line
+
+    def _forget(self, address: str, line: Line) -> None:
+        if self._lines.get(address) is line:
+            del self._lines[address]
 
     async def close(self) -> None:
         """Closes all lines."""
-        await asyncio.gather(*(line.close() for line in self._lines.values()))
+        await asyncio.gather(*(line.close() for line in list(self._lines.values())))
 
 
 def _lost(worker_id: str, error: MeshError) -> MeshError:

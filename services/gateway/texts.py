@@ -20,6 +20,7 @@ from mesh.facts import NEARNESS, Kind
 from mesh.state.mirror import Mirror
 
 log = structlog.get_logger()
+MAX_CONTEXT = "max_context"  # a file of ours beside the checkpoint's, with the manifest's number
 INLINE_CHARS = 4096  # shorter prompts are encoded in less time than a thread takes to start
 
 
@@ -40,6 +41,7 @@ class Text:
     generation: dict[str, Any]  # generation_config.json, or empty
     eos_ids: tuple[int, ...]
     vocabulary: int  # ids below this have an embedding; 0: not known
+    max_context: int  # tokens of prompt and answer together
 
     async def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
         """Token ids; `special` adds what the tokenizer puts around a text."""
@@ -122,6 +124,7 @@ class Texts:
             return directory
         stat, address = await self._stat(digest)
         with tempfile.TemporaryDirectory(dir=self._dir, prefix=".fetch-") as scratch:
+            _write(Path(scratch, "files", MAX_CONTEXT), str(stat.manifest.max_context).encode())
             for file in stat.manifest.files:
                 _write(Path(scratch, "files", file.path), await self._stores.read_file(address, digest, file.path))
             _publish(Path(scratch, "files"), directory)
@@ -159,7 +162,8 @@ def _open(directory: Path) -> Text:
     eos = generation.get("eos_token_id", config.get("eos_token_id"))
     eos_ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
     backend = getattr(templating, "backend_tokenizer", None)
-    return Text(backend, templating, generation, eos_ids, int(config.get("vocab_size", 0)))
+    max_context = int((directory / MAX_CONTEXT).read_text())
+    return Text(backend, templating, generation, eos_ids, int(config.get("vocab_size", 0)), max_context)
 
 
 def _tokenizer(directory: Path) -> Any:

@@ -15,7 +15,7 @@ from mesh.requests import LoadProgress
 from mesh.state.mirror import Mirror
 from policy.actions import Load, Unload
 from policy.knobs import Knobs
-from policy.view import Spot
+from policy.view import Spot, View
 from services.scheduler.books import Books
 from services.scheduler.waiting import Loading, WaitingRoom
 
@@ -40,23 +40,24 @@ class Commands:
 
     def load(self, action: Load, store_address: str) -> None:
         """Begins a load, at once."""
-        spot = Spot(action.worker_id, action.model)
+        spot = action.spot
         self.books.loading.add(spot)
-        command = LoadCommand(action.model, action.digest, store_address, self.fence)
+        command = LoadCommand(spot.model, spot.digest, store_address, self.fence)
         self.loads[spot] = self.group.create_task(self._load(spot, command), name=f"load {spot}")
 
-    def end_unwanted_loads(self) -> None:
-        """Cancels each load that nobody waits for any more: clients have left, or their deadlines have passed."""
+    def end_unwanted_loads(self, view: View) -> None:
+        """Cancels each load that nobody waits for any more: clients have left, their deadlines have passed, or the
+        catalogue has moved on. One that is to take over from a former version is wanted for as long as that answers."""
         for spot, task in self.loads.items():
-            if not (task.cancelling() or self.room.of_model(spot.model) or self._ready(spot)):
+            if not (task.cancelling() or self._ready(spot) or self._wanted(spot, view)):
                 log.info("load ended: nobody waits for it", model=spot.model, worker=spot.worker_id)
                 task.cancel()
 
     def unload(self, action: Unload) -> None:
         """Begins an unload, at once."""
-        spot = Spot(action.worker_id, action.model)
+        spot = action.spot
         self.books.unloading.add(spot)
-        log.info("unload", model=action.model, worker=action.worker_id, reason=action.reason)
+        log.info("unload", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, reason=action.reason)
         self.group.create_task(self._unload(spot), name=f"unload {spot}")
 
     async def _load(self, spot: Spot, command: LoadCommand) -> None:
@@ -65,20 +66,21 @@ class Commands:
             async with aclosing(self.workers.load(self._address(spot), command)) as events:
                 async for event in events:
                     progress = event if isinstance(event, LoadProgress) else _complete(event)
-                    self.room.loading(spot.model, Loading(progress, began_s))
+                    self.room.loading(spot, Loading(progress, began_s))
             await self._seen(lambda _: self._ready(spot))
-            log.info("replica ready", model=spot.model, worker=spot.worker_id, load_s=self.clock.now() - began_s)
+            load_s = self.clock.now() - began_s
+            log.info("replica ready", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, load_s=load_s)
         except MeshError as error:
             self._load_failed(spot, error)
         finally:
             self.books.loading.discard(spot)
             del self.loads[spot]
-            self.room.loaded(spot.model)
+            self.room.loaded(spot)
             self.wake()
 
     async def _unload(self, spot: Spot) -> None:
         try:
-            await self.workers.unload(self._address(spot), spot.model, self.fence)
+            await self.workers.unload(self._address(spot), spot.model, spot.digest, self.fence)
             await self._seen(lambda _: self._replica(spot) is None)
         except MeshError as error:
             log.warning("unload failed", model=spot.model, worker=spot.worker_id, error=error.message)
@@ -88,13 +90,17 @@ class Commands:
             self.wake()
 
     def _load_failed(self, spot: Spot, error: MeshError) -> None:
-        """A worker's trouble sends the load elsewhere; the checkpoint's trouble goes to those who wait for it."""
+        """A worker's trouble sends the load elsewhere; the checkpoint's trouble goes to those who wait for it, but for
+        those whom a former version will answer."""
         log.warning("load failed", model=spot.model, worker=spot.worker_id, error=error.message)
         if isinstance(error, Unreachable | StaleFence | NoRoom):
             self._distrust(spot)
             return
+        self.books.unfit_until_s[spot.digest] = self.clock.now() + self.knobs.unfit_s
+        spared = self._has_former(spot)
         for ticket in self.room.of_model(spot.model):
-            self.room.refuse(ticket.waiting.request_id, error)
+            if ticket.waiting.current_only or not spared:
+                self.room.refuse(ticket.waiting.request_id, error)
 
     def _distrust(self, spot: Spot) -> None:
         self.books.distrusted_until_s[spot.worker_id] = self.clock.now() + self.knobs.distrust_s
@@ -104,13 +110,24 @@ class Commands:
         if not await self.mirror.until(done, SEEN_S):
             raise Unreachable("the worker's facts do not follow; is Redis there?")
 
+    def _wanted(self, spot: Spot, view: View) -> bool:
+        entry = view.cluster.models.get(spot.model)
+        if entry is None or entry.checkpoint.digest != spot.digest:
+            return False
+        return bool(self.room.of_model(spot.model) or view.former(entry))
+
+    def _has_former(self, spot: Spot) -> bool:
+        facts = self.mirror.facts
+        entry = facts.models.get(spot.model)
+        return entry is not None and bool(View(facts, retired=self.books.retired).former(entry))
+
     def _ready(self, spot: Spot) -> bool:
         replica = self._replica(spot)
         return replica is not None and replica.state is ReplicaState.READY
 
     def _replica(self, spot: Spot) -> ReplicaFacts | None:
         member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")
-        return member.worker.replica(spot.model) if member and member.worker else None
+        return member.worker.replica(spot.model, spot.digest) if member and member.worker else None
 
     def _address(self, spot: Spot) -> str:
         member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")

@@ -13,7 +13,6 @@ from mesh.state.mirror import Mirror
 from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload
 from policy.decide import decide
 from policy.knobs import Knobs
-from policy.view import Spot
 from services.scheduler.act import Commands
 from services.scheduler.books import Books
 from services.scheduler.waiting import WaitingRoom, stands_by
@@ -61,7 +60,7 @@ class Scheduler:
             decision = decide(view, now, self._knobs)
             for action in decision.actions:
                 self._act(action, commands)
-            commands.end_unwanted_loads()
+            commands.end_unwanted_loads(view)
             self.room.tell()
             await self._sleep(decision.look_again_s)
 
@@ -75,10 +74,9 @@ class Scheduler:
 
     def _act(self, action: Action, commands: Commands) -> None:
         match action:
-            case Place(number, worker_id):
-                spot = Spot(worker_id, self.room.waiting[number].waiting.model)
+            case Place(number, spot):
                 commands.books.used(spot)
-                self.room.place(number, spot, self._member(Kind.WORKER, worker_id).address)
+                self.room.place(number, spot, self._member(Kind.WORKER, spot.worker_id))
             case Refuse(number, reason, retry_after_s):
                 self.room.refuse(number, self._refusal(number, reason, retry_after_s))
             case Load() | Unload() if self._mirror.stale:

@@ -28,7 +28,8 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._scheduler.room.check_open()
         await self._scheduler.knows(request.model)
         try:
-            with self._scheduler.room.ticket(request.model, frozenset(request.exclude_workers)) as ticket:
+            excluded = frozenset(request.exclude_fences)
+            with self._scheduler.room.ticket(request.model, excluded, current_only=request.current_only) as ticket:
                 self._scheduler.wake()
                 while (event := await ticket.events.get()) is not None:
                     yield _response(event)
@@ -47,5 +48,7 @@ def _response(event: Progress | Placement | MeshError) -> pb.AssignResponse:
             address=event.address,
             start_kind=START_KINDS[event.start_kind],
             times=start_times_to(event.times),
+            digest=event.digest,
+            fence=event.fence,
         )
     )

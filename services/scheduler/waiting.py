@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mesh.clock import Clock
 from mesh.errors import MeshError, Unreachable
-from mesh.facts import Tier
+from mesh.facts import Member, Tier
 from mesh.requests import LoadProgress, Phase, Placement, Progress, StartKind, StartTimes
 from policy.view import Spot, Waiting
 
@@ -67,12 +67,13 @@ class Ticket:
         self._load_began_s, self._load_kind = None, StartKind.WARM
         self.tell(Progress(Phase.QUEUED, position=position))
 
-    def place(self, spot: Spot, address: str, now_s: float) -> None:
+    def place(self, spot: Spot, worker: Member, now_s: float) -> None:
         """Ends the wait."""
         self.spot = spot
         load_began_s = now_s if self._load_began_s is None else self._load_began_s
         times = StartTimes(load_began_s - self.waiting.since_s, now_s - load_began_s)
-        self.events.put_nowait(Placement(spot.worker_id, address, self._load_kind, times))
+        place = Placement(worker.id, worker.address, worker.fence, spot.digest, self._load_kind, times)
+        self.events.put_nowait(place)
 
     def fail(self, error: MeshError) -> None:
         """Ends the wait with an error."""
@@ -86,7 +87,7 @@ class WaitingRoom:
         self._clock = clock
         self._numbers = itertools.count()
         self._open: set[Ticket] = set()
-        self._loads: dict[str, Loading] = {}  # by model
+        self._loads: dict[Spot, Loading] = {}
         self._closed: Callable[[], MeshError] | None = stands_by
         self.waiting: dict[str, Ticket] = {}
         self.placed: Counter[Spot] = Counter()
@@ -97,11 +98,11 @@ class WaitingRoom:
             raise self._closed()
 
     @contextmanager
-    def ticket(self, model: str, excluded: frozenset[str]) -> Iterator[Ticket]:
+    def ticket(self, model: str, excluded: frozenset[int], *, current_only: bool) -> Iterator[Ticket]:
         """A ticket that waits, then holds a place, until the block ends. Raises when the room is closed."""
         self.check_open()
         number = str(next(self._numbers))  # ours: clients may send one request id twice
-        ticket = Ticket(Waiting(number, model, self._clock.now(), excluded))
+        ticket = Ticket(Waiting(number, model, self._clock.now(), excluded, current_only))
         self.waiting[number] = ticket
         self._open.add(ticket)
         try:
@@ -112,11 +113,11 @@ class WaitingRoom:
             if ticket.spot:
                 self._give_back(ticket.spot)
 
-    def place(self, number: str, spot: Spot, address: str) -> None:
+    def place(self, number: str, spot: Spot, worker: Member) -> None:
         """Gives a waiting request its place."""
         ticket = self.waiting.pop(number)
         self.placed[spot] += 1
-        ticket.place(spot, address, self._clock.now())
+        ticket.place(spot, worker, self._clock.now())
 
     def refuse(self, number: str, error: MeshError) -> None:
         """Turns a waiting request away."""
@@ -126,22 +127,23 @@ class WaitingRoom:
         """Those that wait for one model."""
         return [ticket for ticket in self.waiting.values() if ticket.waiting.model == model]
 
-    def loading(self, model: str, load: Loading) -> None:
+    def loading(self, spot: Spot, load: Loading) -> None:
         """A load has come so far: those who wait for it are told, and so is who joins them."""
-        self._loads[model] = load
-        for ticket in self.of_model(model):
+        self._loads[spot] = load
+        for ticket in self.of_model(spot.model):
             ticket.loading(load)
 
-    def loaded(self, model: str) -> None:
+    def loaded(self, spot: Spot) -> None:
         """The load has ended, well or not."""
-        self._loads.pop(model, None)
+        self._loads.pop(spot, None)
 
     def tell(self) -> None:
         """Tells each request what it waits for: a load, or those of its model that came before it."""
         before: Counter[str] = Counter()
+        loads = {spot.model: load for spot, load in self._loads.items()}
         for ticket in self.waiting.values():
             model = ticket.waiting.model
-            if load := self._loads.get(model):
+            if load := loads.get(model):
                 ticket.loading(load)
             else:
                 ticket.queued(before[model])

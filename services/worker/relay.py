@@ -10,6 +10,7 @@ from services.worker.engine.engine import Engine
 from services.worker.engine.errors import EngineError, PromptTooLong, QueueFull, UnknownReplica
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.engine.sample import SamplingParams
+from services.worker.naming import replica_name
 
 REASONS: dict[type[EngineError], str] = {
     UnknownReplica: "REPLICA_NOT_RESIDENT",
@@ -109,7 +110,7 @@ class Relay:
         self.engine.submit(
             EngineRequest(
                 request_id=granted.engine_id,
-                replica=grant.model,
+                replica=replica_name(grant.model, grant.digest),
                 prompt_ids=grant.prompt,
                 params=_params(grant.sampling),
                 generated=grant.log,

@@ -8,7 +8,7 @@ import structlog
 
 from mesh.checkpoint.layout import Manifest, total_bytes
 from mesh.clients.worker import Loaded
-from mesh.errors import Broken, MeshError, NoRoom, Unreachable, Unsuitable
+from mesh.errors import Broken, MeshError, NoRoom, Unreachable
 from mesh.facts import ReplicaFacts, ReplicaState, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
@@ -39,7 +39,7 @@ class Resident:
 
 
 class Replicas:
-    """By model name. A second load of the same checkpoint joins the first."""
+    """By the engine's names: a model has one for each version of it. A second load of the same one joins the first."""
 
     def __init__(self, engine: Engine, loader: Loader, memory_bytes: int, kv_bytes: int) -> None:
         self._engine, self._loader = engine, loader
@@ -53,14 +53,14 @@ class Replicas:
         stats = self._engine.stats().replicas
         return tuple(
             ReplicaFacts(
-                model=model,
+                model=resident.order.model,
                 digest=resident.order.digest,
                 state=ReplicaState.DRAINING if self._draining else resident.state,
                 bytes=resident.bytes,
-                running=stats[model].running if model in stats else 0,
-                waiting=stats[model].waiting if model in stats else 0,
+                running=stats[name].running if name in stats else 0,
+                waiting=stats[name].waiting if name in stats else 0,
             )
-            for model, resident in self._residents.items()
+            for name, resident in self._residents.items()
         )
 
     def drain(self) -> None:
@@ -72,11 +72,7 @@ class Replicas:
         """Progress, then Loaded. When the last listener leaves before the end, the load is cancelled."""
         if self._draining:
             raise Unreachable("this worker is stopping", reason="DRAINING", retry_after_s=1.0)
-        resident = await self._settled(order.model) or self._begin(order)
-        if resident.order.digest != order.digest:
-            raise Unsuitable(
-                f"another checkpoint of {order.model!r} is resident; unload it first", reason="OTHER_RESIDENT"
-            )
+        resident = await self._settled(order.replica) or self._begin(order)
         resident.listeners += 1
         try:
             while resident.state is ReplicaState.LOADING and not resident.failure:
@@ -92,31 +88,31 @@ class Replicas:
             if not resident.listeners and resident.state is ReplicaState.LOADING and resident.task:
                 resident.task.cancel()
 
-    async def _settled(self, model: str) -> Resident | None:
-        """The replica of a model, once none that is leaving is left."""
-        while (resident := self._residents.get(model)) and resident.state is ReplicaState.DRAINING and resident.task:
+    async def _settled(self, name: str) -> Resident | None:
+        """The replica of a name, once none that is leaving is left."""
+        while (resident := self._residents.get(name)) and resident.state is ReplicaState.DRAINING and resident.task:
             await asyncio.wait([resident.task])
         return resident
 
-    async def unload(self, model: str) -> None:
+    async def unload(self, name: str) -> None:
         """Ends a replica and waits until its memory is back; what still runs on it fails as unloaded."""
-        resident = self._residents.get(model)
+        resident = self._residents.get(name)
         if resident and resident.task:
             resident.ending.set()
             await asyncio.wait([resident.task])
 
     async def close(self) -> None:
         """Unloads everything."""
-        await asyncio.gather(*(self.unload(model) for model in list(self._residents)))
+        await asyncio.gather(*(self.unload(name) for name in list(self._residents)))
 
     def _begin(self, order: Order) -> Resident:
-        resident = self._residents[order.model] = Resident(order)
-        resident.task = asyncio.create_task(self._life(resident), name=f"replica {order.model}")
+        resident = self._residents[order.replica] = Resident(order)
+        resident.task = asyncio.create_task(self._life(resident), name=f"replica {order.replica}")
         resident.task.add_done_callback(_log_fault)
         return resident
 
     async def _life(self, resident: Resident) -> None:
-        model = resident.order.model
+        name = resident.order.replica
         try:
             async with self._loader.load(resident.order, self._observer(resident)) as loaded:
                 self._engine.add_replica(loaded.replica)
@@ -125,15 +121,15 @@ class Replicas:
                 await resident.ending.wait()
                 resident.state = ReplicaState.DRAINING
                 self._changed(resident)
-                await asyncio.wrap_future(self._engine.remove_replica(model))
+                await asyncio.wrap_future(self._engine.remove_replica(name))
         except MeshError as error:
-            log.warning("load failed", model=model, error=error.message)
+            log.warning("load failed", replica=name, error=error.message)
             resident.failure = error
         except asyncio.CancelledError:
             resident.failure = Unreachable("the load was cancelled", reason="LOAD_CANCELLED")
         finally:
             resident.failure = resident.failure or Broken("the replica has ended; the worker's log says why")
-            del self._residents[model]
+            del self._residents[name]
             self._changed(resident)
 
     def _changed(self, resident: Resident) -> None:

@@ -17,6 +17,7 @@ from mesh.requests import Cancel, Grant, LoadProgress
 from services.worker.engine.engine import Engine
 from services.worker.fence import Fence
 from services.worker.loading.loader import Order
+from services.worker.naming import replica_name
 from services.worker.relay import Relay
 from services.worker.replicas import Replicas
 
@@ -50,7 +51,7 @@ class WorkerServicer(WorkerServiceServicer):
     async def Unload(self, request: pb.UnloadRequest, context: Context) -> pb.UnloadResponse:  # noqa: N802
         """See the proto."""
         self._fence.check(request.fence)
-        await self._replicas.unload(request.model)
+        await self._replicas.unload(replica_name(request.model, request.digest))
         return pb.UnloadResponse()
 
     async def Relay(  # noqa: N802
@@ -64,15 +65,15 @@ class WorkerServicer(WorkerServiceServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
         """See the proto."""
         facts, stats = self._replicas.facts(), self._engine.stats().replicas
-        digests = {replica.model: replica.digest for replica in facts}
+        ready = [(replica, stats.get(replica_name(replica.model, replica.digest))) for replica in facts]
         return pb.GetStatusResponse(
             worker_id=self._worker_id,
             memory_bytes=self._memory_bytes,
             memory_used_bytes=sum(replica.bytes for replica in facts),
             replicas=[
                 pb.ReplicaStatus(
-                    model=model,
-                    digest=digests.get(model, ""),
+                    model=replica.model,
+                    digest=replica.digest,
                     running=one.running,
                     waiting=one.waiting,
                     free_blocks=one.free_blocks,
@@ -80,7 +81,8 @@ class WorkerServicer(WorkerServiceServicer):
                     steps=one.steps,
                     tokens=one.tokens,
                 )
-                for model, one in stats.items()
+                for replica, one in ready
+                if one
             ],
         )
 

@@ -58,6 +58,8 @@ class FakeGateway(rpc.GenerationServiceServicer, rpc.ModelServiceServicer):
         self.models: list[pb.Model] = []
         self.answer: Answer | None = None
         self.chat_error: Exception | None = None
+        self.error: Exception | None = None  # what Rollback and Evict end with
+        self.stalls = False  # a prefetch stops after its first word
         self.cancelled = asyncio.Event()
         self.page_size = 2
         self.changes: asyncio.Queue[Any] = asyncio.Queue()
@@ -90,7 +92,35 @@ class FakeGateway(rpc.GenerationServiceServicer, rpc.ModelServiceServicer):
 
     async def Update(self, request: pb.ModelServiceUpdateRequest, context: Any) -> pb.ModelServiceUpdateResponse:  # noqa: N802
         self.requests.append(request)
-        return pb.ModelServiceUpdateResponse(model=model(request.model.name))
+        return pb.ModelServiceUpdateResponse(model=model(request.model.name, previous_checkpoint="cd" * 32))
+
+    async def Rollback(  # noqa: N802
+        self, request: pb.ModelServiceRollbackRequest, context: Any
+    ) -> pb.ModelServiceRollbackResponse:
+        self.requests.append(request)
+        if self.error:
+            raise self.error
+        return pb.ModelServiceRollbackResponse(model=model(request.name, previous_checkpoint="cd" * 32))
+
+    async def Prefetch(  # noqa: N802
+        self, request: pb.ModelServicePrefetchRequest, context: Any
+    ) -> AsyncIterator[pb.ModelServicePrefetchResponse]:
+        self.requests.append(request)
+        try:
+            for done in (0, 1, 3):
+                load = words.LoadProgress(tier=words.TIER_DISK, bytes_done=done << 20, bytes_total=3 << 20)
+                yield pb.ModelServicePrefetchResponse(store_id="store-1", progress=load)
+                if self.stalls:
+                    await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def Evict(self, request: pb.ModelServiceEvictRequest, context: Any) -> pb.ModelServiceEvictResponse:  # noqa: N802
+        self.requests.append(request)
+        if self.error:
+            raise self.error
+        return pb.ModelServiceEvictResponse(freed_bytes=3 << 20)
 
     async def Delete(self, request: pb.ModelServiceDeleteRequest, context: Any) -> pb.ModelServiceDeleteResponse:  # noqa: N802
         self.requests.append(request)

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.inference.v1 import inference_pb2 as words
+
 from tests.cli.conftest import Whimbrel
 from tests.cli.fake_gateway import CHECKPOINT, Fakes, model
 
@@ -31,6 +34,32 @@ async def test_deploy_wants_either_a_directory_or_a_checkpoint(fakes: Fakes, whi
         assert ended.code == 2
         assert "SOURCE or --checkpoint" in ended.err
     assert not fakes.gateway.requests
+
+
+async def test_import_of_an_adapter_names_its_base_and_an_address_is_left_as_it_is(
+    fakes: Fakes, whimbrel: Whimbrel
+) -> None:
+    await whimbrel.run("import", "hf://curlews/song@v1", "--base", "cd" * 32)
+    [request] = fakes.gateway.requests
+    assert (request.source, request.base) == ("hf://curlews/song@v1", "cd" * 32)
+
+
+async def test_models_shows_the_part_that_is_nearer_and_a_version_that_is_making_way(
+    fakes: Fakes, whimbrel: Whimbrel
+) -> None:
+    held = pb.StoredCheckpoint(
+        checkpoint=CHECKPOINT.digest, bytes=100, tier=words.TIER_DISK, disk_bytes=100, dram_bytes=62
+    )
+    fakes.cluster.members = [pb.Member(kind="store", id="store-1", store=pb.StoreStatus(checkpoints=[held]))]
+    replicas = [
+        pb.ModelReplica(worker_id="worker-1", state=pb.REPLICA_STATE_READY, checkpoint="cd" * 32),
+        pb.ModelReplica(worker_id="worker-1", state=pb.REPLICA_STATE_LOADING, checkpoint=CHECKPOINT.digest),
+    ]
+    fakes.gateway.models = [model("curlew", replicas=replicas, previous_checkpoint="cd" * 32)]
+    line = (await whimbrel.run("models")).out.splitlines()[1]
+    assert "disk, dram 62 %" in line
+    assert "worker-1 ready (cdcdcdcdcdcd), worker-1 loading " in line
+    assert line.split()[-2:] == [CHECKPOINT.digest[:12], "cdcdcdcdcdcd"]
 
 
 async def test_import_prints_the_digest_alone_on_stdout(fakes: Fakes, whimbrel: Whimbrel) -> None:

@@ -110,6 +110,11 @@ async def test_a_cluster_refuses_a_second_in_its_directory_and_names_its_process
         await cluster.kill("worker-9")
 
 
+def test_a_cluster_may_have_no_workers(tmp_path: Path) -> None:
+    started = [program.id for program in programs(ClusterOptions(tmp_path, workers=0), "unix:///nowhere")]
+    assert started == ["scheduler-1", "store-1", "gateway-1"]
+
+
 def test_workers_share_the_cores_and_the_nearest_setting_wins(tmp_path: Path) -> None:
     options = ClusterOptions(
         tmp_path,

@@ -19,7 +19,16 @@ WORKER = pb.Member(
         device="host",
         memory_bytes=8 << 30,
         memory_used_bytes=1 << 30,
-        replicas=[pb.WorkerReplica(model="curlew", state=pb.REPLICA_STATE_READY, running=3, waiting=2, bytes=1 << 30)],
+        replicas=[
+            pb.WorkerReplica(
+                model="curlew",
+                state=pb.REPLICA_STATE_READY,
+                running=3,
+                waiting=2,
+                bytes=1 << 30,
+                checkpoint=CHECKPOINT.digest,
+            )
+        ],
     ),
 )
 STORE = pb.Member(
@@ -42,9 +51,22 @@ async def test_status_shows_members_replicas_and_tiers(fakes: Fakes, whimbrel: W
     ended = await whimbrel.run("status")
     rows = [line.split() for line in ended.out.splitlines()]
     assert ["worker", "worker-1", "shore", "127.0.0.1:4001", "7"] in rows
-    runs = "worker-1 host 1.0 GiB of 8.0 GiB curlew ready 3 2 1.0 GiB"
+    runs = f"worker-1 host 1.0 GiB of 8.0 GiB curlew {CHECKPOINT.digest[:12]} ready 3 2 1.0 GiB"
     assert runs.split() in rows
     held = f"store-1 3.0 MiB 3.0 MiB of 2.0 GiB {CHECKPOINT.digest[:12]} curlew, godwit 3.0 MiB dram"
+    assert held.split() in rows
+
+
+async def test_status_shows_what_is_in_part_where_and_what_was_damaged(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    part = pb.StoredCheckpoint(
+        checkpoint=CHECKPOINT.digest, bytes=100, tier=words.TIER_ORIGIN, disk_bytes=40, dram_bytes=10
+    )
+    full = pb.StoreStatus(disk_used_bytes=1 << 30, disk_capacity_bytes=4 << 30, corrupt_units=7, checkpoints=[part])
+    fakes.cluster.members = [pb.Member(kind="store", id="store-1", store=full)]
+    fakes.gateway.models = [model("curlew", previous_checkpoint="cd" * 32)]
+    ended = await whimbrel.run("status")
+    rows = [line.split() for line in ended.out.splitlines()]
+    held = f"store-1 1.0 GiB of 4.0 GiB 0 B of 0 B {CHECKPOINT.digest[:12]} curlew 100 B disk 40 %, dram 10 % 7"
     assert held.split() in rows
 
 

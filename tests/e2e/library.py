@@ -19,7 +19,7 @@ KINDS = ("llama", "qwen2", "opt", "gpt2", "gemma", "mixtral")
 
 class Library:
     """Sources and checkpoints below `root`, each made when first asked for, in this process: a store's own import
-    takes seconds to start. Names are those of demo.models.KINDS, and BIG."""
+    takes seconds to start. Names are those of demo.models.KINDS, and BIG; "llama@2" is llama with other weights."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -29,8 +29,10 @@ class Library:
     def source(self, name: str) -> Path:
         """The Hugging Face directory."""
         if name not in self._sources:
-            kind, hidden = ("llama", BIG_HIDDEN) if name == BIG else (name, 64)
-            self._sources[name] = write_tiny(kind, self._root / "sources" / name, hidden=hidden)
+            plain, _, version = name.partition("@")
+            kind, hidden = ("llama", BIG_HIDDEN) if plain == BIG else (plain, 64)
+            directory = self._root / "sources" / name
+            self._sources[name] = write_tiny(kind, directory, hidden=hidden, seed=int(version or 0))
         return self._sources[name]
 
     def edition(self, name: str, directory: Path) -> Path:

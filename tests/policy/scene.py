@@ -1,6 +1,7 @@
 """Small clusters in a line each, for tests of the judgement. A model's weights take 10, a KV pool 2: a replica, 12."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from mesh.facts import (
     CheckpointFacts,
@@ -15,16 +16,37 @@ from mesh.facts import (
     Tier,
     WorkerFacts,
 )
-from policy.view import Waiting
+from policy.view import Spot, Waiting
 
 WEIGHTS, KV = 10, 2
 REPLICA = WEIGHTS + KV
 
 
-def model(name: str, *, digest: str = "", weights: int = WEIGHTS, keep_alive_s: float | None = None) -> ModelEntry:
+def at(worker_id: str, name: str = "m", digest: str = "") -> Spot:
+    """A version of a model on a worker."""
+    return Spot(worker_id, name, digest or f"{name}@1")
+
+
+def fence(worker_id: str) -> int:
+    """Of the worker's lease."""
+    return 100 + int(worker_id.removeprefix("w"))
+
+
+def model(
+    name: str, *, digest: str = "", weights: int = WEIGHTS, keep_alive_s: float | None = None, previous: str = ""
+) -> ModelEntry:
     """A model of the catalogue; unless told, its digest is its name followed by "@1"."""
     checkpoint = CheckpointSummary(digest or f"{name}@1", weights, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
-    return ModelEntry(name, checkpoint, "/models", keep_alive_s, created_s=0.0, updated_s=0.0, revision=1)
+    return ModelEntry(
+        name,
+        checkpoint,
+        "/models",
+        keep_alive_s,
+        created_s=0.0,
+        updated_s=0.0,
+        revision=1,
+        previous=replace(checkpoint, digest=previous) if previous else None,
+    )
 
 
 def replica(
@@ -43,12 +65,12 @@ def replica(
 def worker(worker_id: str, *replicas: ReplicaFacts, node: str = "n1", memory: int = REPLICA, slots: int = 2) -> Member:
     """A worker, by default with room for one replica of two slots."""
     facts = WorkerFacts("host", memory, KV, slots, replicas)
-    return Member(Kind.WORKER, worker_id, node, f"{worker_id}:1", 1, worker=facts)
+    return Member(Kind.WORKER, worker_id, node, f"{worker_id}:1", fence(worker_id), worker=facts)
 
 
 def nascent(worker_id: str) -> Member:
     """A worker that has joined and not said yet what it has."""
-    return Member(Kind.WORKER, worker_id, "n1", f"{worker_id}:1", 1)
+    return Member(Kind.WORKER, worker_id, "n1", f"{worker_id}:1", fence(worker_id))
 
 
 def store(store_id: str, *digests: str, node: str = "n1", tier: Tier = Tier.DISK) -> Member:
@@ -62,6 +84,8 @@ def cluster(members: Iterable[Member], models: Iterable[ModelEntry]) -> ClusterF
     return ClusterFacts({f"{m.kind}/{m.id}": m for m in members}, {entry.name: entry for entry in models})
 
 
-def request(request_id: str, name: str = "m", *, since_s: float = 0.0, excluded: Iterable[str] = ()) -> Waiting:
+def request(
+    request_id: str, name: str = "m", *, since_s: float = 0.0, excluded: Iterable[str] = (), current_only: bool = False
+) -> Waiting:
     """A request that waits."""
-    return Waiting(request_id, name, since_s, frozenset(excluded))
+    return Waiting(request_id, name, since_s, frozenset(map(fence, excluded)), current_only)

@@ -5,7 +5,7 @@ from policy.actions import Load, Place, RefusalReason, Refuse
 from policy.decide import Decision, decide
 from policy.knobs import Knobs
 from policy.view import Spot, View, Waiting
-from tests.policy.scene import cluster, model, replica, request, store, worker
+from tests.policy.scene import at, cluster, model, replica, request, store, worker
 
 KNOBS = Knobs(keep_alive_s=60.0, hold_s=120.0, max_waiting=2, distrust_s=5.0)
 STORE = store("s1", "m@1", "n@1")
@@ -15,7 +15,7 @@ LOADING = worker("w1", replica("m", state=ReplicaState.LOADING))
 
 def decided(now: float, members: list[Member], *waiting: Waiting, **distrusted_until_s: float) -> Decision:
     """The decision for requests that wait, with every replica idle since 0."""
-    idle = {Spot(w.id, r.model): 0.0 for w in members if w.worker for r in w.worker.replicas}
+    idle = {Spot(w.id, r.model, r.digest): 0.0 for w in members if w.worker for r in w.worker.replicas}
     view = View(cluster(members, MODELS), waiting, idle_since_s=idle, distrusted_until_s=distrusted_until_s)
     return decide(view, now, KNOBS)
 
@@ -27,13 +27,13 @@ def test_nothing_to_do_means_nothing_done_and_no_look_later() -> None:
 def test_requests_are_placed_in_the_order_of_their_arrival() -> None:
     one_slot = worker("w1", replica("m"), slots=1)
     first, second = request("first"), request("second", since_s=1.0)
-    assert decided(2.0, [one_slot, STORE], first, second).actions == (Place("first", "w1"),)
+    assert decided(2.0, [one_slot, STORE], first, second).actions == (Place("first", at("w1")),)
 
 
 def test_a_blocked_request_does_not_block_those_of_another_model() -> None:
     full, free = worker("w1", replica("m", running=2)), worker("w2", replica("n", running=1))
     blocked, lucky = request("blocked", "m"), request("lucky", "n", since_s=1.0)
-    assert decided(2.0, [full, free, STORE], blocked, lucky).actions == (Place("lucky", "w2"),)
+    assert decided(2.0, [full, free, STORE], blocked, lucky).actions == (Place("lucky", at("w2", "n")),)
 
 
 def test_a_request_waits_no_longer_than_the_hold() -> None:
@@ -59,18 +59,18 @@ def test_more_requests_than_may_wait_for_one_model_are_refused() -> None:
 
 def test_the_queue_of_one_model_does_not_count_against_another() -> None:
     waiting = [*(request(f"r{n}") for n in range(2)), request("other", "n")]
-    assert decided(1.0, [LOADING, worker("w2"), STORE], *waiting).actions == (Load("n", "n@1", "w2", "s1"),)
+    assert decided(1.0, [LOADING, worker("w2"), STORE], *waiting).actions == (Load(at("w2", "n"), "s1"),)
 
 
 def test_requests_that_find_a_place_do_not_count_as_waiting() -> None:
     waiting = [request(f"r{n}") for n in range(4)]
     actions = decided(1.0, [worker("w1", replica("m"), slots=4), STORE], *waiting).actions
-    assert actions == tuple(Place(f"r{n}", "w1") for n in range(4))
+    assert actions == tuple(Place(f"r{n}", at("w1")) for n in range(4))
 
 
 def test_a_placed_request_is_no_reason_to_look_again() -> None:
     decision = decided(1.0, [worker("w1", replica("m")), STORE], request("r", since_s=1.0))
-    assert decision == Decision((Place("r", "w1"),), None)
+    assert decision == Decision((Place("r", at("w1")),), None)
 
 
 def test_the_end_of_distrust_is_looked_at_while_somebody_waits_and_only_then() -> None:

@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesh.facts import ClusterFacts, Member, ModelEntry, ReplicaFacts, ReplicaState, Tier
-from policy.actions import Load, Place, Refuse, Unload
+from policy.actions import Load, Place, RefusalReason, Refuse, Unload
 from policy.decide import decide
 from policy.estimate import nearest_source
 from policy.knobs import Knobs
-from policy.placement import need_bytes
-from policy.view import Spot, View, Waiting
-from tests.policy.scene import cluster, model, replica, store, worker
+from policy.room import need_bytes
+from policy.succession import succession, successions
+from policy.view import Seat, Spot, View, Waiting
+from tests.policy.scene import cluster, fence, model, replica, store, worker
 
 THOROUGH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KNOBS = Knobs(keep_alive_s=30.0, hold_s=50.0, max_waiting=2, distrust_s=5.0)
@@ -27,22 +28,28 @@ MOMENTS = st.integers(0, 130).map(float)
 
 @st.composite
 def entries(draw: st.DrawFn, name: str) -> ModelEntry:
-    """A model of one of two checkpoints."""
-    digest = f"{name}@{draw(st.integers(1, 2))}"
+    """A model of one of two checkpoints, which may have had the other before."""
+    number = draw(st.integers(1, 2))
     keep_alive_s = draw(st.sampled_from([None, 0.0, 5.0, 1000.0]))
-    return model(name, digest=digest, weights=draw(st.integers(1, 12)), keep_alive_s=keep_alive_s)
+    return model(
+        name,
+        digest=f"{name}@{number}",
+        weights=draw(st.integers(1, 12)),
+        keep_alive_s=keep_alive_s,
+        previous=draw(st.sampled_from(["", f"{name}@{3 - number}"])),
+    )
 
 
 @st.composite
 def workers(draw: st.DrawFn, worker_id: str) -> Member:
-    """A worker whose replicas fit its memory."""
+    """A worker whose replicas fit its memory; of a model it may have two versions."""
     memory, replicas, used = draw(st.integers(8, 40)), [], 0
-    for name in NAMES:
+    for name, version in draw(st.permutations([(name, version) for name in NAMES for version in (1, 2)]))[:4]:
         state = draw(st.sampled_from(ReplicaState))
         size = draw(st.integers(3, 14)) if state is not ReplicaState.LOADING else draw(st.sampled_from([0, 6]))
         if draw(st.booleans()) and used + size <= memory:
             running, waiting = draw(st.sampled_from([(0, 0), (0, 0), (1, 0), (1, 1)]))
-            digest = f"{name}@{draw(st.integers(1, 2))}"
+            digest = f"{name}@{version}"
             replicas.append(replica(name, digest=digest, state=state, size=size, running=running, waiting=waiting))
             used += size
     return worker(worker_id, *replicas, node=draw(st.sampled_from(NODES)), memory=memory, slots=draw(st.integers(1, 3)))
@@ -64,26 +71,36 @@ def views(draw: st.DrawFn) -> View:
     sources = [draw(stores(f"s{n}")) for n in range(draw(st.integers(0, 2)))]
     models = [draw(entries(name)) for name in NAMES if draw(st.integers(0, 4))]
     facts = cluster([*members, *sources], models)
-    spots = [Spot(m.id, r.model) for m in members if m.worker for r in m.worker.replicas]
+    spots = [Spot(m.id, r.model, r.digest) for m in members if m.worker for r in m.worker.replicas]
     view = View(
         facts,
         waiting=draw(waiting(tuple(m.id for m in members))),
         placed=draw(st.dictionaries(st.sampled_from(spots), st.integers(1, 3), max_size=3)) if spots else {},
         unloading=draw(st.frozensets(st.sampled_from(spots), max_size=2)) if spots else frozenset(),
         distrusted_until_s=draw(st.dictionaries(st.sampled_from(["w0", "w1"]), MOMENTS, max_size=2)),
+        unfit_until_s=draw(st.dictionaries(st.sampled_from(["a@1", "a@2", "b@2"]), MOMENTS, max_size=1)),
     )
-    idle = [(m.id, r) for m in members if m.worker for r in m.worker.replicas if view.idle(m.id, r)]
-    since = {Spot(worker_id, r.model): float(draw(st.integers(0, int(NOW)))) for worker_id, r in idle}
-    return replace(view, idle_since_s=since, loading=draw(loads(view, members)))
+    since = {seat.spot: float(draw(st.integers(0, int(NOW)))) for seat in view.seats() if view.idle(seat)}
+    older = [seat.spot for seat in view.seats() if seat.replica.digest != _current(view, seat.replica.model)]
+    retired = draw(st.frozensets(st.sampled_from(older), max_size=1)) if older else frozenset()
+    return replace(view, idle_since_s=since, retired=retired, loading=draw(loads(view, members)))
+
+
+def _current(view: View, name: str) -> str:
+    entry = view.cluster.models.get(name)
+    return entry.checkpoint.digest if entry else ""
 
 
 @st.composite
 def waiting(draw: st.DrawFn, worker_ids: tuple[str, ...]) -> tuple[Waiting, ...]:
     """Requests, oldest first."""
     moments = sorted(draw(st.lists(st.integers(20, int(NOW)).map(float), max_size=7)))
-    excluded = st.frozensets(st.sampled_from(worker_ids), max_size=1) if worker_ids else st.just(frozenset[str]())
-    names = st.sampled_from((*NAMES, "unknown"))
-    return tuple(Waiting(f"r{n}", draw(names), since_s, draw(excluded)) for n, since_s in enumerate(moments))
+    fences = [fence(worker_id) for worker_id in worker_ids]
+    excluded = st.frozensets(st.sampled_from(fences), max_size=1) if fences else st.just(frozenset[int]())
+    names, only = st.sampled_from((*NAMES, "unknown")), st.sampled_from([False, False, True])
+    return tuple(
+        Waiting(f"r{n}", draw(names), since_s, draw(excluded), draw(only)) for n, since_s in enumerate(moments)
+    )
 
 
 @st.composite
@@ -92,7 +109,7 @@ def loads(draw: st.DrawFn, view: View, members: list[Member]) -> frozenset[Spot]
     chosen: set[Spot] = set()
     for member in members:
         for name in NAMES:
-            spot = Spot(member.id, name)
+            spot = Spot(member.id, name, _current(view, name))
             fits = (
                 name in view.cluster.models
                 and committed(replace(view, loading=frozenset({*chosen, spot})), member) >= 0
@@ -105,9 +122,11 @@ def loads(draw: st.DrawFn, view: View, members: list[Member]) -> frozenset[Spot]
 def committed(view: View, member: Member) -> int:
     """Memory left on a worker when every load under way has come to its end."""
     assert member.worker
-    shown = {r.model: r.bytes for r in member.worker.replicas}
+    shown = {(r.model, r.digest): r.bytes for r in member.worker.replicas}
     coming = {
-        s.model: need_bytes(view.cluster.models[s.model], member.worker) for s in view.loading if s[0] == member.id
+        (s.model, s.digest): need_bytes(view.cluster.models[s.model], member.worker)
+        for s in view.loading
+        if s.worker_id == member.id
     }
     everything = {name: max(shown.get(name, 0), coming.get(name, 0)) for name in {*shown, *coming}}
     return member.worker.memory_bytes - sum(everything.values())
@@ -118,10 +137,21 @@ def member_of(view: View, worker_id: str) -> Member:
     return view.cluster.members[f"worker/{worker_id}"]
 
 
-def replica_of(view: View, worker_id: str, name: str) -> ReplicaFacts | None:
+def replica_of(view: View, spot: Spot) -> ReplicaFacts | None:
     """A replica by its spot."""
-    facts = member_of(view, worker_id).worker
-    return facts.replica(name) if facts else None
+    facts = member_of(view, spot.worker_id).worker
+    return facts.replica(spot.model, spot.digest) if facts else None
+
+
+def open_seats(view: View, request: Waiting) -> list[Seat]:
+    """Replicas of any version that has not been retired, with a slot that this request may take."""
+    entry = view.cluster.models.get(request.model)
+    if entry is None:
+        return []
+    current = [seat for seat in view.seats(entry.name) if seat.replica.digest == entry.checkpoint.digest]
+    seats = current if request.current_only else [*current, *view.former(entry)]
+    usable = [seat for seat in seats if view.settled(seat) and seat.member.fence not in request.excluded]
+    return [seat for seat in usable if view.busy(seat) < seat.slots]
 
 
 def shuffled(facts: Mapping[str, Member]) -> dict[str, Member]:
@@ -152,16 +182,13 @@ def test_a_request_is_placed_only_on_a_ready_replica_with_a_free_slot_that_it_do
     busy = Counter(view.placed)
     for action in decide(view, NOW, KNOBS).actions:
         if isinstance(action, Place):
-            asked, spot = requests[action.request_id], Spot(action.worker_id, requests[action.request_id].model)
-            there, worker_facts = replica_of(view, *spot), member_of(view, spot.worker_id).worker
+            asked, spot = requests[action.request_id], action.spot
+            there, worker_facts = replica_of(view, spot), member_of(view, spot.worker_id).worker
             assert there
             assert worker_facts
-            assert (there.state, there.digest) == (
-                ReplicaState.READY,
-                view.cluster.models[asked.model].checkpoint.digest,
-            )
+            assert (there.state, spot.model) == (ReplicaState.READY, asked.model)
             assert spot not in view.unloading | view.loading
-            assert spot.worker_id not in asked.excluded
+            assert fence(spot.worker_id) not in asked.excluded
             assert max(there.running + there.waiting, busy[spot]) < worker_facts.slots
             busy[spot] += 1
 
@@ -170,7 +197,7 @@ def test_a_request_is_placed_only_on_a_ready_replica_with_a_free_slot_that_it_do
 @given(views())
 def test_no_workers_memory_is_promised_twice(view: View) -> None:
     loaded = [a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load)]
-    after = replace(view, loading=view.loading | {Spot(a.worker_id, a.model) for a in loaded})
+    after = replace(view, loading=view.loading | {a.spot for a in loaded})
     assert all(committed(after, member) >= 0 for member in view.workers())
 
 
@@ -180,17 +207,18 @@ def test_a_load_names_a_store_that_has_the_bytes_and_a_worker_without_the_model(
     for action in (a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load)):
         holder = view.cluster.members[f"store/{action.store_id}"].store
         assert holder
-        assert holder.tier_of(action.digest)
-        assert action.digest == view.cluster.models[action.model].checkpoint.digest
-        assert replica_of(view, action.worker_id, action.model) is None
-        assert view.distrusted_until_s.get(action.worker_id, NOW) <= NOW
+        spot = action.spot
+        assert holder.tier_of(spot.digest)
+        assert spot.digest == view.cluster.models[spot.model].checkpoint.digest
+        assert replica_of(view, spot) is None
+        assert view.distrusted_until_s.get(spot.worker_id, NOW) <= NOW
 
 
 @THOROUGH
 @given(views())
 def test_a_model_is_loaded_once_at_a_time(view: View) -> None:
     view = replace(view, waiting=tuple(replace(r, excluded=frozenset()) for r in view.waiting))
-    loaded = Counter(a.model for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load))
+    loaded = Counter(a.spot.model for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load))
     assert set(loaded.values()) <= {1}
     assert not set(loaded) & {spot.model for spot in view.loading}
 
@@ -198,13 +226,12 @@ def test_a_model_is_loaded_once_at_a_time(view: View) -> None:
 @THOROUGH
 @given(views())
 def test_nothing_busy_is_ever_unloaded_and_nothing_twice(view: View) -> None:
-    models = {r.request_id: r.model for r in view.waiting}
     actions = decide(view, NOW, KNOBS).actions
-    placed = {Spot(a.worker_id, models[a.request_id]) for a in actions if isinstance(a, Place)}
-    unloaded = [Spot(a.worker_id, a.model) for a in actions if isinstance(a, Unload)]
+    placed = {a.spot for a in actions if isinstance(a, Place)}
+    unloaded = [a.spot for a in actions if isinstance(a, Unload)]
     assert len(set(unloaded)) == len(unloaded)
     for spot in unloaded:
-        there = replica_of(view, *spot)
+        there = replica_of(view, spot)
         assert there
         assert there.state is ReplicaState.READY
         assert there.running + there.waiting + view.placed.get(spot, 0) == 0
@@ -216,16 +243,20 @@ def test_nothing_busy_is_ever_unloaded_and_nothing_twice(view: View) -> None:
 def test_nobody_waits_while_a_worker_stands_free_for_the_model(view: View) -> None:
     actions = decide(view, NOW, KNOBS).actions
     answered = {a.request_id for a in actions if isinstance(a, Place | Refuse)}
-    after = replace(view, loading=view.loading | {Spot(a.worker_id, a.model) for a in actions if isinstance(a, Load)})
+    after = replace(view, loading=view.loading | {a.spot for a in actions if isinstance(a, Load)})
     for held in (r for r in view.waiting if r.request_id not in answered):
         entry = view.cluster.models[held.model]
         stores_now = view.cluster.of_kind(store("s").kind)
-        if after.is_loading(entry, held, NOW) or not nearest_source(stores_now, entry.checkpoint.digest, ""):
+        if after.is_loading(entry, NOW, held.excluded) or not nearest_source(stores_now, entry.checkpoint.digest, ""):
             continue
+        if view.is_unfit(entry.checkpoint.digest, NOW) and not held.current_only and view.former(entry):
+            continue  # a former version is to answer it
         for member in view.workers():
             worker_facts = member.worker
             assert worker_facts
-            if member.id in held.excluded or view.distrusts(member.id, NOW) or worker_facts.replica(held.model):
+            if member.fence in held.excluded or view.distrusts(member.id, NOW):
+                continue
+            if worker_facts.replica(held.model, entry.checkpoint.digest):
                 continue
             assert committed(after, member) < need_bytes(entry, worker_facts)
 
@@ -243,4 +274,53 @@ def test_until_it_looks_again_time_alone_changes_nothing(view: View) -> None:
     if look_again_s is not None:
         later = decide(view, look_again_s, KNOBS)
         assert look_again_s > NOW
-        assert later.actions or look_again_s in view.distrusted_until_s.values()
+        assert later.actions or look_again_s in {*view.distrusted_until_s.values(), *view.unfit_until_s.values()}
+
+
+@THOROUGH
+@given(views())
+def test_no_request_is_refused_while_a_version_of_its_model_has_a_slot_for_it(view: View) -> None:
+    requests = {r.request_id: r for r in view.waiting}
+    actions = decide(view, NOW, KNOBS).actions
+    full = replace(view, placed=Counter(view.placed) + Counter(a.spot for a in actions if isinstance(a, Place)))
+    for action in actions:
+        if isinstance(action, Refuse):
+            assert not open_seats(full, requests[action.request_id])
+
+
+@THOROUGH
+@given(views())
+def test_while_a_version_answers_nobody_is_told_that_its_model_cannot_be_had(view: View) -> None:
+    requests = {r.request_id: r for r in view.waiting}
+    for action in (a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Refuse)):
+        asked = requests[action.request_id]
+        entry = view.cluster.models.get(asked.model)
+        if entry and not asked.current_only:
+            usable = [seat for seat in view.former(entry) if seat.member.fence not in asked.excluded]
+            assert not usable or action.reason in {RefusalReason.QUEUE_FULL, RefusalReason.HELD_TOO_LONG}
+
+
+@THOROUGH
+@given(views())
+def test_a_former_version_takes_requests_only_until_the_current_one_answers(view: View) -> None:
+    requests = {r.request_id: r for r in view.waiting}
+    for action in (a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Place)):
+        entry, asked = view.cluster.models[action.spot.model], requests[action.request_id]
+        if action.spot.digest == entry.checkpoint.digest:
+            continue
+        assert action.spot not in view.retired
+        assert not asked.current_only
+        assert not view.answers(entry)
+
+
+@THOROUGH
+@given(views())
+def test_an_update_never_stops_for_want_of_a_request(view: View) -> None:
+    """While a former version answers, the next step is under way, or is taken, or is named, or there is none."""
+    actions = decide(view, NOW, KNOBS).actions
+    for entry in successions(view):
+        plan = succession(view, entry, NOW, KNOBS)
+        assert all(spot.digest != entry.checkpoint.digest for spot in plan.retiring)
+        if plan.actions and not view.waiting:
+            spots = {action.spot for action in actions if isinstance(action, Load | Unload)}
+            assert {action.spot for action in plan.actions} & spots

@@ -4,13 +4,13 @@ from mesh.facts import Member, ModelEntry, ReplicaState
 from policy.actions import Action, Unload, UnloadReason
 from policy.decide import Decision, decide
 from policy.knobs import Knobs
-from policy.view import Spot, View
-from tests.policy.scene import REPLICA, cluster, model, replica, request, store, worker
+from policy.view import View
+from tests.policy.scene import REPLICA, at, cluster, model, replica, store, worker
 
 KNOBS = Knobs(keep_alive_s=60.0)
-SPOT = Spot("w1", "m")
-IDLE = (Unload("m", "w1", UnloadReason.IDLE),)
-SUPERSEDED = (Unload("m", "w1", UnloadReason.SUPERSEDED),)
+SPOT = at("w1")
+IDLE = (Unload(at("w1"), UnloadReason.IDLE),)
+SUPERSEDED = (Unload(at("w1"), UnloadReason.SUPERSEDED),)
 
 
 def decided(
@@ -60,20 +60,25 @@ def test_an_idle_replica_of_a_deleted_model_goes_at_once() -> None:
     assert decided(100.0).actions == SUPERSEDED
 
 
-def test_an_idle_replica_of_an_older_checkpoint_goes_at_once() -> None:
-    assert decided(100.0, model("m", digest="m@2")).actions == SUPERSEDED
+def test_an_idle_replica_of_an_older_checkpoint_goes_as_soon_as_the_current_one_answers() -> None:
+    both = worker("w1", replica("m"), replica("m", digest="m@2", running=1), memory=2 * REPLICA)
+    assert decided(100.0, model("m", digest="m@2"), member=both).actions == SUPERSEDED
+
+
+def test_an_idle_replica_of_an_older_checkpoint_has_its_keep_alive_while_the_current_one_cannot_be_had() -> None:
+    """No store holds it."""
+    assert decided(159.9, model("m", digest="m@2")) == Decision((), 160.0)
+    assert decided(160.0, model("m", digest="m@2")).actions == IDLE
+
+
+def test_one_that_its_successor_has_relieved_goes_though_the_successor_has_gone_before_it() -> None:
+    facts = cluster([worker("w1", replica("m"))], [model("m", digest="m@2")])
+    view = View(facts, idle_since_s={SPOT: 100.0}, retired=frozenset({SPOT}))
+    assert decide(view, 100.0, KNOBS).actions == SUPERSEDED
 
 
 def test_a_busy_replica_of_an_older_checkpoint_finishes_first() -> None:
     assert decided(1e6, model("m", digest="m@2"), busy=1).actions == ()
-
-
-def test_a_superseded_replica_makes_way_for_the_request_that_waits_for_its_successor() -> None:
-    """It is the only worker, and one worker never holds two checkpoints of one model."""
-    members = [worker("w1", replica("m"), memory=3 * REPLICA), store("s1", "m@2")]
-    facts = cluster(members, [model("m", digest="m@2")])
-    view = View(facts, waiting=(request("r", since_s=100.0),), idle_since_s={SPOT: 100.0})
-    assert decide(view, 100.0, KNOBS).actions == SUPERSEDED
 
 
 def test_a_worker_that_could_not_be_reached_is_asked_again_when_it_is_trusted_again() -> None:
@@ -84,7 +89,7 @@ def test_a_worker_that_could_not_be_reached_is_asked_again_when_it_is_trusted_ag
 
 def test_each_idle_replica_has_its_own_end() -> None:
     member = worker("w1", replica("m"), replica("n"), memory=2 * REPLICA)
-    idle = {SPOT: 100.0, Spot("w1", "n"): 130.0}
+    idle = {SPOT: 100.0, at("w1", "n"): 130.0}
     view = View(cluster([member], [model("m"), model("n")]), idle_since_s=idle)
     found: tuple[Action, ...] = decide(view, 160.0, KNOBS).actions
     assert found == IDLE

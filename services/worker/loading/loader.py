@@ -25,6 +25,7 @@ from services.worker.engine.replica import Replica
 from services.worker.loading.device import Device
 from services.worker.loading.skeletons import Skeletons
 from services.worker.loading.threads import ended
+from services.worker.naming import replica_name
 
 CONFIG = "config.json"
 
@@ -36,6 +37,11 @@ class Order:
     model: str
     digest: str
     store_address: str
+
+    @property
+    def replica(self) -> str:
+        """The engine's name of what comes of it."""
+        return replica_name(self.model, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class Loader:
         try:
             assign(skeleton, tensor_views(manifest, parts))
             spec = _kv_spec(manifest)
-            return Replica(order.model, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
+            return Replica(order.replica, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
 

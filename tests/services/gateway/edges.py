@@ -21,9 +21,9 @@ Context = aio.ServicerContext[Any, Any]
 WAIT_S = 20.0
 
 
-def placement(worker_id: str, address: str) -> Placement:
+def placement(worker_id: str, address: str, fence: int = 1, digest: str = "d1") -> Placement:
     """A warm place."""
-    return Placement(worker_id, address, StartKind.WARM, StartTimes(0.25, 0.0))
+    return Placement(worker_id, address, fence, digest, StartKind.WARM, StartTimes(0.25, 0.0))
 
 
 class Edge:
@@ -81,6 +81,8 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
                     address=answer.address,
                     start_kind=START_KINDS[answer.start_kind],
                     times=start_times_to(answer.times),
+                    digest=answer.digest,
+                    fence=answer.fence,
                 )
             )
             await asyncio.Event().wait()

@@ -8,7 +8,8 @@ import pytest
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, Unreachable
 from mesh.requests import FinishReason, Frame, Phase, Progress, Sampling
-from services.gateway.answer import Asked, Delta, Event, Finished, Started, check_room
+from services.gateway.answer import Asked, Delta, Event, Finished, Prepared, Started, check_room
+from services.gateway.journal import Question
 from services.gateway.texts import Text
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, placement
@@ -23,11 +24,22 @@ def ids(text: str) -> tuple[int, ...]:
     return tuple(byte_level().encode(text).ids)
 
 
+def prepared(digest: str = "d1", prompt: str = "the curlew") -> Prepared:
+    """The request for one version."""
+    return Prepared(Question(digest, ids(prompt), SAMPLING), Text(byte_level(), None, {}, (EOS,), 320, 512))
+
+
+async def of_another_version(digest: str) -> Prepared:
+    """The version d0 has other tokens for the same text; others cannot answer it."""
+    if digest != "d0":
+        raise InvalidRequest.field("prompt", f"is too long for {digest}")
+    return prepared(digest, "the whimbrel")
+
+
 def asked(*stops: str) -> Asked:
-    """A request that has just arrived."""
-    text = Text(byte_level(), None, {}, (EOS,), 320)
+    """A request that has just arrived, when the catalogue points at the version d1."""
     now_s = asyncio.get_running_loop().time()
-    return Asked("client's own", "m", ids("the curlew"), SAMPLING, stops, text, now_s)
+    return Asked("client's own", "m", stops, now_s, prepared(), of_another_version)
 
 
 async def all_of(events: AsyncGenerator[Event, None]) -> list[Event]:
@@ -110,14 +122,64 @@ async def test_a_worker_lost_before_the_first_token_is_replaced(bench: Bench) ->
     running = asyncio.create_task(all_of(bench.answers.run(asked())))
     first = await dying.granted()
     await dying.crash()
-    scheduler.answers.put_nowait(placement("w2", well.address))
+    scheduler.answers.put_nowait(placement("w2", well.address, fence=2))
     second = await well.granted()
     assert (second.key, second.epoch, second.log) == (first.key, first.epoch + 1, ())
     well.say(Frame(second.key, second.epoch, 0, ids(" flies"), FinishReason.LENGTH))
     events = await running
     assert text_of(events) == " flies"
     assert [event.placement.worker_id for event in events if isinstance(event, Started)] == ["w2"]
-    assert [list(request.exclude_workers) for request in scheduler.asked] == [[], ["w1"]]
+    assert [list(request.exclude_fences) for request in scheduler.asked] == [[], [1]]
+
+
+async def test_a_worker_that_has_come_back_under_its_name_is_another_one(bench: Bench) -> None:
+    """Excluded is the life that failed the request."""
+    scheduler, dying, again = await bench.scheduler(), await bench.worker(), await bench.worker()
+    scheduler.answers.put_nowait(placement("w1", dying.address, fence=7))
+    running = asyncio.create_task(all_of(bench.answers.run(asked())))
+    await dying.granted()
+    await dying.crash()
+    scheduler.answers.put_nowait(placement("w1", again.address, fence=8))
+    grant = await again.granted()
+    again.say(Frame(grant.key, grant.epoch, 0, ids(" flies"), FinishReason.LENGTH))
+    assert text_of(await running) == " flies"
+    assert [list(request.exclude_fences) for request in scheduler.asked] == [[], [7]]
+
+
+async def test_a_version_before_the_catalogues_is_asked_in_its_own_tokens(bench: Bench) -> None:
+    scheduler, fake = await bench.scheduler(), await bench.worker()
+    scheduler.answers.put_nowait(placement("w1", fake.address, digest="d0"))
+    running = asyncio.create_task(all_of(bench.answers.run(asked())))
+    grant = await fake.granted()
+    assert (grant.digest, grant.prompt) == ("d0", ids("the whimbrel"))
+    fake.say(Frame(grant.key, grant.epoch, 0, ids(" flies"), FinishReason.LENGTH))
+    events = await running
+    (started,) = (event for event in events if isinstance(event, Started))
+    assert (started.placement.digest, started.prompt_tokens) == ("d0", len(ids("the whimbrel")))
+    *_, end = events
+    assert isinstance(end, Finished)
+    assert (end.placement.digest, end.prompt_tokens) == ("d0", len(ids("the whimbrel")))
+
+
+async def test_one_that_a_former_version_cannot_answer_waits_for_the_catalogues(bench: Bench) -> None:
+    scheduler, fake = await bench.scheduler(), await bench.worker()
+    scheduler.answers.put_nowait(placement("w1", fake.address, digest="too small"))
+    scheduler.answers.put_nowait(placement("w1", fake.address))
+    running = asyncio.create_task(all_of(bench.answers.run(asked())))
+    grant = await fake.granted()
+    assert (grant.digest, grant.prompt) == ("d1", ids("the curlew"))
+    fake.say(Frame(grant.key, grant.epoch, 0, ids(" flies"), FinishReason.LENGTH))
+    assert text_of(await running) == " flies"
+    assert [request.current_only for request in scheduler.asked] == [False, True]
+
+
+async def test_one_that_the_newest_version_cannot_answer_is_told_so(bench: Bench) -> None:
+    """The catalogue moved on after the request had come in."""
+    scheduler, fake = await bench.scheduler(), await bench.worker()
+    for _ in range(2):
+        scheduler.answers.put_nowait(placement("w1", fake.address, digest="d2"))
+    with pytest.raises(InvalidRequest, match="too long for d2"):
+        await all_of(bench.answers.run(asked()))
 
 
 async def test_a_worker_lost_after_the_first_token_fails_the_request_with_a_hint_to_retry(bench: Bench) -> None:
@@ -146,7 +208,7 @@ async def test_a_worker_lost_after_the_first_token_fails_the_request_with_a_hint
 async def test_a_replica_that_is_gone_sends_the_request_elsewhere(bench: Bench) -> None:
     scheduler, without, with_it = await bench.scheduler(), await bench.worker(), await bench.worker()
     scheduler.answers.put_nowait(placement("w1", without.address))
-    scheduler.answers.put_nowait(placement("w2", with_it.address))
+    scheduler.answers.put_nowait(placement("w2", with_it.address, fence=2))
     running = asyncio.create_task(all_of(bench.answers.run(asked())))
     first = await without.granted()
     without.say(Frame(first.key, first.epoch, failure_reason="REPLICA_NOT_RESIDENT", failure="not here"))
@@ -158,11 +220,11 @@ async def test_a_replica_that_is_gone_sends_the_request_elsewhere(bench: Bench) 
 async def test_after_so_many_workers_the_request_fails(bench: Bench) -> None:
     scheduler = await bench.scheduler()
     for number in range(3):
-        scheduler.answers.put_nowait(placement(f"w{number}", "127.0.0.1:1"))
+        scheduler.answers.put_nowait(placement(f"w{number}", "127.0.0.1:1", fence=number))
     with pytest.raises(Unreachable) as caught:
         await all_of(bench.answers.run(asked()))
     assert caught.value.metadata == {"worker": "w2"}
-    assert [list(request.exclude_workers) for request in scheduler.asked] == [[], ["w0"], ["w0", "w1"]]
+    assert [list(request.exclude_fences) for request in scheduler.asked] == [[], [0], [0, 1]]
 
 
 @pytest.mark.parametrize(("reason", "kind"), [("ENGINE_FAILED", Broken), ("QUEUE_FULL", NoRoom)])

@@ -1,5 +1,7 @@
 """The cluster as the public API shows it."""
 
+from dataclasses import replace
+
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.inference.v1 import inference_pb2 as words
 
@@ -33,8 +35,8 @@ def worker(worker_id: str, *replicas: ReplicaFacts) -> Member:
 
 def store(store_id: str, tier: Tier, digest: str = "d1") -> Member:
     """A store with one checkpoint."""
-    held = (CheckpointFacts(digest, 1000, tier),)
-    return Member(Kind.STORE, store_id, "n1", "s:1", 8, store=StoreFacts(1000, 5000, 2000, held))
+    held = (CheckpointFacts(digest, 1000, tier, disk_bytes=1000, dram_bytes=620),)
+    return Member(Kind.STORE, store_id, "n1", "s:1", 8, store=StoreFacts(1000, 5000, 2000, held, 9000, 2))
 
 
 def shown(*members: Member, keep_alive_s: float | None = None) -> pb.Model:
@@ -93,7 +95,25 @@ def test_a_worker_is_shown_with_its_replicas() -> None:
 def test_a_store_is_shown_with_its_checkpoints() -> None:
     status = member_of(store("s1", Tier.DRAM)).store
     assert (status.disk_used_bytes, status.dram_capacity_bytes, status.dram_used_bytes) == (1000, 5000, 2000)
+    assert (status.disk_capacity_bytes, status.corrupt_units) == (9000, 2)
     assert [(c.checkpoint, c.bytes, c.tier) for c in status.checkpoints] == [("d1", 1000, words.TIER_DRAM)]
+    assert [(c.disk_bytes, c.dram_bytes) for c in status.checkpoints] == [(1000, 620)]
+
+
+def test_while_an_update_is_under_way_both_versions_are_shown_and_the_model_is_ready() -> None:
+    both = worker(
+        "w1",
+        ReplicaFacts("m", "d0", ReplicaState.READY, 10, running=1),
+        ReplicaFacts("m", "d1", ReplicaState.LOADING, 10),
+    )
+    former = replace(SUMMARY, digest="d0")
+    model = model_of(ClusterFacts({"worker/w1": both}), replace(entry(), previous=former))
+    assert (model.state, model.checkpoint.digest, model.previous_checkpoint) == (pb.MODEL_STATE_READY, "d1", "d0")
+    assert [(r.worker_id, r.checkpoint, r.state) for r in model.replicas] == [
+        ("w1", "d0", pb.REPLICA_STATE_READY),
+        ("w1", "d1", pb.REPLICA_STATE_LOADING),
+    ]
+    assert shown().previous_checkpoint == ""
 
 
 def test_a_member_without_facts_has_none() -> None:

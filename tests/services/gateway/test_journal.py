@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import Broken, Unreachable
 from mesh.requests import FinishReason, Frame, Sampling
-from services.gateway.journal import Journal
+from services.gateway.journal import Journal, Question
 
 WAIT_S = 20.0
 SAMPLING = Sampling(64, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
@@ -18,7 +18,7 @@ KEY = "gateway.7/0"
 
 def journal() -> Journal:
     """One that has been granted once: its epoch is 1."""
-    one = Journal(KEY, "m", (1, 2, 3), SAMPLING)
+    one = Journal(KEY, "m", Question("d1", (1, 2, 3), SAMPLING))
     one.grant()
     return one
 
@@ -116,8 +116,18 @@ def test_a_grant_carries_all_that_is_asked_and_answered_so_far() -> None:
     one = journal()
     one.accept(frame(1, 0, 5, 6))
     grant = one.grant()
-    assert (grant.key, grant.epoch, grant.model, grant.prompt) == (KEY, 2, "m", (1, 2, 3))
+    assert (grant.key, grant.epoch, grant.model, grant.digest, grant.prompt) == (KEY, 2, "m", "d1", (1, 2, 3))
     assert (grant.log, grant.sampling) == ((5, 6), SAMPLING)
+
+
+def test_before_its_first_token_a_request_may_be_asked_of_another_version_in_other_tokens_and_then_no_more() -> None:
+    one = journal()
+    one.rewrite(Question("d2", (9,), SAMPLING))
+    grant = one.grant()
+    assert (grant.epoch, grant.digest, grant.prompt, grant.log) == (2, "d2", (9,), ())
+    one.accept(frame(2, 0, 5))
+    with pytest.raises(AssertionError):
+        one.rewrite(Question("d1", (1, 2, 3), SAMPLING))
 
 
 def test_the_failure_of_an_older_epoch_is_ignored_and_a_grant_forgets_the_current_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 from mesh.clients.channel import Channels
 from mesh.clients.scheduler import SchedulerClient
 from mesh.errors import MeshError, NoRoom, Unreachable
-from mesh.requests import Phase, Placement, Progress
+from mesh.requests import Phase, Placement, Progress, Wish
 from services.gateway.places import Places
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, FakeScheduler, placement
@@ -18,9 +18,9 @@ HERE = placement("w1", "here:1")
 QUEUED = Progress(Phase.QUEUED, position=1)
 
 
-def assign(bench: Bench, *excluded: str) -> AsyncGenerator[Progress | Placement, None]:
+def assign(bench: Bench, *excluded: int) -> AsyncGenerator[Progress | Placement, None]:
     """Asks for a place."""
-    return bench.places.assign("r", "m", excluded)
+    return bench.places.assign(Wish("r", "m", frozenset(excluded)))
 
 
 async def placed(events: AsyncGenerator[Progress | Placement, None]) -> list[Progress | Placement]:
@@ -43,10 +43,11 @@ async def came(fake: FakeScheduler) -> None:
 async def test_progress_comes_through_and_then_the_place(bench: Bench) -> None:
     fake = await bench.scheduler()
     fake.answers.put_nowait(HERE)
-    async with aclosing(assign(bench, "w9", "w8")) as events:
+    async with aclosing(assign(bench, 9, 8)) as events:
         assert await placed(events) == [QUEUED, HERE]
     (asked,) = fake.asked
-    assert (asked.request_id, asked.model, list(asked.exclude_workers)) == ("r", "m", ["w8", "w9"])
+    assert (asked.request_id, asked.model, list(asked.exclude_fences)) == ("r", "m", [8, 9])
+    assert not asked.current_only
 
 
 async def test_the_place_is_held_until_the_iteration_is_closed(bench: Bench) -> None:
@@ -121,7 +122,7 @@ async def test_a_refusal_comes_through_as_it_is_and_is_not_tried_again(bench: Be
 async def test_without_any_scheduler_the_request_gives_up_after_its_hold(bench: Bench) -> None:
     impatient = Places(bench.mirror, SchedulerClient(Channels()), hold_s=0.05)
     with pytest.raises(Unreachable) as caught:
-        await placed(impatient.assign("r", "m", ()))
+        await placed(impatient.assign(Wish("r", "m")))
     assert caught.value.reason == "NO_SCHEDULER"
     assert caught.value.retry_after_s is not None
 
@@ -131,5 +132,5 @@ async def test_with_a_scheduler_that_stays_dead_the_request_gives_up_after_its_h
     await dead.crash()
     impatient = Places(bench.mirror, SchedulerClient(bench.channels), hold_s=0.05)
     with pytest.raises(Unreachable) as caught:
-        await placed(impatient.assign("r", "m", ()))
+        await placed(impatient.assign(Wish("r", "m")))
     assert caught.value.reason == "UNREACHABLE"

@@ -6,7 +6,7 @@ import pytest
 
 from mesh.errors import Broken, MeshError, NoRoom, NotFound, Unreachable
 from mesh.requests import FinishReason, Frame, Sampling
-from services.gateway.journal import Journal
+from services.gateway.journal import Journal, Question
 from services.gateway.relay import Line
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, FakeWorker
@@ -16,7 +16,7 @@ SAMPLING = Sampling(64, 0.5, 3, 0.75, 0.25, 1.5, 0.5, -0.5, 1 << 63, (2, 3))
 
 def journal(key: str = "k") -> Journal:
     """A request."""
-    return Journal(key, "m", (7, 8), SAMPLING)
+    return Journal(key, "m", Question("d1", (7, 8), SAMPLING))
 
 
 def line(bench: Bench, fake: FakeWorker) -> Line:
@@ -30,11 +30,24 @@ async def news(one: Journal, after: int = 0) -> tuple[int, ...]:
         return await one.news(after)
 
 
+async def test_a_broken_line_is_forgotten_and_the_next_request_gets_another(bench: Bench) -> None:
+    fake, one = await bench.worker(), journal()
+    broken = line(bench, fake)
+    with broken.granted(one):
+        await fake.granted()
+        fake.hang_up()
+        with pytest.raises(Unreachable):
+            await news(one)
+    assert broken.broken
+    assert line(bench, fake) is not broken
+
+
 async def test_a_grant_arrives_whole_and_its_frames_come_back(bench: Bench) -> None:
     fake, one = await bench.worker(), journal()
     with line(bench, fake).granted(one):
         grant = await fake.granted()
-        assert (grant.key, grant.epoch, grant.model, grant.prompt, grant.log) == ("k", 1, "m", (7, 8), ())
+        assert (grant.key, grant.epoch, grant.model, grant.digest) == ("k", 1, "m", "d1")
+        assert (grant.prompt, grant.log) == ((7, 8), ())
         assert grant.sampling == SAMPLING
         fake.say(Frame("k", 1, 0, (5, 6)))
         assert await news(one) == (5, 6)

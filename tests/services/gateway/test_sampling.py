@@ -16,7 +16,7 @@ SAMPLES = {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "mi
 
 def text(**generation: Any) -> Text:
     """A model whose generation_config says this; its answers end at 2 or 3."""
-    return Text(None, None, generation, (2, 3), 1000)
+    return Text(None, None, generation, (2, 3), 1000, 512)
 
 
 def resolved(model: Text | None = None, *, room: int = 100, default: int = 64, **asked: Any) -> Sampling:

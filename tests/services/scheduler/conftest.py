@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from mesh.facts import (
     Tier,
 )
 from mesh.interceptor import Surround
-from mesh.requests import Placement, Progress
+from mesh.requests import Placement, Progress, Wish
 from mesh.state.catalogue import Catalogue
 from mesh.state.connection import State
 from mesh.state.leadership import Leadership
@@ -141,12 +142,24 @@ class Bench:
         await self.shown(lambda facts: name in facts.models)
         return stored
 
-    def assign(self, model: str = "m", *excluded: str, address: str = "") -> Assigned:
-        """Asks for a place, once it is read."""
-        client = SchedulerClient(self._channels)
-        assigned = Assigned(client.assign(address or self.address, "client's own id", model, excluded))
+    def assign(self, model: str = "m", *excluded: int, address: str = "", current_only: bool = False) -> Assigned:
+        """Asks for a place, once it is read. `excluded` are fences."""
+        wish = Wish("client's own id", model, frozenset(excluded), current_only)
+        assigned = Assigned(SchedulerClient(self._channels).assign(address or self.address, wish))
         self._stack.push_async_callback(assigned.close)
         return assigned
+
+    def fence(self, worker_id: str) -> int:
+        """Of the worker's lease, as the scheduler sees it."""
+        return self.mirror.facts.members[f"{Kind.WORKER}/{worker_id}"].fence
+
+    async def update(self, name: str, digest: str) -> ModelEntry:
+        """Points a model at another checkpoint, as a gateway does."""
+        current = self.mirror.facts.models[name]
+        summary = replace(current.checkpoint, digest=digest)
+        stored = await self.catalogue.replace(replace(current, checkpoint=summary, previous=current.checkpoint))
+        await self.shown(lambda facts: facts.models[name].revision >= stored.revision)
+        return stored
 
     async def shown(self, seen: Callable[[ClusterFacts], bool]) -> None:
         """Waits until the scheduler's facts are so."""

@@ -29,6 +29,7 @@ class Unloaded:
 
     model: str
     at_s: float
+    digest: str = "m@1"
 
 
 class FakeWorker(WorkerServiceServicer):
@@ -37,7 +38,8 @@ class FakeWorker(WorkerServiceServicer):
     def __init__(self, membership: Membership, clock: Clock, memory: int, slots: int) -> None:
         self._membership, self._clock = membership, clock
         self._memory, self._slots = memory, slots
-        self._replicas: dict[str, ReplicaFacts] = {}
+        self._replicas: dict[tuple[str, str], ReplicaFacts] = {}
+        self.running: dict[str, int] = {}  # by digest, as its next report will say
         self.loads: list[pb.LoadRequest] = []
         self.unloads: list[Unloaded] = []
         self.changed = asyncio.Event()  # something was asked of it
@@ -48,20 +50,21 @@ class FakeWorker(WorkerServiceServicer):
         self.silent = False
         self.publish()
 
-    def publish(self, *, running: int = 0) -> None:
-        """Says what is here; each replica runs so many requests."""
+    def publish(self) -> None:
+        """Says what is here, and how many requests it runs."""
         if self.silent:
             return
-        replicas = tuple(replace(replica, running=running) for replica in self._replicas.values())
+        replicas = tuple(replace(r, running=self.running.get(r.digest, 0)) for r in self._replicas.values())
         facts = WorkerFacts("host", self._memory, KV, self._slots, replicas)
         self._membership.publish(replace(self._membership.member, worker=facts))
 
     def show(self, model: str, state: ReplicaState | None, digest: str = "") -> None:
         """Changes a replica's state; None: it is gone."""
+        digest = digest or f"{model}@1"
         if state is None:
-            self._replicas.pop(model, None)
+            self._replicas.pop((model, digest), None)
         else:
-            self._replicas[model] = ReplicaFacts(model, digest or f"{model}@1", state, SIZE)
+            self._replicas[model, digest] = ReplicaFacts(model, digest, state, SIZE)
         self.publish()
 
     async def Load(self, request: pb.LoadRequest, context: Context) -> AsyncIterator[pb.LoadResponse]:  # noqa: N802
@@ -83,15 +86,15 @@ class FakeWorker(WorkerServiceServicer):
             yield pb.LoadResponse(loaded=pb.Loaded(tier=words.TIER_DISK, bytes=10))
         finally:
             if not ready:
-                self.show(request.model, None)
+                self.show(request.model, None, request.digest)
 
     async def Unload(self, request: pb.UnloadRequest, context: Context) -> pb.UnloadResponse:  # noqa: N802
         """At once, unless it fails."""
-        self.unloads.append(Unloaded(request.model, self._clock.now()))
+        self.unloads.append(Unloaded(request.model, self._clock.now(), request.digest))
         self.changed.set()
         if self.fails:
             raise self.fails
-        self.show(request.model, None)
+        self.show(request.model, None, request.digest)
         return pb.UnloadResponse()
 
 

@@ -27,7 +27,8 @@ async def test_a_cold_model_is_loaded_and_the_request_placed(bench: Bench) -> No
     one = await bench.worker(slots=8)
     assigned = bench.assign()
     placement = await assigned.placed()
-    assert placement == Placement("w1", one.address, StartKind.DISK, StartTimes(0.0, 0.0))
+    fence = bench.fence("w1")
+    assert placement == Placement("w1", one.address, fence, "m@1", StartKind.DISK, StartTimes(0.0, 0.0))
     (load,) = one.fake.loads
     assert (load.model, load.digest, load.store_address) == ("m", "m@1", "store:1")
     leader = bench.mirror.facts.leader
@@ -315,7 +316,7 @@ async def test_a_model_that_no_store_holds_is_unavailable(bench: Bench) -> None:
 async def test_an_excluded_worker_is_avoided(bench: Bench) -> None:
     await bench.worker("w1", memory=10 * SIZE)
     await bench.worker("w2")
-    assert (await bench.assign("m", "w1").placed()).worker_id == "w2"
+    assert (await bench.assign("m", bench.fence("w1")).placed()).worker_id == "w2"
 
 
 async def test_an_unknown_model_is_not_found(bench: Bench) -> None:

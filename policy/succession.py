@@ -1,0 +1,82 @@
+"""An update under way: the current version comes up beside the former one, or in its place. Until it answers, the
+former one does."""
+
+from dataclasses import dataclass
+
+from mesh.facts import ModelEntry
+from policy.actions import Load, Unload
+from policy.knobs import Knobs
+from policy.room import (
+    Candidate,
+    candidates,
+    cheapest_eviction,
+    just_enough,
+    longest_idle_first,
+    missing_bytes,
+    room_is_coming,
+    soonest,
+    unload,
+)
+from policy.view import Seat, Spot, View
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The next step of an update. `retiring` take no new requests: their memory is needed, and nothing else helps."""
+
+    actions: tuple[Load | Unload, ...] = ()
+    retiring: frozenset[Spot] = frozenset()
+
+
+def successions(view: View) -> list[ModelEntry]:
+    """The models of which a former version can answer and the current one cannot yet, by name."""
+    models = view.cluster.models
+    replicas = (seat.replica for seat in view.seats())
+    outdated = {r.model for r in replicas if r.model in models and models[r.model].checkpoint.digest != r.digest}
+    return [models[name] for name in sorted(outdated) if view.former(models[name])]
+
+
+def succession(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Succession:
+    """Nothing while the current version is on its way. Else it is loaded where there is room; while somebody uses the
+    model, other models' idle replicas make room; else a former replica makes way, once what runs on it has finished."""
+    if view.is_loading(entry, now) or view.is_unfit(entry.checkpoint.digest, now):
+        return Succession()
+    able = candidates(view, entry, now, knobs)
+    if best := soonest(view, entry, able):
+        load = Load(Spot(best.member.id, entry.name, entry.checkpoint.digest), best.source.store.id)
+        return Succession((load,))
+    if room_is_coming(view, entry, able):
+        return Succession()
+    former = frozenset(seat.spot for seat in view.former(entry))
+    if _in_use(view, entry) and (evicted := cheapest_eviction(view, entry, able, spared=former)):
+        return Succession(tuple(evicted))
+    return _retirement(view, entry, able)
+
+
+def _in_use(view: View, entry: ModelEntry) -> bool:
+    waited_for = any(request.model == entry.name for request in view.waiting)
+    return waited_for or any(view.busy(seat) for seat in view.former(entry))
+
+
+def _retirement(view: View, entry: ModelEntry, able: list[Candidate]) -> Succession:
+    """Former replicas of the worker where they are least busy, and what idles beside them if they are not enough."""
+    plans = [(_busy(view, chosen), c.member.id, chosen) for c in able if (chosen := _leavers(view, entry, c))]
+    if not plans:
+        return Succession()
+    _, _, chosen = min(plans, key=lambda plan: plan[:2])
+    all_idle = all(view.idle(seat) for seat in chosen)
+    retiring = frozenset(seat.spot for seat in chosen if seat.replica.model == entry.name)
+    return Succession(tuple(unload(view, seat) for seat in chosen) if all_idle else (), retiring)
+
+
+def _leavers(view: View, entry: ModelEntry, candidate: Candidate) -> list[Seat]:
+    former = [seat for seat in view.former(entry) if seat.member.id == candidate.member.id]
+    former.sort(key=lambda seat: (view.busy(seat), seat.spot))
+    in_use = _in_use(view, entry)
+    others = [s for s in longest_idle_first(view, candidate) if s.replica.model != entry.name] if in_use else []
+    chosen = just_enough([*former, *others], missing_bytes(view, entry, candidate))
+    return chosen if any(seat.replica.model == entry.name for seat in chosen) else []
+
+
+def _busy(view: View, seats: list[Seat]) -> int:
+    return sum(view.busy(seat) for seat in seats)

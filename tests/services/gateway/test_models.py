@@ -1,0 +1,256 @@
+"""ModelService over a real socket: versions of a model, and its bytes in the stores' tiers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+
+import pytest
+from grpc import aio
+from whimbrel.gateway.v1.gateway_pb2_grpc import add_ModelServiceServicer_to_server
+
+from mesh.checkpoint.layout import Manifest
+from mesh.clients.channel import Channels, connect
+from mesh.clients.gateway import GatewayClient
+from mesh.clients.gateway_records import Model, Prefetching
+from mesh.clients.store import StoreClient
+from mesh.errors import Conflict, InvalidRequest, NotFound, Unreachable, Unsuitable
+from mesh.facts import CheckpointFacts, Kind, Member, ReplicaFacts, ReplicaState, Tier, WorkerFacts
+from mesh.interceptor import Surround
+from mesh.requests import LoadProgress
+from mesh.serve import Ground
+from mesh.state.connection import State
+from mesh.state.leases import Membership
+from mesh.state.mirror import Mirror
+from services.gateway.checkpoints import Checkpoints
+from services.gateway.models import ModelServicer
+from services.gateway.tiers import Tiers
+from tests.services.gateway.fake_store import FakeStore, fake_store
+from tests.services.store.made import make
+
+WAIT_S = 20.0
+
+
+class Bench:
+    """A gateway's catalogue, its client, and stores that the test plays. `old` and `new` are two checkpoints."""
+
+    def __init__(self, state: State, stack: AsyncExitStack, directory: Path) -> None:
+        self.state, self._stack = state, stack
+        made = [make(directory, seed=seed, part_units=((100,),)).manifest for seed in (1, 2)]
+        self.manifests: dict[str, Manifest] = {manifest.digest: manifest for manifest in made}
+        self.old, self.new = self.manifests
+        self.mirror = Mirror(state)
+        self.client: GatewayClient
+
+    async def start(self) -> None:
+        """Serves."""
+        await self._stack.enter_async_context(self.mirror.running())
+        channels = Channels()
+        self._stack.push_async_callback(channels.close)
+        loop = asyncio.get_running_loop()
+        membership = Membership(self.state, Member(Kind.GATEWAY, "g", "n", "g:1"), 60.0)
+        ground = Ground(self.state, membership, asyncio.Event(), loop.create_future())
+        stores = StoreClient(channels)
+        servicer = ModelServicer(ground, self.mirror, Checkpoints(stores, self.mirror), Tiers(stores, self.mirror))
+        server = aio.server(interceptors=[Surround()])
+        add_ModelServiceServicer_to_server(servicer, server)
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        self._stack.push_async_callback(server.stop, None)
+        self.client = GatewayClient(await self._stack.enter_async_context(connect(address)), address)
+
+    async def store(self, store_id: str, *held: CheckpointFacts) -> FakeStore:
+        """A store that the gateway knows of; unless told, it has both checkpoints on disk."""
+        held = held or tuple(CheckpointFacts(digest, 100, Tier.DISK, 100) for digest in self.manifests)
+        fake = await self._stack.enter_async_context(fake_store(self.state, store_id, self.manifests, held))
+        assert await self.mirror.until(lambda facts: f"store/{store_id}" in facts.members, WAIT_S)
+        return fake
+
+    async def worker(self, worker_id: str, node: str, replica: ReplicaFacts) -> None:
+        """A worker that the gateway knows of."""
+        facts = WorkerFacts("host", 1000, 10, 4, (replica,))
+        member = Member(Kind.WORKER, worker_id, node, "w:1", worker=facts)
+        await self._stack.enter_async_context(Membership(self.state, member, 60.0))
+        assert await self.mirror.until(lambda facts: f"worker/{worker_id}" in facts.members, WAIT_S)
+
+    async def deployed(self) -> Model:
+        """The model m, which points at the old checkpoint."""
+        async with aclosing(self.client.deploy("m", checkpoint=self.old, keep_alive_s=7.0)) as events:
+            (model,) = [event async for event in events if isinstance(event, Model)]
+        return model
+
+
+@pytest.fixture
+async def bench(state: State, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A gateway that serves, and no store yet."""
+    async with AsyncExitStack() as stack:
+        bench = Bench(state, stack, tmp_path)
+        await bench.start()
+        yield bench
+
+
+async def fetched(bench: Bench, tier: Tier = Tier.DRAM, store_id: str = "") -> list[Prefetching]:
+    """All that a prefetch of m says."""
+    async with aclosing(bench.client.prefetch("m", tier, store_id)) as moves:
+        return [move async for move in moves]
+
+
+async def test_an_update_remembers_the_checkpoint_before_and_a_rollback_swaps_the_two(bench: Bench) -> None:
+    await bench.store("s1")
+    first = await bench.deployed()
+    assert (first.checkpoint.digest, first.previous_checkpoint) == (bench.old, "")
+    updated = await bench.client.update("m", checkpoint=bench.new, etag=first.etag)
+    assert (updated.checkpoint.digest, updated.previous_checkpoint) == (bench.new, bench.old)
+    assert (updated.source, updated.keep_alive_s) == ("/made", 7.0)
+    back = await bench.client.rollback("m", updated.etag)
+    assert (back.checkpoint.digest, back.previous_checkpoint) == (bench.old, bench.new)
+    again = await bench.client.rollback("m")
+    assert (again.checkpoint.digest, again.previous_checkpoint) == (bench.new, bench.old)
+    assert again == await bench.client.get("m")
+
+
+async def test_an_update_of_something_else_or_to_the_same_checkpoint_leaves_what_was_before(bench: Bench) -> None:
+    await bench.store("s1")
+    await bench.deployed()
+    await bench.client.update("m", checkpoint=bench.new)
+    await bench.client.update("m", keep_alive_s=9.0)
+    same = await bench.client.update("m", checkpoint=bench.new)
+    assert (same.previous_checkpoint, same.keep_alive_s) == (bench.old, 9.0)
+
+
+async def test_a_rollback_needs_a_checkpoint_before_the_right_etag_and_a_model(bench: Bench) -> None:
+    await bench.store("s1")
+    first = await bench.deployed()
+    with pytest.raises(Unsuitable) as refused:
+        await bench.client.rollback("m")
+    assert refused.value.reason == "NO_PREVIOUS"
+    await bench.client.update("m", checkpoint=bench.new)
+    with pytest.raises(Conflict):
+        await bench.client.rollback("m", first.etag)
+    with pytest.raises(NotFound):
+        await bench.client.rollback("nobody")
+
+
+async def test_a_rollback_to_what_no_store_has_any_more_changes_nothing(bench: Bench) -> None:
+    await bench.store("s1", CheckpointFacts(bench.old, 100, Tier.DISK))
+    async with fake_store(bench.state, "s2", bench.manifests, (CheckpointFacts(bench.new, 100, Tier.DISK),)):
+        assert await bench.mirror.until(lambda facts: "store/s2" in facts.members, WAIT_S)
+        await bench.deployed()
+        await bench.client.update("m", checkpoint=bench.new)
+        await bench.client.rollback("m")
+    assert await bench.mirror.until(lambda facts: "store/s2" not in facts.members, WAIT_S)
+    with pytest.raises(NotFound) as missing:
+        await bench.client.rollback("m")
+    assert missing.value.reason == "UNKNOWN_CHECKPOINT"
+    assert (await bench.client.get("m")).checkpoint.digest == bench.old
+
+
+async def test_an_adapter_can_be_imported_and_neither_deployed_nor_updated_to(bench: Bench) -> None:
+    fake = await bench.store("s1")
+    await bench.deployed()
+    fake.base = bench.old
+    async with aclosing(bench.client.import_checkpoint("/adapters/a", bench.old)) as events:
+        imported = [event async for event in events]
+    assert [(request.source, request.base) for request in fake.imports] == [("/adapters/a", bench.old)]
+    assert imported[-1].base == bench.old  # type: ignore[union-attr]
+    for refused in (bench.client.update("m", checkpoint=bench.new), deployed_as(bench, "adapter", bench.new)):
+        with pytest.raises(Unsuitable, match="adapters beside their base") as caught:
+            await refused
+        assert caught.value.reason == "UNSUPPORTED_ADAPTER"
+
+
+async def deployed_as(bench: Bench, name: str, digest: str) -> None:
+    """Deploys a checkpoint."""
+    async with aclosing(bench.client.deploy(name, checkpoint=digest)) as events:
+        async for _ in events:
+            pass
+
+
+async def test_a_prefetch_goes_to_the_store_that_has_most_of_it_and_tells_how_far_it_is(bench: Bench) -> None:
+    whole = await bench.store("s1")
+    half = await bench.store("s2", CheckpointFacts(bench.old, 100, Tier.DISK, 100, 50))
+    none = await bench.store("s3", CheckpointFacts(bench.new, 100, Tier.DRAM, 100, 100))
+    await bench.deployed()
+    assert await fetched(bench) == [
+        Prefetching("s2", LoadProgress(Tier.DISK, 1, 2)),
+        Prefetching("s2", LoadProgress(Tier.DISK, 2, 2)),
+    ]
+    assert [move.store_id for move in await fetched(bench, Tier.DISK, "s3")] == ["s3", "s3"]
+    assert [(request.digest, request.tier) for request in half.prefetches] == [(bench.old, 3)]
+    assert [(request.digest, request.tier) for request in none.prefetches] == [(bench.old, 2)]
+    assert whole.prefetches == []
+
+
+async def test_leaving_a_prefetch_leaves_it_at_the_store(bench: Bench) -> None:
+    fake = await bench.store("s1")
+    await bench.deployed()
+    fake.stalls = True
+    async with aclosing(bench.client.prefetch("m")) as moves:
+        await anext(moves)
+    async with asyncio.timeout(WAIT_S):
+        await fake.gone.wait()
+
+
+async def test_a_store_that_is_not_there_is_named_with_those_that_are(bench: Bench) -> None:
+    await bench.store("s1")
+    await bench.deployed()
+    with pytest.raises(NotFound, match="'s9'; there are s1"):
+        await fetched(bench, store_id="s9")
+    with pytest.raises(NotFound, match="'s9'; there are s1"):
+        await bench.client.evict("m", store_id="s9")
+
+
+async def test_a_tier_that_is_no_stores_is_refused(bench: Bench) -> None:
+    await bench.store("s1")
+    await bench.deployed()
+    for tier in (Tier.ORIGIN, Tier.DEVICE):
+        with pytest.raises(InvalidRequest) as refused:
+            await fetched(bench, tier)
+        assert [violation.field for violation in refused.value.violations] == ["tier"]
+        with pytest.raises(InvalidRequest):
+            await bench.client.evict("m", tier)
+
+
+async def test_an_eviction_goes_to_every_store_that_has_the_checkpoint_and_sums_what_was_freed(bench: Bench) -> None:
+    first, second = await bench.store("s1"), await bench.store("s2")
+    other = await bench.store("s3", CheckpointFacts(bench.new, 100, Tier.DISK))
+    await bench.deployed()
+    assert await bench.client.evict("m") == 14
+    assert await bench.client.evict("m", Tier.DISK, "s2") == 7
+    assert [request.tier for request in first.evictions] == [3]
+    assert [request.tier for request in second.evictions] == [3, 2]
+    assert {request.digest for request in second.evictions} == {bench.old}
+    assert other.evictions == []
+
+
+async def test_what_is_in_use_stays_there_goes_elsewhere_and_its_users_are_named(bench: Bench) -> None:
+    using, free = await bench.store("s1"), await bench.store("s2")
+    await bench.worker("w1", "node of s1", ReplicaFacts("m", bench.old, ReplicaState.READY, 100))
+    await bench.worker("w2", "node of s2", ReplicaFacts("m", bench.old, ReplicaState.READY, 100))
+    await bench.worker("w3", "node of s1", ReplicaFacts("m", bench.new, ReplicaState.READY, 100))
+    await bench.deployed()
+    using.fails = Unsuitable("in use", reason="CHECKPOINT_IN_USE")
+    with pytest.raises(Unsuitable, match=r"s1 has the checkpoint in use by w1 \(m\)") as refused:
+        await bench.client.evict("m")
+    assert refused.value.metadata["users"] == "w1 (m)"
+    assert len(free.evictions) == 1
+
+
+async def test_a_stores_other_troubles_come_through(bench: Bench) -> None:
+    fake = await bench.store("s1")
+    await bench.deployed()
+    fake.fails = Unsuitable("the only copy", reason="ONLY_COPY")
+    with pytest.raises(Unsuitable, match="the only copy"):
+        await bench.client.evict("m", Tier.DISK)
+    with pytest.raises(Unsuitable, match="the only copy"):
+        await fetched(bench)
+
+
+async def test_without_any_store_a_prefetch_says_so(bench: Bench) -> None:
+    async with fake_store(bench.state, "s1", bench.manifests, (CheckpointFacts(bench.old, 100, Tier.DISK),)):
+        assert await bench.mirror.until(lambda facts: "store/s1" in facts.members, WAIT_S)
+        await bench.deployed()
+    assert await bench.mirror.until(lambda facts: "store/s1" not in facts.members, WAIT_S)
+    with pytest.raises(Unreachable) as refused:
+        await fetched(bench)
+    assert refused.value.reason == "NO_STORE"
