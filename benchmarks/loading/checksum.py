@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -14,7 +15,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(_bytes(tensor))}\n".encode())
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(_bytes(tensor).data)}\n".encode())
     return total.hexdigest()
 
 
@@ -31,5 +32,5 @@ def size_bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def _bytes(tensor: Tensor) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()

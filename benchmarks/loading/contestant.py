@@ -18,8 +18,8 @@ from typing import IO
 
 from torch import Tensor
 
+from benchmarks.formats import write_tensorizer, write_torch
 from benchmarks.loading.checksum import checksum, contents, size_bytes
-from benchmarks.loading.formats import write_tensorizer, write_torch
 from benchmarks.loading.loaders import LOADERS, Load
 
 CONVERT: dict[str, Callable[[Path], None]] = {"torch_load": write_torch, "tensorizer": write_tensorizer}

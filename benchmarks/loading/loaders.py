@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.loading.formats import shards, tensorizer_file, torch_file
+from benchmarks.formats import shards, tensorizer_file, torch_file
 
 Load = Callable[[Path], dict[str, Tensor]]
 

@@ -1,10 +1,9 @@
 """Our side of the race, where a worker stands: python -m benchmarks.loading.ours STORE_ADDRESS
 
-The worker's own loader in a process of its own, on a store that runs elsewhere. It obeys the lines of contestant.py, with a
-checkpoint's digest for the directory, and some more:
+The worker's own loader in a process of its own, on a store that runs elsewhere. It obeys the lines of contestant.py,
+with a checkpoint's digest for the directory, and one more:
   load DIGEST     a replica with its weights assigned, as a worker makes it for its engine
   touch           reads a byte of each page, as a first forward pass does; answers the seconds
-  memory          answers the Memory of this process as JSON
 """
 
 import asyncio
