@@ -20,7 +20,7 @@ class Peer:
     label: str
     loader: str
     venv: str | None = None
-    settings: Mapping[str, str] = field(default=NONE)
+    settings: Mapping[str, str] = field(default_factory=lambda: NONE)
 
     def python(self, venvs: Path) -> str:
         """The interpreter that it runs in."""
