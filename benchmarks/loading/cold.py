@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from benchmarks.child import child
 from benchmarks.formats import files
-from benchmarks.loading.contest import Entrant, Race, Results, exact, ready, threads, warmed_up
+from benchmarks.loading.contest import Entrant, Race, Results, converted, exact, ready, threads, warmed_up
 from benchmarks.loading.peers import COLD
 from benchmarks.loading.stage import MAIN, TINY, Stage, cold_entrant, pool_bytes, workers
 from benchmarks.series import Series
@@ -46,11 +46,7 @@ async def measure_cold(stage: Stage) -> ColdFigures:
         ready(COLD, stage.venvs) as processes,
     ):
         await raw.answer()
-        directories = [main.source, tiny.source]
-        for key in ("torch_load", "tensorizer"):
-            if key in processes:
-                for directory in directories:
-                    await processes[key].ask(f"convert {directory}")
+        await converted([*processes.values()], [main.source, tiny.source])
         await stage.settled()
         await warmed_up([*processes.values()], tiny.source)
         for process in (worker, careful):

@@ -159,6 +159,13 @@ def threads() -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(cores())}
 
 
+async def converted(processes: Sequence[Child], directories: Sequence[Path]) -> None:
+    """Each has the models in its own format; torch's is what tensorizer's is made from, so in order."""
+    for process in processes:
+        for directory in directories:
+            await process.ask(f"convert {directory}")
+
+
 async def warmed_up(processes: Sequence[Child], directory: Path) -> None:
     """Each has loaded something small: what it imports late is imported."""
     for process in processes:

@@ -22,7 +22,11 @@ from benchmarks.formats import write_tensorizer, write_torch
 from benchmarks.loading.checksum import checksum, contents, size_bytes
 from benchmarks.loading.loaders import LOADERS, Load
 
-CONVERT: dict[str, Callable[[Path], None]] = {"torch_load": write_torch, "tensorizer": write_tensorizer}
+CONVERT: dict[str, Callable[[Path], None]] = {
+    "torch_load": write_torch,
+    "torch_load_mapped": write_torch,
+    "tensorizer": write_tensorizer,
+}
 
 
 class Contestant:
@@ -47,7 +51,8 @@ class Contestant:
                 self._tensors = {}
                 gc.collect()
             case "convert":
-                CONVERT[self._name](Path(rest))
+                if convert := CONVERT.get(self._name):
+                    convert(Path(rest))
         return "done"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.child import Child
 from benchmarks.formats import files
-from benchmarks.loading.contest import Entrant, Race, Results, exact, ready, warmed_up
+from benchmarks.loading.contest import Entrant, Race, Results, converted, exact, ready, warmed_up
 from benchmarks.loading.importing import Imported
 from benchmarks.loading.peers import FROM_PRETRAINED, SAFETENSORS, WARM, Peer
 from benchmarks.loading.stage import MAIN, TINY, Stage, pool_bytes, warm_entrant, workers
@@ -55,6 +55,7 @@ async def measure_warm(stage: Stage, *, scale: bool) -> WarmFigures:
         workers([store]) as (worker,),
         ready(WARM, stage.venvs) as processes,
     ):
+        await converted([*processes.values()], [main.source, tiny.source])
         await warmed_up([*processes.values()], tiny.source)
         everybody = await _size(stage, main_size, main, worker, processes, WARM)
         few = [
