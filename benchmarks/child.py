@@ -53,12 +53,15 @@ class Child:
 
 @asynccontextmanager
 async def child(
-    module: str, arguments: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    module: str,
+    arguments: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> AsyncIterator[Child]:
-    """Runs `module` until the block ends; `settings` are added to its environment."""
+    """Runs `module` until the block ends; `settings` are added to its environment, `python` may be another's."""
     with tempfile.TemporaryFile(prefix="whimbrel-child-") as log:
         process = await asyncio.create_subprocess_exec(
-            *command(module, tuple(arguments), settings),
+            *command(module, tuple(arguments), settings, python),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,

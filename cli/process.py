@@ -16,13 +16,18 @@ TAIL_LINES = 15
 TAIL_BYTES = 16 << 10
 
 
-def command(module: str, arguments: tuple[str, ...] = (), settings: Mapping[str, str] | None = None) -> list[str]:
+def command(
+    module: str,
+    arguments: tuple[str, ...] = (),
+    settings: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+) -> list[str]:
     """The command line of one of our modules as a child that dies with this process.
 
     `settings` are added to the environment that it inherits; -P keeps a user's folder from shadowing our packages.
     """
     assignments = [f"{name}={value}" for name, value in (settings or {}).items()]
-    return ["env", *assignments, sys.executable, "-P", "-m", "cli.child", str(os.getpid()), module, *arguments]
+    return ["env", *assignments, python, "-P", "-m", "cli.child", str(os.getpid()), module, *arguments]
 
 
 @dataclass(frozen=True, slots=True)

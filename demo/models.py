@@ -183,6 +183,21 @@ def write_random_llama(
     return directory
 
 
+def write_random_moe(directory: Path, layers: int, experts: int, *, hidden: int = 256, seed: int = 0) -> Path:
+    """Writes a bfloat16 Qwen3 mixture of random experts, for benchmarks, and returns `directory`.
+
+    Each layer has `experts` of them, each of three matrices of `hidden` squared, saved one by one.
+    """
+    sizes = {**_qwen3_moe(Shape(hidden, layers)), "num_experts": experts, "initializer_range": 0.02}
+    config = Qwen3MoeConfig(**sizes, max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=False, **_special_ids())
+    auto: Any = AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = auto.from_config(config, dtype=torch.bfloat16)
+    _save(model, directory, "1GB")
+    return directory
+
+
 def _quieten_embedding(model: Any) -> None:
     """Unless a tied embedding is small, it finds itself in the output, and a random model repeats its last token."""
     with torch.no_grad():

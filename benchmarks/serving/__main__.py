@@ -9,11 +9,12 @@ from pathlib import Path
 
 from benchmarks.args import parser
 from benchmarks.machine import Machine, cores
+from benchmarks.report import say, say_machine
 from benchmarks.series import BenchmarkBroken
 from benchmarks.serving.cold import measure_cold
 from benchmarks.serving.dispatch import measure_dispatch
 from benchmarks.serving.relay import measure_relay
-from benchmarks.serving.report import Figures, say, say_figures, say_machine
+from benchmarks.serving.report import Figures, say_figures
 from benchmarks.serving.stage import Stage
 from cli.cluster import ClusterOptions, LocalCluster
 from mesh.errors import MeshError

@@ -7,7 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cache import read as into_page_cache
 from benchmarks.child import child
+from benchmarks.formats import shards
 from benchmarks.machine import cores
 from benchmarks.series import BenchmarkBroken, Series
 from benchmarks.serving.peer_process import FRESH_START, FreshStart
@@ -20,7 +22,6 @@ PROMPT = "What is a whimbrel?"
 KEEP_ALIVE_S = 0.2
 PARAMETERS_B, QUICK_PARAMETERS_B = 1.0, 0.1
 TO_ZERO_S = 60.0
-READ_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ async def _round(stage: Stage, source: Path) -> ColdRound:
     ours = await _ask(stage)
     if ours.started.start_kind is not StartKind.DRAM:
         raise BenchmarkBroken(f"the start was {ours.started.start_kind}, not from DRAM; is there memory for the model?")
-    await asyncio.to_thread(_into_page_cache, source)
+    await asyncio.to_thread(into_page_cache, shards(source))
     began_s = time.perf_counter()
     settings = {"OMP_NUM_THREADS": str(cores())}
     async with child("benchmarks.serving.peer_process", [str(source), PROMPT], settings) as process:
@@ -111,12 +112,3 @@ async def _until_gone(changes: AsyncGenerator[ModelChange]) -> None:
                 if came and cold:
                     return
                 came = came or not cold
-
-
-def _into_page_cache(directory: Path) -> None:
-    """Reads every file once: the peer's best case."""
-    buffer = bytearray(READ_BYTES)
-    for path in directory.iterdir():
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass

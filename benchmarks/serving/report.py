@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from benchmarks.machine import Machine, load_average
+from benchmarks.report import row, say
 from benchmarks.series import Series
 from benchmarks.serving.cold import PROMPT, ColdFigures
 from benchmarks.serving.dispatch import DispatchFigures
@@ -37,16 +37,6 @@ class Figures:
         return json.dumps({name: round(value, 4) for name, value in figures.items()})
 
 
-def say(line: str) -> None:
-    """A line, at once."""
-    print(line, flush=True)
-
-
-def say_machine(machine: Machine) -> None:
-    """What it runs on, and how busy that is."""
-    say(f"{machine.text()}; load average {load_average():.1f}")
-
-
 def say_figures(figures: Figures) -> None:
     """Every part that was measured."""
     if figures.cold:
@@ -64,20 +54,20 @@ def _say_cold(figures: ColdFigures) -> None:
         f"both sides, prompt {PROMPT!r} of {rounds[0].peer.prompt_tokens} tokens, "
         f"{len(rounds)} rounds; time to first token:"
     )
-    _row("Whimbrel, from DRAM", figures.ours_s, "s")
+    row("Whimbrel, from DRAM", figures.ours_s, "s")
     _parts({
         "queue": (end.times.queue_s for end in finished),
         "load": (end.times.load_s for end in finished),
         "first step": (end.time_to_first_token_s - end.times.queue_s - end.times.load_s for end in finished),
         "wire": (one.ours.first_s - one.ours.finished.time_to_first_token_s for one in rounds),
     })  # fmt: skip
-    _row("fresh process, from_pretrained", figures.peer_s, "s")
+    row("fresh process, from_pretrained", figures.peer_s, "s")
     _parts({
         "import": (one.peer.import_s for one in rounds),
         "load": (one.peer.load_s for one in rounds),
         "generate": (one.peer.generate_s for one in rounds),
     })  # fmt: skip
-    _row("speedup", figures.speedup, "")
+    row("speedup", figures.speedup, "")
     say(f"  same first token in {figures.same_tokens} of {len(rounds)} rounds")
 
 
@@ -86,23 +76,19 @@ def _say_relay(figures: RelayFigures) -> None:
         f"\nRelay of {STREAMS} streams of {figures.tokens} tokens, {figures.parameters_b:g} billion weights, "
         f"{figures.threads} threads of torch on both sides, {len(figures.served.values)} rounds:"
     )
-    _row("through gateway and worker", figures.served, "tokens/s")
-    _row("the engine called directly", figures.direct, "tokens/s")
-    _row("efficiency", figures.efficiency, "")
+    row("through gateway and worker", figures.served, "tokens/s")
+    row("the engine called directly", figures.direct, "tokens/s")
+    row("efficiency", figures.efficiency, "")
 
 
 def _say_dispatch(figures: DispatchFigures) -> None:
     say(f"\nWarm dispatch, {figures.at_once} requests at once, one token each, an engine without work:")
     if figures.h2load:
-        _row("asked by h2load", figures.h2load, "requests/s")
-    _row("asked by asyncio clients", figures.python, "requests/s")
+        row("asked by h2load", figures.h2load, "requests/s")
+    row("asked by asyncio clients", figures.python, "requests/s")
     cpu = (f"{name} {figures.cpu_us(name).median:.0f}" for name in figures.rounds[0].cpu_us)
     say(f"    processor time a request: {', '.join(cpu)} µs")
     say("  for scale: ServerlessLLM's router sleeps 1 s for each request, one at a time: 1 request/s a model")
-
-
-def _row(label: str, series: Series, unit: str) -> None:
-    say(f"  {label:<32}{series.text(unit)}")
 
 
 def _parts(parts: Mapping[str, Iterable[float]]) -> None:

@@ -1,0 +1,40 @@
+"""What an import costs: its rate, and the memory that it needs at most beyond what it has loaded of Python."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.formats import shards
+from benchmarks.loading.store import Store
+from benchmarks.memory import Peak, descendants
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A checkpoint in the main store. `bytes` is what it takes in a pool."""
+
+    digest: str
+    bytes: int
+    source: Path
+    took_s: float
+    peak_bytes: int  # private memory of the store and its import process, beyond what the store had before
+    largest_unit_bytes: int
+
+    @property
+    def gb_per_s(self) -> float:
+        """Of the source's bytes."""
+        return sum(shard.stat().st_size for shard in shards(self.source)) / self.took_s / 1e9
+
+
+async def imported(store: Store, source: Path) -> Imported:
+    """Imports it, its memory watched."""
+    async with Peak(lambda: [store.pid, *descendants(store.pid)]).watching() as peak:
+        began_s = time.perf_counter()
+        summary = await store.take(source)
+        took_s = time.perf_counter() - began_s
+    manifest = (await store.client.stat(store.address, summary.digest)).manifest
+    largest = max(unit.bytes for unit in manifest.units)
+    files = await asyncio.to_thread(store.part_files, summary.digest)
+    size = sum(path.stat().st_size for path in files)
+    return Imported(summary.digest, size, source, took_s, peak.grown_private_bytes, largest)

@@ -1,0 +1,104 @@
+"""Our side of the race, where a worker stands: python -m benchmarks.loading.ours STORE_ADDRESS
+
+The worker's own loader in a process of its own, on a store that runs elsewhere. It obeys the lines of contestant.py,
+with a checkpoint's digest for the directory, and one more:
+  load DIGEST     a replica with its weights assigned, as a worker makes it for its engine
+  touch           reads a byte of each page, as a first forward pass does; answers the seconds
+"""
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import AsyncExitStack
+from typing import IO
+
+from torch import Tensor
+
+from benchmarks.loading.checksum import checksum, contents, size_bytes
+from benchmarks.loading.contestant import answers_only
+from benchmarks.loading.loaders import touched
+from mesh.checkpoint.layout import Manifest
+from mesh.clients.channel import Channels
+from mesh.clients.store import StoreClient
+from mesh.memory import tune_malloc
+from mesh.requests import LoadProgress
+from services.worker.engine.batch import Limits
+from services.worker.loading.host import Host
+from services.worker.loading.loader import LoadedReplica, Loader, Order
+from services.worker.loading.skeletons import Skeletons, preimport
+from services.worker.settings import WorkerSettings
+
+
+class Unobserved:
+    """Nobody wants to know how the load goes."""
+
+    def manifest(self, manifest: Manifest) -> None:
+        """Its size is fine."""
+
+    def progress(self, progress: LoadProgress) -> None:
+        """Not shown."""
+
+
+class Worker:
+    """Loads one checkpoint at a time."""
+
+    def __init__(self, store_address: str, loader: Loader) -> None:
+        self._store_address, self._loader = store_address, loader
+        self._held = AsyncExitStack()
+        self._loaded: LoadedReplica | None = None
+
+    async def obey(self, command: str, rest: str) -> str:
+        """The answer."""
+        match command:
+            case "load":
+                return await self._load(rest)
+            case "check":
+                return f"{checksum(self._tensors())} {contents(self._tensors())}"
+            case "touch":
+                began_s = time.perf_counter()
+                touched(self._tensors())
+                return str(time.perf_counter() - began_s)
+            case "free":
+                await self._free()
+        return "done"
+
+    async def _load(self, digest: str) -> str:
+        began_s = time.perf_counter()
+        order = Order("benchmark", digest, self._store_address)
+        self._loaded = await self._held.enter_async_context(self._loader.load(order, Unobserved()))
+        load_s = time.perf_counter() - began_s
+        return json.dumps({"load_s": load_s, "bytes": size_bytes(self._tensors()), "tier": self._loaded.tier.value})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        assert self._loaded is not None
+        return dict(self._loaded.replica._runner.module.state_dict())  # the engine alone needs to reach it otherwise
+
+    async def _free(self) -> None:
+        """As a worker does: the replica lets go of the weights, then the store of the checkpoint."""
+        if self._loaded:
+            self._loaded.replica.unload()
+        self._loaded = None
+        await self._held.aclose()
+
+
+async def main(store_address: str, answers: IO[str]) -> None:
+    """Until standard input ends."""
+    settings = WorkerSettings.load()
+    preimport(("llama", "qwen3_moe"))
+    channels = Channels()
+    stores = StoreClient(channels)
+    skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
+    limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
+    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, limits)
+    worker = Worker(store_address, loader)
+    answers.write("ready\n")
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        command, _, rest = line.rstrip("\n").partition(" ")
+        answers.write(await worker.obey(command, rest) + "\n")
+    await channels.close()
+
+
+if __name__ == "__main__":
+    tune_malloc()  # as a worker does
+    asyncio.run(main(sys.argv[1], answers_only()))

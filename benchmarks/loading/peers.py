@@ -1,0 +1,54 @@
+"""Who is raced against, each at the best settings that were found for it, and where it is installed."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+ROOT = Path(__file__).parents[2]
+VENVS = ROOT / ".bench-peers"
+NONE: Mapping[str, str] = MappingProxyType({})
+HUGE_PAGES = MappingProxyType({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"})  # malloc asks for 2 MiB pages
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A loader of loaders.py. `venv`: the environment of its own that it needs, below the peers' directory."""
+
+    key: str  # in the figures
+    label: str
+    loader: str
+    venv: str | None = None
+    settings: Mapping[str, str] = field(default_factory=lambda: NONE)
+
+    def python(self, venvs: Path) -> str:
+        """The interpreter that it runs in."""
+        return str((venvs / self.venv / "bin" / "python").absolute()) if self.venv else sys.executable
+
+    def installed(self, venvs: Path) -> bool:
+        """Whether it can run."""
+        return Path(self.python(venvs)).exists()
+
+
+SAFETENSORS = Peer("safetensors", "safetensors load_file, touched", "safetensors")
+FROM_PRETRAINED = Peer("from_pretrained", "transformers from_pretrained", "from_pretrained")
+COLD = (
+    SAFETENSORS,
+    FROM_PRETRAINED,
+    Peer("torch_load", "torch.load", "torch_load", settings=HUGE_PAGES),
+    Peer("fastsafetensors", "fastsafetensors", "fastsafetensors", "fastsafetensors", HUGE_PAGES),
+    Peer("runai", "runai-model-streamer", "runai", "runai-model-streamer"),
+    Peer("tensorizer", "tensorizer", "tensorizer", "tensorizer", HUGE_PAGES),
+)
+WARM = (
+    SAFETENSORS,
+    FROM_PRETRAINED,
+    Peer("torch_load", "torch.load, mapped", "torch_load_mapped"),
+    Peer(
+        "fastsafetensors", "fastsafetensors, buffered", "fastsafetensors", "fastsafetensors",
+        MappingProxyType({**HUGE_PAGES, "FASTSAFETENSORS_ODIRECT": "0"}),
+    ),
+    Peer("runai", "runai-model-streamer", "runai", "runai-model-streamer", HUGE_PAGES),
+    Peer("tensorizer", "tensorizer", "tensorizer", "tensorizer", HUGE_PAGES),
+)  # fmt: skip
