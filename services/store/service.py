@@ -109,7 +109,10 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
             async with self._reads.through(stored, first.read.units, views) as reading:
                 with self._offered(segments, self._slots.slot_bytes) as shared:
                     await context.write(pb.ReadThroughRingResponse(ring=shared))
-                    await _while(_give_out(reading, context), _take_back(reading, requests))
+                    given_out = asyncio.Event()
+                    await _first_of(
+                        self._give_out(reading, context, given_out), _take_back(reading, requests, given_out)
+                    )
 
     async def ReadFile(self, request: pb.ReadFileRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """One small file, whole and verified before its first byte leaves."""
@@ -158,6 +161,16 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
         await self._catalog.delete(request.digest)
         return pb.DeleteResponse()
 
+    async def _give_out(self, reading: Reading, context: Context, given_out: asyncio.Event) -> None:
+        """All slots, and complete; the ring stays until the client has taken the last ones and leaves, or we stop."""
+        async with aclosing(reading.filled()) as slots:
+            async for filled in slots:
+                message = pb.SlotFilled(slot=filled.slot, unit=filled.unit, offset=filled.offset, bytes=filled.bytes)
+                await context.write(pb.ReadThroughRingResponse(filled=message))
+        given_out.set()
+        await context.write(pb.ReadThroughRingResponse(complete=pb.Complete()))
+        await self._draining.wait()
+
     @contextmanager
     def _offered(self, segments: Sequence[Segment], segment_bytes: int) -> Iterator[pb.SharedMemory]:
         with self._handover.offer(segments) as token:
@@ -165,25 +178,21 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
             yield pb.SharedMemory(socket_path=socket_path, token=token, segment_bytes=segment_bytes)
 
 
-async def _give_out(reading: Reading, context: Context) -> None:
-    async with aclosing(reading.filled()) as slots:
-        async for filled in slots:
-            message = pb.SlotFilled(slot=filled.slot, unit=filled.unit, offset=filled.offset, bytes=filled.bytes)
-            await context.write(pb.ReadThroughRingResponse(filled=message))
-    await context.write(pb.ReadThroughRingResponse(complete=pb.Complete()))
-
-
-async def _take_back(reading: Reading, requests: AsyncIterator[pb.ReadThroughRingRequest]) -> None:
+async def _take_back(
+    reading: Reading, requests: AsyncIterator[pb.ReadThroughRingRequest], given_out: asyncio.Event
+) -> None:
+    """Slots, until the client says no more. Raises InvalidRequest when it has not been given all that it asked for."""
     async for request in requests:
         if request.WhichOneof("command") != "free":
             raise InvalidRequest.field("free", "is all that may come after read")
         reading.free(request.free.slot)
-    raise InvalidRequest.field("free", "the stream ended before all units had been sent")
+    if not given_out.is_set():
+        raise InvalidRequest.field("free", "the stream ended before all units had been sent")
 
 
-async def _while(main: Coroutine[object, object, None], beside: Coroutine[object, object, None]) -> None:
-    """Returns when `main` does; the other ends then, or its error ends both."""
-    tasks = [asyncio.ensure_future(main), asyncio.ensure_future(beside)]
+async def _first_of(*works: Coroutine[object, object, None]) -> None:
+    """Runs them side by side until one has ended, which ends the others; raises what it raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

@@ -33,6 +33,11 @@ class Made:
         """What it takes in a pool."""
         return layout.total_bytes(self.manifest)
 
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes on disk, its small files included."""
+        return self.size_bytes + len(CONFIG)
+
     def unit(self, index: int) -> bytes:
         """The bytes of one unit."""
         unit = self.manifest.units[index]
