@@ -35,6 +35,11 @@ class Stored:
     disk_bytes: int  # parts and small files
 
     @property
+    def units_on_disk(self) -> frozenset[int]:
+        """Indexes of the units whose bytes are here."""
+        return frozenset(range(len(self.manifest.units)))
+
+    @property
     def part_paths(self) -> tuple[Path, ...]:
         """The part files, as the manifest numbers them."""
         return tuple(self.directory / part.file for part in self.manifest.parts)
@@ -92,6 +97,13 @@ class Catalog:
     async def delete(self, digest: str) -> None:
         """Out of the catalogue, then off the disk."""
         await self._take_out(digest, remove)
+
+    async def evict(self, digest: str) -> int:
+        """Drops a checkpoint's bytes that can be fetched again; how many. Raises Unsuitable where none can."""
+        self.get(digest)
+        raise Unsuitable(
+            f"this store has the only copy of checkpoint {digest}; delete it if nobody needs it", reason="ONLY_COPY"
+        )
 
     async def quarantine(self, digest: str, why: str) -> None:
         """Out of the catalogue; the bytes are kept below .quarantine, where nothing serves them."""

@@ -1,4 +1,4 @@
-"""Hands shared memory to processes on this node: a private Unix socket, a token, one descriptor a part."""
+"""Hands shared memory to processes on this node: a private Unix socket, a token, one descriptor a segment."""
 
 import asyncio
 import secrets
@@ -75,11 +75,11 @@ class Handover:
             try:
                 async with asyncio.timeout(ASK_S):
                     token = await _read_token(client)
-                self._hand_over(client, self._offers.get(token))
+                await self._hand_over(client, self._offers.get(token))
             except (OSError, TimeoutError) as error:
                 log.warning("a client of the parts socket was cut off", error=str(error))
 
-    def _hand_over(self, client: socket.socket, segments: Sequence[Segment] | None) -> None:
+    async def _hand_over(self, client: socket.socket, segments: Sequence[Segment] | None) -> None:
         if segments is None:
             log.warning("a wrong token was refused on the parts socket")
             return
@@ -88,7 +88,8 @@ class Handover:
             try:
                 for segment in segments[start : start + DESCRIPTORS_PER_MESSAGE]:
                     batch.append(segment.read_only())
-                socket.send_fds(client, [b"\0"], batch)
+                async with asyncio.timeout(ASK_S):
+                    await _send(client, batch)
             finally:
                 close_all(batch)
 
@@ -101,3 +102,30 @@ async def _read_token(client: socket.socket) -> bytes:
             raise ConnectionError("it closed before it sent a token")
         token += received
     return token
+
+
+async def _send(client: socket.socket, descriptors: Sequence[int]) -> None:
+    """One message; waits while the client has many of them to take."""
+    while True:
+        try:
+            socket.send_fds(client, [b"\0"], descriptors)
+        except BlockingIOError:
+            await _writable(client)
+        else:
+            return
+
+
+async def _writable(client: socket.socket) -> None:
+    """asyncio can write bytes to a socket, not descriptors."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(client, _once, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(client)
+
+
+def _once(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

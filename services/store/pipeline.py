@@ -1,92 +1,164 @@
-"""disk -> dram: the reader threads, owned here, and one call that fills memory with a checkpoint."""
+"""The readers, and what asks them: one call fills a checkpoint's memory, another a ring."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import Self
 
 import structlog
 
-from mesh.checkpoint.layout import Manifest, total_bytes
+from mesh.checkpoint.errors import CorruptUnit
+from services.store.catalog import Stored
 from services.store.disk import PartFile
 from services.store.fill import Fill, Tally
+from services.store.memory import Place
+from services.store.resident import Resident
+from services.store.turns import Turns, Urgency, Work
 
 log = structlog.get_logger()
 
 
+class _Told:
+    """Brings what readers say to the loop, many things at a time; the readers never wait for it."""
+
+    def __init__(self, arrived: Callable[[int], None], moved: Callable[[int], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrived, self._moved = arrived, moved
+        self._units: deque[int] = deque()
+        self._called = False
+
+    def arrived(self, unit: int) -> None:
+        self._units.append(unit)
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self.flush)
+
+    def moved(self, bytes_done: int) -> None:
+        self._loop.call_soon_threadsafe(self._moved, bytes_done)
+
+    def flush(self) -> None:
+        """On the loop."""
+        self._called = False
+        while self._units:
+            self._arrived(self._units.popleft())
+
+
 class Pipeline:
-    """Reads checkpoints, one after the other: the threads take chunks in the order in which loads were asked for."""
+    """`threads` readers for all that is read. Use as a context manager; end every call before it closes."""
 
     def __init__(self, threads: int, chunk_bytes: int, *, verify: bool) -> None:
-        self._threads, self._chunk_bytes, self._verify = threads, chunk_bytes, verify
-        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self.chunk_bytes, self.verify = chunk_bytes, verify
+        self.tally = Tally()  # of everything so far
+        self._turns = Turns(threads)
 
     def __enter__(self) -> Self:
+        self._turns.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._readers.shutdown(cancel_futures=True)
+        self._turns.__exit__(*exc)
 
     async def fill(
-        self, manifest: Manifest, paths: Sequence[Path], views: Sequence[memoryview], tell: Callable[[int], None]
-    ) -> Tally:
-        """Reads the parts at `paths` into `views`; `tell(bytes_done)` is called on this loop, at most 20/s.
+        self,
+        stored: Stored,
+        resident: Resident,
+        units: Sequence[int],
+        places: Mapping[int, Place],
+        *,
+        urgency: Urgency,
+        arrived: Callable[[int], None],
+        moved: Callable[[int], None],
+        keep_going: bool = False,
+    ) -> Mapping[int, CorruptUnit | OSError]:
+        """Brings units into their memory: those in `places` from there, the others from the part files.
 
-        Returns after every thread has let go, also when cancelled. Raises CorruptUnit; OSError when the disk fails.
+        `arrived(unit)` and `moved(bytes_done)` are called on this loop. Returns after every reader has let go, also
+        when cancelled; what arrived until then has been told. Raises CorruptUnit, and OSError when the disk fails;
+        when told to keep going, it returns the units that were lost instead.
         """
-        loop, began_s = asyncio.get_running_loop(), time.monotonic()
-
-        def tell_loop(bytes_done: int) -> None:
-            loop.call_soon_threadsafe(tell, bytes_done)
-
+        told, began_s = _Told(arrived, moved), time.monotonic()
         with ExitStack() as stack:
-            sources = [stack.enter_context(PartFile(path)) for path in paths]
+            needed = {resident.manifest.units[unit].part for unit in units if unit not in places}
             fill = Fill(
-                manifest,
-                sources,
-                views,
-                chunk_bytes=self._chunk_bytes,
-                verify=self._verify,
-                tell=tell_loop,
+                resident,
+                units,
+                {part: stack.enter_context(PartFile(stored.part_paths[part])) for part in needed},
+                places,
+                told,
+                chunk_bytes=self.chunk_bytes,
+                verify=self.verify,
+                keep_going=keep_going,
             )
-            stack.callback(fill.release)
-            await self._run(fill)
-        _log_load(manifest, fill.tally, time.monotonic() - began_s)
-        return fill.tally
+            try:
+                async with self.working(fill, urgency) as working:
+                    await working.wait()
+            finally:
+                told.flush()
+                fill.release()
+                self.tally += fill.tally
+        _log_read(resident.digest, fill.tally, time.monotonic() - began_s)
+        return fill.lost
 
-    async def _run(self, fill: Fill) -> None:
-        runs = [self._readers.submit(fill.run) for _ in range(self._threads)]
-        waits = [asyncio.wrap_future(run) for run in runs]
+    @asynccontextmanager
+    async def working(self, work: Work, urgency: Urgency) -> AsyncIterator["Working"]:
+        """Gives the readers work. Leaving stops it, and returns when nobody is at it any more."""
+        working = Working(self._turns, work, urgency)
         try:
-            await asyncio.wait(waits)
+            yield working
         finally:
-            fill.stop()
-            for run in runs:
-                run.cancel()  # those that wait behind another load
-            await _ended(waits)
-            failures = [wait.exception() for wait in waits if not wait.cancelled()]
-        for failure in filter(None, failures):
-            raise failure
+            working.stop()
+            await until_done(working.ended)
 
 
-async def _ended(waits: Sequence[asyncio.Future[None]]) -> None:
-    """Waits, however often cancelled, for threads about to return: until then they write to our memory."""
-    while pending := [wait for wait in waits if not wait.done()]:
+class Working:
+    """Work under way. `ended` is done when nobody is at it any more, whatever the reason."""
+
+    def __init__(self, turns: Turns, work: Work, urgency: Urgency) -> None:
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._turns = turns
+
+        def ended() -> None:
+            loop.call_soon_threadsafe(self.ended.set_result, None)
+
+        self._ticket = turns.add(work, urgency, ended)
+
+    async def wait(self) -> None:
+        """Until it has ended. Raises what ended it early."""
+        await asyncio.wait([self.ended])
+        if self._ticket.failure:
+            raise self._ticket.failure
+
+    def wake(self) -> None:
+        """It has something to do again."""
+        self._turns.wake()
+
+    def stop(self) -> None:
+        """It gets no more turns."""
+        self._turns.stop(self._ticket)
+
+
+async def until_done(future: asyncio.Future[None]) -> None:
+    """Waits, however often cancelled, for readers about to let go: until then they write to our memory."""
+    cancelled = False
+    while not future.done():
         try:
-            await asyncio.wait(pending)
+            await asyncio.wait([future])
         except asyncio.CancelledError:
-            continue  # the cancellation that brought us here is raised again by our caller
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
-def _log_load(manifest: Manifest, tally: Tally, took_s: float) -> None:
+def _log_read(digest: str, tally: Tally, took_s: float) -> None:
     log.info(
         "checkpoint read into memory",
-        digest=manifest.digest,
+        digest=digest,
         load_s=round(took_s, 4),
-        gb_per_s=round(total_bytes(manifest) / max(took_s, 1e-9) / 1e9, 2),
+        gb_per_s=round(tally.total_bytes / max(took_s, 1e-9) / 1e9, 2),
+        memory_bytes=tally.memory_bytes,
         direct_bytes=tally.direct_bytes,
         buffered_bytes=tally.buffered_bytes,
     )

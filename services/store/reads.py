@@ -1,52 +1,144 @@
 """Units and small files as bytes, for callers that cannot map them. Nothing whole leaves before its hash is right."""
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+import mmap
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 
 from blake3 import blake3
 
 from mesh.checkpoint.errors import CorruptUnit, Damaged
-from mesh.checkpoint.layout import File, Unit
+from mesh.checkpoint.layout import File
 from mesh.checkpoint.verify import FILES
 from services.store.catalog import Catalog, Stored
+from services.store.corrupt import OnCorrupt, unit_named, unreadable
+from services.store.disk import PartFile
 from services.store.faults import as_mesh_error
+from services.store.fetching import fetch
+from services.store.memory import Fetcher, release
+from services.store.nearest import nearest
 from services.store.pins import Pins
-from services.store.tiers import DramPool, Resident
+from services.store.pipeline import Pipeline, Working
+from services.store.resident import Resident
+from services.store.ring import Ring, SlotFilled
+from services.store.tiers import DramPool
+from services.store.turns import Urgency
 
 CHUNK_BYTES = 1 << 20  # the fastest message size over gRPC
+SLOTS = 4  # chunks of one call that are read ahead of the network
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes of a unit; `offset` is within it."""
+    """Bytes of a unit; `offset` is within it. `data` is good until the next chunk is asked for."""
 
     unit: int
     offset: int
-    data: bytes
+    data: memoryview
+
+
+class Reading:
+    """Units on their way through somebody's slots."""
+
+    def __init__(
+        self, stored: Stored, ring: Ring, working: Working, fetching: asyncio.Future[None], on_corrupt: OnCorrupt
+    ) -> None:
+        self._stored, self._ring, self._working = stored, ring, working
+        self._fetching, self._on_corrupt = fetching, on_corrupt
+
+    async def filled(self) -> AsyncGenerator[SlotFilled, None]:
+        """Slots as they are filled, in the order of the units asked for. Raises DataLoss, Unreachable."""
+        async with aclosing(self._ring.filled(self._working.ended)) as slots:
+            async for slot in slots:
+                yield slot
+        if self._fetching.done():
+            self._fetching.result()
+        try:
+            await self._working.wait()
+        except CorruptUnit as error:
+            await self._on_corrupt(self._stored, unit_named(self._stored, error.unit), str(error))
+            raise as_mesh_error(error) from error
+        except OSError as error:
+            raise unreadable(self._stored, error) from error
+
+    def free(self, slot: int) -> None:
+        """The slot may be filled again. Raises InvalidRequest unless it had been filled."""
+        self._ring.free(slot)
+        self._working.wake()
 
 
 class Reads:
-    """Reads what the catalogue has, from the nearest tier. What proves damaged is quarantined, and DataLoss raised."""
+    """Reads what the catalogue has, from the nearest tier. What proves damaged goes out of service: DataLoss."""
 
-    def __init__(self, catalog: Catalog, dram: DramPool, pins: Pins, *, verify: bool) -> None:
-        self._catalog, self._dram, self._pins, self._verify = catalog, dram, pins, verify
+    def __init__(
+        self,
+        catalog: Catalog,
+        dram: DramPool,
+        pins: Pins,
+        pipeline: Pipeline,
+        *,
+        on_corrupt: OnCorrupt,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        self._catalog, self._dram, self._pins, self._pipeline = catalog, dram, pins, pipeline
+        self._on_corrupt, self._fetcher = on_corrupt, fetcher
 
     async def units(self, stored: Stored, indexes: Sequence[int]) -> AsyncGenerator[Chunk, None]:
         """Whole units in the order given, the checkpoint pinned meanwhile. `indexes` must be in range."""
         digest = stored.manifest.digest
         with self._pins.hold(digest):
             resident = self._dram.get(digest)
-            source = _from_memory(stored, resident, indexes) if resident else self._from_disk(stored, indexes)
-            async with aclosing(source) as chunks:
-                try:
+            here = resident.units if resident else set()
+            for in_memory, group in groupby(indexes, key=here.__contains__):
+                units = tuple(group)
+                source = _from_memory(resident, units) if resident and in_memory else self._through_slots(stored, units)
+                async with aclosing(source) as chunks:
                     async for chunk in chunks:
                         yield chunk
-                except Damaged as error:
-                    await self._catalog.quarantine(digest, str(error))
-                    raise as_mesh_error(error) from error
+
+    @asynccontextmanager
+    async def through(
+        self, stored: Stored, indexes: Sequence[int], slots: Sequence[memoryview]
+    ) -> AsyncIterator[Reading]:
+        """The same through the caller's slots, of equal size, whole pages each. What is absent is fetched to the disk.
+
+        Leaving stops it; on return nobody writes to the slots any more.
+        """
+        with ExitStack() as held:
+            held.enter_context(self._pins.hold(stored.manifest.digest))
+            found = nearest(indexes, stored, self._dram)
+            for lender in found.lenders:
+                held.enter_context(self._pins.hold(lender))
+            awaited = set(found.absent)
+            parts = {stored.manifest.units[unit].part for unit in (*found.on_disk, *found.absent)}
+            ring = Ring(
+                stored.manifest,
+                indexes,
+                slots,
+                _parts(stored, parts, held),
+                found.places,
+                here=lambda unit: unit not in awaited,
+                verify=self._pipeline.verify,
+            )
+            urgency = Urgency(urgent=True)
+            async with self._pipeline.working(ring, urgency) as working:
+
+                def arrived(unit: int) -> None:
+                    awaited.discard(unit)
+                    working.wake()
+
+                fetching = asyncio.ensure_future(
+                    fetch(self._fetcher, stored, found.absent, None, arrived=arrived, urgency=urgency)
+                )
+                fetching.add_done_callback(lambda task: None if _succeeded(task) else working.stop())
+                try:
+                    yield Reading(stored, ring, working, fetching, self._on_corrupt)
+                finally:
+                    fetching.cancel()
+                    await asyncio.gather(fetching, return_exceptions=True)
+                    self._pipeline.tally += ring.tally
 
     async def file(self, stored: Stored, file: File) -> bytes:
         """One of the checkpoint's small files."""
@@ -57,39 +149,45 @@ class Reads:
                 await self._catalog.quarantine(stored.manifest.digest, str(error))
                 raise as_mesh_error(error) from error
 
-    async def _from_disk(self, stored: Stored, indexes: Sequence[int]) -> AsyncGenerator[Chunk, None]:
-        with _opened(stored) as descriptors:
-            for index in indexes:
-                unit = stored.manifest.units[index]
-                hasher = blake3() if self._verify else None
-                for start, end in _ranges(unit):
-                    data = await asyncio.to_thread(os.pread, descriptors[unit.part], end - start, unit.offset + start)
-                    _check(stored, unit, data, start, hasher)  # before the last chunk, with which the unit is whole
-                    yield Chunk(index, start, data)
+    async def _through_slots(self, stored: Stored, indexes: Sequence[int]) -> AsyncGenerator[Chunk, None]:
+        with _buffers() as slots:
+            async with self.through(stored, indexes, slots) as reading, aclosing(reading.filled()) as filled:
+                async for slot in filled:
+                    with slots[slot.slot][: slot.bytes] as data:
+                        yield Chunk(slot.unit, slot.offset, data)
+                    reading.free(slot.slot)
 
 
-async def _from_memory(stored: Stored, resident: Resident, indexes: Sequence[int]) -> AsyncGenerator[Chunk, None]:
+async def _from_memory(resident: Resident, indexes: Sequence[int]) -> AsyncGenerator[Chunk, None]:
     """Units that were verified on their way into memory."""
     for index in indexes:
-        unit = stored.manifest.units[index]
-        view = resident.segments[unit.part].view
-        for start, end in _ranges(unit):
-            yield Chunk(index, start, bytes(view[unit.offset + start : unit.offset + end]))
+        place, count = resident.place(index), resident.manifest.units[index].bytes
+        offset = 0
+        while offset < count:
+            views = place.part.views(place.offset + offset, min(CHUNK_BYTES, count - offset))
+            for view in views:
+                yield Chunk(index, offset, view)
+                offset += len(view)
+            release(views)
 
 
-def _check(stored: Stored, unit: Unit, data: bytes, start: int, hasher: blake3 | None) -> None:
-    digest, end = stored.manifest.digest, start + len(data)
-    if len(data) < min(CHUNK_BYTES, unit.bytes - start):
-        raise CorruptUnit(digest, unit.name, "its file ends early")
-    if hasher:
-        hasher.update(data)
-        if end == unit.bytes and hasher.hexdigest() != unit.hash:
-            raise CorruptUnit(digest, unit.name, "its bytes do not have its hash")
+def _parts(stored: Stored, parts: Iterable[int], held: ExitStack) -> dict[int, PartFile]:
+    """The part files, which stay readable to us even if the checkpoint is quarantined meanwhile."""
+    try:
+        return {part: held.enter_context(PartFile(stored.part_paths[part])) for part in parts}
+    except OSError as error:
+        raise unreadable(stored, error) from error
 
 
-def _ranges(unit: Unit) -> Iterator[tuple[int, int]]:
-    for start in range(0, unit.bytes, CHUNK_BYTES):
-        yield start, min(start + CHUNK_BYTES, unit.bytes)
+@contextmanager
+def _buffers() -> Iterator[list[memoryview]]:
+    """Slots of our own."""
+    with mmap.mmap(-1, SLOTS * CHUNK_BYTES) as memory, memoryview(memory) as view:
+        slots = [view[start : start + CHUNK_BYTES] for start in range(0, len(view), CHUNK_BYTES)]
+        try:
+            yield slots
+        finally:
+            release(slots)
 
 
 def _read_file(stored: Stored, file: File) -> bytes:
@@ -103,14 +201,5 @@ def _read_file(stored: Stored, file: File) -> bytes:
     return data
 
 
-@contextmanager
-def _opened(stored: Stored) -> Iterator[list[int]]:
-    """The part files, which stay readable to us even if the checkpoint is quarantined meanwhile."""
-    descriptors: list[int] = []
-    try:
-        for path in stored.part_paths:
-            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        yield descriptors
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+def _succeeded(task: asyncio.Future[None]) -> bool:
+    return not task.cancelled() and task.exception() is None

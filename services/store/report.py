@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mesh.facts import CheckpointFacts, StoreFacts, Tier
 from mesh.state.leases import Membership
-from services.store.catalog import Catalog
+from services.store.catalog import Catalog, Stored
 from services.store.tiers import DramPool
 
 
@@ -14,16 +14,18 @@ def facts(catalog: Catalog, dram: DramPool) -> StoreFacts:
         disk_used_bytes=catalog.used_bytes,
         dram_capacity_bytes=dram.capacity_bytes,
         dram_used_bytes=dram.used_bytes,
-        checkpoints=tuple(
-            CheckpointFacts(stored.manifest.digest, stored.summary.bytes, tier_of(stored.manifest.digest, dram))
-            for stored in catalog.all()
-        ),
+        checkpoints=tuple(facts_of(stored, dram) for stored in catalog.all()),
     )
 
 
-def tier_of(digest: str, dram: DramPool) -> Tier:
-    """The nearest tier that holds all of a checkpoint of the catalogue."""
-    return Tier.DRAM if dram.holds(digest) else Tier.DISK
+def facts_of(stored: Stored, dram: DramPool) -> CheckpointFacts:
+    """One checkpoint of the catalogue: its nearest tier that holds all of it, and its bytes on each."""
+    digest = stored.manifest.digest
+    on_disk = len(stored.units_on_disk) == stored.summary.units
+    tier = Tier.DRAM if dram.holds(digest) else Tier.DISK if on_disk else Tier.ORIGIN
+    return CheckpointFacts(
+        digest, stored.summary.bytes, tier, disk_bytes=stored.disk_bytes, dram_bytes=dram.bytes_of(digest)
+    )
 
 
 def publish(membership: Membership, catalog: Catalog, dram: DramPool) -> None:

@@ -1,16 +1,22 @@
 """A piece of shared memory that the store alone can write. Which checkpoint lies in it is none of its business."""
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
 from pathlib import Path
 
+import numpy as np
+
 from mesh.errors import Unsuitable
 
 F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; the fcntl module of Python 3.11 does not name it
+MADV_POPULATE_WRITE = 23  # linux/mman.h, since 5.14
+HUGE_PAGE = 2 << 20
 SHMEM_HUGE = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Segment:
@@ -65,6 +71,14 @@ class Segment:
             self._map.resize(size_bytes)
             self.bytes = size_bytes
             self.view = memoryview(self._map)
+
+    def touch(self) -> None:
+        """Has the kernel find and clear all pages now; takes a thread's time, so that the first load need not."""
+        with self.view[:] as view:
+            at = np.frombuffer(view, np.uint8).ctypes.data
+            populated = _libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(self.bytes), MADV_POPULATE_WRITE)
+            if populated != 0:  # an older kernel, or no memory: then this says so by a signal, as any write would
+                ctypes.memset(at, 0, self.bytes)
 
     def close(self) -> None:
         """Gives the memory back to the kernel; large ones take a while, so call it on a thread."""

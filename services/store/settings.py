@@ -33,6 +33,28 @@ class StoreSettings(ServiceSettings):
         ge=0,
         description="Bytes of shared memory for checkpoints. Default: a quarter of this machine's memory.",
     )
+    segment_bytes: int = Field(
+        64 << 20,
+        ge=2 << 20,
+        le=1 << 40,
+        multiple_of=2 << 20,
+        description="Bytes that memory for checkpoints is handed out in; each piece takes two file descriptors.",
+    )
+    prefault: bool = Field(
+        False,
+        description="Touch all of that memory after the start, in the background, so that the first loads need not "
+        "wait for the kernel to clear it. It is then taken from the machine at once.",
+    )
+    rings: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Rings for what is larger than that memory, lent at once; more wait for their turn.",
+    )
+    ring_slots: int = Field(16, ge=2, le=1024, description="Slots of a ring.")
+    ring_slot_bytes: int = Field(
+        2 << 20, ge=2 << 20, le=1 << 30, multiple_of=2 << 20, description="Bytes of a slot; beside the memory above."
+    )
     reader_threads: int = Field(8, ge=1, le=256, description="Threads that read a checkpoint from disk.")
     chunk_bytes: int = Field(
         1 << 20, ge=4096, le=1 << 30, multiple_of=4096, description="Bytes that a reader thread asks the disk for."

@@ -1,6 +1,7 @@
 """Checkpoints made on the spot: valid by every rule of the format, of any size, with several parts, without a model."""
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,11 @@ class Made:
         """What it takes in a pool."""
         return layout.total_bytes(self.manifest)
 
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes on disk, its small files included."""
+        return self.size_bytes + len(CONFIG)
+
     def unit(self, index: int) -> bytes:
         """The bytes of one unit."""
         unit = self.manifest.units[index]
@@ -51,10 +57,38 @@ def make(root: Path, *, seed: int, part_units: tuple[tuple[int, ...], ...] = ((3
             units.append(Unit(name, UnitKind.EMBEDDING, index, len(content), size, blake3(data).hexdigest()))
             content += data + bytes(-size % ALIGNMENT)
         parts.append(bytes(content))
-    return _write(root, _manifest(units, parts), tuple(parts))
+    return write(root, manifest_of(units, parts), tuple(parts))
 
 
-def _manifest(units: list[Unit], parts: list[bytes]) -> Manifest:
+def changed(root: Path, made: Made, *, units: Collection[int], seed: int) -> Made:
+    """Writes a new version of a checkpoint: the same but for some units' bytes."""
+    chance = random.Random(seed)
+    parts = [bytearray(part) for part in made.parts]
+    entries = list(made.manifest.units)
+    for index in units:
+        unit, data = entries[index], chance.randbytes(entries[index].bytes)
+        parts[unit.part][unit.offset : unit.offset + unit.bytes] = data
+        entries[index] = replace(unit, hash=blake3(data).hexdigest())
+    contents = tuple(map(bytes, parts))
+    return write(root, manifest_of(entries, list(contents)), contents)
+
+
+def manifest_of_sizes(part_units: tuple[tuple[int, ...], ...], *, seed: int = 0) -> Manifest:
+    """The manifest of a checkpoint whose bytes are nowhere."""
+    units: list[Unit] = []
+    ends = []
+    for index, sizes in enumerate(part_units):
+        offset = 0
+        for size in sizes:
+            name = f"{seed}.{index}.{len(units)}"
+            units.append(Unit(name, UnitKind.EMBEDDING, index, offset, size, blake3(name.encode()).hexdigest()))
+            offset += size + -size % ALIGNMENT
+        ends.append(bytes(offset))
+    return manifest_of(units, ends)
+
+
+def manifest_of(units: list[Unit], parts: list[bytes]) -> Manifest:
+    """The manifest of such units and parts."""
     manifest = Manifest(
         digest="",
         source="/made",
@@ -76,7 +110,8 @@ def _manifest(units: list[Unit], parts: list[bytes]) -> Manifest:
     return sealed
 
 
-def _write(root: Path, manifest: Manifest, parts: tuple[bytes, ...]) -> Made:
+def write(root: Path, manifest: Manifest, parts: tuple[bytes, ...]) -> Made:
+    """Puts a checkpoint on disk."""
     directory = root / manifest.digest
     (directory / "files").mkdir(parents=True)
     (directory / "files" / "config.json").write_bytes(CONFIG)

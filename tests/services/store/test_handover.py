@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import Unreachable, Unsuitable
-from mesh.segment import fetch_parts, map_parts
+from mesh.mapping import Mapping
+from mesh.segment import SharedMemory, map_parts, map_slots
 from mesh.state.connection import State
 from services.store import handover as module
 from services.store.handover import Handover
@@ -18,7 +19,7 @@ from services.store.segments import Segment
 from tests.services.store.made import make
 from tests.services.store.serving import descriptors, names_in, serving
 
-PARTS = 150  # more than one message can carry
+SEGMENTS = 300  # more than two messages can carry
 
 
 @pytest.fixture
@@ -31,14 +32,41 @@ async def handover() -> AsyncIterator[Handover]:
             serving.cancel()
 
 
-async def test_any_number_of_parts_comes_in_order(handover: Handover) -> None:
-    segments = [Segment(4096) for _ in range(PARTS)]
+async def fetch(socket_path: Path, token: bytes) -> list[Mapping]:
+    """Every segment that the token opens, a page each."""
+    return await map_slots(SharedMemory(socket_path, token, 4096))
+
+
+async def test_any_number_of_segments_comes_in_order(handover: Handover) -> None:
+    segments = [Segment(4096) for _ in range(SEGMENTS)]
     for index, segment in enumerate(segments):
-        segment.view[0] = index
+        segment.view[:2] = index.to_bytes(2, "big")
     with handover.offer(segments) as token:
-        descriptors = await fetch_parts(handover.socket_path, token, PARTS)
-    assert not any(os.get_inheritable(descriptor) for descriptor in descriptors)
-    assert [part[0] for part in map_parts(descriptors, [4096] * PARTS)] == list(range(PARTS))
+        slots = await fetch(handover.socket_path, token)
+    assert [int.from_bytes(slot.view[:2], "big") for slot in slots] == list(range(SEGMENTS))
+
+
+async def test_a_client_that_takes_its_time_gets_all_of_them_and_holds_nobody_up(handover: Handover) -> None:
+    """More messages than the kernel keeps for it."""
+    segments = [Segment(4096)] * 40_000
+    with handover.offer(segments) as token, socket.socket(socket.AF_UNIX) as slow:
+        slow.connect(str(handover.socket_path))
+        slow.sendall(token)
+        with handover.offer([Segment(4096)]) as other:
+            assert len(await fetch(handover.socket_path, other)) == 1
+        assert await asyncio.to_thread(count_descriptors, slow) == len(segments)
+
+
+def count_descriptors(client: socket.socket) -> int:
+    """Takes all there are, and closes them."""
+    count = 0
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(client, 1, 253)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        count += len(descriptors)
+        if not data:
+            return count
 
 
 async def test_a_wrong_or_short_or_old_token_gets_nothing(handover: Handover) -> None:
@@ -46,7 +74,7 @@ async def test_a_wrong_or_short_or_old_token_gets_nothing(handover: Handover) ->
         pass
     for wrong in (token, os.urandom(16), bytes(16)):
         with pytest.raises(Unreachable) as refused:
-            await fetch_parts(handover.socket_path, wrong, 1)
+            await fetch(handover.socket_path, wrong)
         assert refused.value.reason == "SHARED_MEMORY_UNREACHABLE"
         assert "token" in refused.value.message
 
@@ -62,14 +90,16 @@ async def test_a_client_that_leaves_at_once_hurts_nobody(handover: Handover) -> 
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(handover.socket_path))
     with handover.offer([Segment(4096)]) as token:
-        os.close((await fetch_parts(handover.socket_path, token, 1))[0])
+        assert len(await fetch(handover.socket_path, token)) == 1
 
 
-async def test_asking_for_more_parts_than_there_are_ends_with_an_error_and_no_descriptors(handover: Handover) -> None:
+async def test_asking_for_more_segments_than_there_are_ends_with_an_error_and_no_descriptors(
+    handover: Handover,
+) -> None:
     with handover.offer([Segment(4096)]) as token:
         before = descriptors()
         with pytest.raises(Unreachable):
-            await fetch_parts(handover.socket_path, token, 2)
+            await map_parts(SharedMemory(handover.socket_path, token, 4096), [8192], writable=False)
         assert descriptors() == before
 
 
@@ -91,31 +121,25 @@ def test_a_directory_that_cannot_hold_a_socket_is_named_and_left_as_it_was(tmp_p
 
 async def test_no_store_there_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unreachable) as gone:
-        await fetch_parts(tmp_path / "nowhere.sock", bytes(16), 1)
+        await fetch(tmp_path / "nowhere.sock", bytes(16))
     assert gone.value.reason == "SHARED_MEMORY_UNREACHABLE"
-
-
-async def test_memory_smaller_than_its_part_is_not_mapped() -> None:
-    segment = Segment(4096)
-    with pytest.raises(Unreachable):
-        map_parts([segment.read_only()], [8192])
 
 
 async def test_a_token_of_an_open_call_is_worthless_once_the_call_has_ended(state: State, tmp_path: Path) -> None:
     made = make(tmp_path, seed=1)
     async with serving(state, tmp_path) as store:
         async with store.client.open(store.address, made.digest) as opening:
-            shared = (await opening.opened()).shared_memory
-            os.close((await fetch_parts(shared.socket_path, shared.token, 1))[0])
+            shared = (await opening.complete()).shared_memory
+            assert len(await map_parts(shared, [made.size_bytes], writable=False)) == 1
         async with asyncio.timeout(10):
-            while await still_good(shared.socket_path, shared.token):
+            while await still_good(shared):
                 pass
 
 
-async def still_good(socket_path: Path, token: bytes) -> bool:
+async def still_good(shared: SharedMemory) -> bool:
     """Whether the token still opens the memory; the store hears of the end of a call a moment after its client."""
     try:
-        os.close((await fetch_parts(socket_path, token, 1))[0])
+        await map_slots(shared)
     except Unreachable:
         return False
     return True

@@ -50,7 +50,7 @@ async def test_a_hugging_face_directory_becomes_a_checkpoint_that_can_be_mapped_
         lambda _: bool((facts := store.facts()) and facts.tier_of(summary.digest) is Tier.DISK), 5
     )
     async with store.client.open(store.address, summary.digest) as opening:
-        mapped = await fetch(await opening.opened())
+        mapped = await fetch(await opening.complete())
         directory = store.settings.store_dir / summary.digest
         assert bytes(mapped[0]) == (directory / "part-000.bin").read_bytes()
     assert verify_checkpoint(directory).source == str(llama)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mesh.clients.store import Opened, StoreClient
+from mesh.clients.store import Opened, StoreClient, UnitsReady
 from mesh.errors import DataLoss, InvalidRequest, NoRoom, NotFound
 from mesh.facts import Kind, StoreFacts, Tier
 from mesh.requests import LoadProgress
-from mesh.segment import fetch_parts, map_parts
+from mesh.segment import map_parts
 from mesh.state.connection import State
 from tests.cluster import ROOT, process
 from tests.services.store.made import MB, Made, flip, make
@@ -24,28 +24,33 @@ ONE_MB = ((MB,),)
 
 async def fetch(opened: Opened) -> list[memoryview]:
     """The parts, mapped as a worker maps them."""
-    fds = await fetch_parts(opened.shared_memory.socket_path, opened.shared_memory.token, len(opened.manifest.parts))
-    return [memoryview(part) for part in map_parts(fds, [part.bytes for part in opened.manifest.parts])]
+    sizes = [part.bytes for part in opened.manifest.parts]
+    return [part.view for part in await map_parts(opened.shared_memory, sizes, writable=True)]
 
 
 async def use(store: Serving, made: Made) -> Tier:
     """Opens and closes; the tier that the bytes came from."""
     async with store.client.open(store.address, made.digest) as opening:
-        return (await opening.opened()).tier
+        return (await opening.complete()).tier
 
 
 async def test_a_process_on_the_node_maps_the_very_bytes_of_the_files(state: State, tmp_path: Path) -> None:
     made = make(tmp_path, seed=1, part_units=TWO_PARTS)
     async with serving(state, tmp_path) as store, store.client.open(store.address, made.digest) as opening:
-        progress = [step async for step in opening.progress()]
         opened = await opening.opened()
-        parts = [bytes(part) for part in await fetch(opened)]
+        mapped = await fetch(opened)
+        arrivals = [event async for event in opening.arrivals()]
+        parts = [bytes(part) for part in mapped]
+        mapped.clear()
     assert parts == list(made.parts)
     assert opened.manifest == made.manifest
     assert opened.tier is Tier.DISK
-    total = made.size_bytes
-    assert progress[0] == LoadProgress(Tier.DISK, 0, total)
-    assert progress[-1] == LoadProgress(Tier.DISK, total, total)
+    ready = [unit for event in arrivals if isinstance(event, UnitsReady) for unit in event.units]
+    assert sorted(ready) == list(range(5))
+    progress = [event for event in arrivals if isinstance(event, LoadProgress)]
+    assert all(event.tier is Tier.DISK and event.bytes_total == made.size_bytes for event in progress)
+    done = [event.bytes_done for event in progress]
+    assert done == sorted(done)
 
 
 async def test_the_second_open_finds_the_bytes_in_memory(state: State, tmp_path: Path) -> None:
@@ -54,7 +59,7 @@ async def test_the_second_open_finds_the_bytes_in_memory(state: State, tmp_path:
         assert await use(store, made) is Tier.DISK
         (made.directory / "part-000.bin").unlink()  # so they cannot come from there
         async with store.client.open(store.address, made.digest) as opening:
-            opened = await opening.opened()
+            opened = await opening.complete()
             assert opened.tier is Tier.DRAM
             assert bytes((await fetch(opened))[0]) == made.parts[0]
 
@@ -65,7 +70,7 @@ async def test_concurrent_opens_read_the_disk_once(redis_url: str, client: Store
         before = bytes_read_by(store.process.pid)
         async with AsyncExitStack() as stack:
             openings = [await stack.enter_async_context(client.open(store.address, made.digest)) for _ in range(5)]
-            opened = await asyncio.gather(*(opening.opened() for opening in openings))
+            opened = await asyncio.gather(*(opening.complete() for opening in openings))
             assert bytes((await fetch(opened[4]))[0]) == made.parts[0]
         read = bytes_read_by(store.process.pid) - before
     assert made.size_bytes <= read < 1.5 * made.size_bytes
@@ -85,6 +90,40 @@ async def test_the_least_recently_used_leaves_memory_for_a_newcomer(state: State
         await store.mirror.until(lambda _: tier_in(store, c) is Tier.DRAM, 5)
         assert (tier_in(store, a), tier_in(store, b)) == (Tier.DRAM, Tier.DISK)
         assert facts_of(store).dram_used_bytes == 2 * MB
+        assert [c.dram_bytes for c in facts_of(store).checkpoints if c.digest == b.digest] == [0]
+
+
+async def test_memory_is_there_before_its_bytes_and_units_arrive_in_it_one_by_one(state: State, tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1, part_units=((64 << 10,) * 200,))
+    async with (
+        serving(state, tmp_path, reader_threads=1, chunk_bytes=4096, segment_bytes=2 * MB) as store,
+        store.client.open(store.address, made.digest) as opening,
+    ):
+        parts, batches = await fetch(await opening.opened()), 0
+        async for event in opening.arrivals():
+            if isinstance(event, UnitsReady):
+                batches += 1
+                for index in event.units:
+                    unit = made.manifest.units[index]
+                    assert bytes(parts[0][unit.offset : unit.offset + unit.bytes]) == made.unit(index)
+        assert batches > 1
+        parts.clear()
+
+
+async def test_what_is_left_of_a_checkpoint_is_told_first_and_the_facts_say_how_much_it_is(
+    state: State, tmp_path: Path
+) -> None:
+    made, other = make(tmp_path, seed=1, part_units=((MB,) * 8,)), make(tmp_path, seed=2, part_units=((3 * MB,),))
+    async with serving(state, tmp_path, dram_bytes=10 * MB, segment_bytes=2 * MB) as store:
+        await use(store, made)
+        await use(store, other)
+        (there,) = [c for c in await store.client.list(store.address) if c.summary.digest == made.digest]
+        assert (there.tier, there.disk_bytes, there.dram_bytes) == (Tier.DISK, made.stored_bytes, 6 * MB)
+        async with store.client.open(store.address, made.digest) as opening:
+            events = [event async for event in opening.arrivals() if isinstance(event, UnitsReady)]
+        assert events[0].units[:6] == (0, 1, 2, 3, 4, 5)
+        stat = await store.client.stat(store.address, made.digest)
+        assert (stat.tier, stat.dram_bytes) == (Tier.DRAM, 8 * MB)
 
 
 async def test_memory_in_use_is_never_taken_and_the_caller_hears_when_to_ask_again(
@@ -93,7 +132,7 @@ async def test_memory_in_use_is_never_taken_and_the_caller_hears_when_to_ask_aga
     pinned, other = (make(tmp_path, seed=seed, part_units=ONE_MB) for seed in range(2))
     async with serving(state, tmp_path, dram_bytes=MB) as store:
         async with store.client.open(store.address, pinned.digest) as opening:
-            view = (await fetch(await opening.opened()))[0]
+            view = (await fetch(await opening.complete()))[0]
             with pytest.raises(NoRoom) as refused:
                 await use(store, other)
             assert refused.value.reason == "DRAM_IN_USE"
@@ -108,7 +147,7 @@ async def test_memory_that_is_mapped_stays_as_it_is_though_the_stream_has_ended(
     mapped, other = (make(tmp_path, seed=seed, part_units=ONE_MB) for seed in range(2))
     async with serving(state, tmp_path, dram_bytes=MB) as store:
         async with store.client.open(store.address, mapped.digest) as opening:
-            view = (await fetch(await opening.opened()))[0]
+            view = (await fetch(await opening.complete()))[0]
         with pytest.raises(NoRoom):
             await use(store, other)
         assert bytes(view) == mapped.parts[0]
@@ -120,14 +159,12 @@ HOLDER = """
 import asyncio, sys
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
-from mesh.requests import LoadProgress
-from mesh.segment import fetch_parts, map_parts
+from mesh.segment import map_parts
 
 async def main(address, digest):
     async with StoreClient(Channels()).open(address, digest) as opening:
-        opened = await opening.opened()
-        fds = await fetch_parts(opened.shared_memory.socket_path, opened.shared_memory.token, 1)
-        maps = map_parts(fds, [opened.manifest.parts[0].bytes])
+        opened = await opening.complete()
+        maps = await map_parts(opened.shared_memory, [opened.manifest.parts[0].bytes], writable=True)
         print("mapped", flush=True)
         await asyncio.Event().wait()
 
@@ -145,7 +182,7 @@ async def test_a_killed_worker_lets_go_of_its_memory(redis_url: str, client: Sto
         assert await worker.stdout.readline() == b"mapped\n"
         with pytest.raises(NoRoom):
             async with client.open(store.address, other.digest) as opening:
-                await opening.opened()
+                await opening.complete()
         worker.kill()
         await worker.wait()
         async with asyncio.timeout(20):
@@ -157,7 +194,7 @@ async def until_room(client: StoreClient, address: str, digest: str) -> Tier:
     while True:
         try:
             async with client.open(address, digest) as opening:
-                return (await opening.opened()).tier
+                return (await opening.complete()).tier
         except NoRoom as full:
             await asyncio.sleep(full.retry_after_s or 60)
 
@@ -190,7 +227,7 @@ async def test_a_flipped_bit_is_found_and_nobody_gets_the_bytes(state: State, tm
             await use(store, made)
         assert missing.value.reason == "UNKNOWN_CHECKPOINT"
         await store.mirror.until(lambda _: tier_in(store, made) is None, 5)
-        assert facts_of(store).dram_used_bytes == 0
+        await store.mirror.until(lambda _: facts_of(store).dram_used_bytes == 0, 5)
         assert facts_of(store).disk_used_bytes == 0
     assert not made.directory.exists()
     assert (tmp_path / ".quarantine" / made.digest / "part-000.bin").exists()
@@ -229,7 +266,7 @@ async def test_an_unknown_digest_is_not_found_and_a_malformed_one_is_refused(sto
     for wrong in ("", "x", "../" * 20, "0" * 63, "A" * 64):
         with pytest.raises(InvalidRequest) as refused:
             async with store.client.open(store.address, wrong) as opening:
-                await opening.opened()
+                await opening.complete()
         assert refused.value.violations[0].field == "digest"
 
 

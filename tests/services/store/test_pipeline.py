@@ -1,9 +1,10 @@
-"""Reading into memory: the fast way where there is one, every thread's end awaited, every error heard."""
+"""Reading into memory: the fast way where there is one, every reader's end awaited, every error heard."""
 
 import asyncio
 import mmap
 import os
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,32 @@ import pytest
 from mesh.checkpoint.errors import CorruptUnit
 from services.store.disk import PartFile
 from services.store.fill import Fill
-from services.store.pipeline import Pipeline
+from services.store.turns import Turns, Urgency
+from tests.services.store.inside import Inside, inside
 from tests.services.store.made import MB, Made, flip, make
 from tests.services.store.serving import descriptors
+
+LAYERS = ((2 * MB,) * 4,)
+
+
+async def fill(
+    store: Inside, made: Made, *, keep_going: bool = False, moved: Callable[[int], None] = lambda _: None
+) -> Mapping[int, CorruptUnit | OSError]:
+    """Fills all of a checkpoint's memory; what was lost."""
+    resident = await store.dram.reserve(made.manifest)
+    try:
+        return await store.pipeline.fill(
+            store.catalog.get(made.digest),
+            resident,
+            resident.missing(),
+            {},
+            urgency=Urgency(urgent=True),
+            arrived=resident.arrived,
+            moved=moved,
+            keep_going=keep_going,
+        )
+    finally:
+        store.dram.settle(resident)
 
 
 def paths(made: Made) -> list[Path]:
@@ -27,11 +51,6 @@ def out_of_cache(path: Path) -> None:
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
-
-
-def aligned(size: int) -> memoryview:
-    """Page-aligned memory."""
-    return memoryview(mmap.mmap(-1, size))
 
 
 def takes_direct_reads(path: Path) -> bool:
@@ -48,35 +67,56 @@ async def test_what_is_cached_is_read_from_the_cache_and_the_rest_straight_from_
     out_of_cache(paths(made)[1])
     if not takes_direct_reads(paths(made)[1]):
         pytest.skip("this file system has no direct reads")
-    views = [aligned(4 * MB) for _ in range(2)]
-    with Pipeline(2, MB, verify=True) as pipeline:
-        tally = await pipeline.fill(made.manifest, paths(made), views, lambda _: None)
-    assert (tally.buffered_bytes, tally.direct_bytes) == (4 * MB, 4 * MB)
-    assert tuple(map(bytes, views)) == made.parts
+    async with inside(tmp_path) as store:
+        await fill(store, made)
+        tally = store.pipeline.tally
+        assert (tally.buffered_bytes, tally.direct_bytes) == (4 * MB, 4 * MB)
+        assert store.content(made) == made.parts
     with PartFile(paths(made)[1]) as file:
         assert file.goes_direct(0, MB)  # asking and reading have left it out of the cache
 
 
-def test_a_file_system_without_direct_reads_is_read_through_the_cache(tmp_path: Path) -> None:
+def test_a_file_system_without_direct_reads_is_read_through_the_cache() -> None:
     path = Path("/proc/self/cmdline")  # procfs has none
     with PartFile(path) as file:
         assert not file.goes_direct(0, 4096)
-        view = aligned(4096)
+        view = memoryview(mmap.mmap(-1, 4096))
         assert file.read_into(view, 0, direct=True) > 0
 
 
 async def test_each_corrupt_unit_is_named(tmp_path: Path) -> None:
     made = make(tmp_path, seed=1, part_units=((MB, MB + 1), (MB,)))
-    with Pipeline(3, 64 << 10, verify=True) as pipeline:
+    async with inside(tmp_path, chunk_bytes=64 << 10) as store:
         for unit in made.manifest.units:
             path = paths(made)[unit.part]
             for offset in (unit.offset, unit.offset + unit.bytes - 1):
                 flip(path, offset)
                 with pytest.raises(CorruptUnit) as corrupt:
-                    await pipeline.fill(made.manifest, paths(made), [aligned(3 * MB), aligned(MB)], lambda _: None)
+                    await fill(store, made)
                 assert corrupt.value.unit == unit.name
+                store.dram.evict(made.digest)
                 flip(path, offset)
-        await pipeline.fill(made.manifest, paths(made), [aligned(3 * MB), aligned(MB)], lambda _: None)
+        await fill(store, made)
+        assert store.content(made) == made.parts
+
+
+async def test_with_somebody_to_fetch_it_again_a_corrupt_unit_costs_no_other(tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1, part_units=LAYERS)
+    for index in (0, 2):
+        flip(paths(made)[0], made.manifest.units[index].offset + MB)
+    async with inside(tmp_path, chunk_bytes=64 << 10) as store:
+        lost = await fill(store, made, keep_going=True)
+        assert sorted(lost) == [0, 2]
+        assert store.resident(made).units == {1, 3}
+
+
+async def test_a_file_that_ends_early_loses_the_units_that_lie_there(tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1, part_units=((8192,) * 8,))
+    async with inside(tmp_path, chunk_bytes=16384) as store:
+        os.truncate(paths(made)[0], 7 * 8192)
+        lost = await fill(store, made, keep_going=True)
+        assert set(lost) == {6, 7}  # they were to come in one piece
+        assert store.resident(made).units == set(range(6))
 
 
 class SlowDisk:
@@ -99,40 +139,70 @@ class SlowDisk:
         return len(view)
 
 
-def test_a_stopped_fill_ends_within_a_chunk(tmp_path: Path) -> None:
-    made, disk = make(tmp_path, seed=1, part_units=((MB,),)), SlowDisk()
-    fill = Fill(made.manifest, [disk], [aligned(MB)], chunk_bytes=4096, verify=False, tell=lambda _: None)
-    thread = threading.Thread(target=fill.run)
-    thread.start()
-    assert disk.asked.wait(10)
-    fill.stop()
-    disk.answer.set()
-    thread.join(10)
-    assert not thread.is_alive()
-    assert disk.reads == 1
+class Nobody:
+    """Hears nothing."""
+
+    def arrived(self, unit: int) -> None:
+        """Not this."""
+
+    def moved(self, bytes_done: int) -> None:
+        """Nor this."""
 
 
-async def test_a_load_behind_another_is_cancelled_without_waiting_for_its_turn(tmp_path: Path) -> None:
-    slow, other = (make(tmp_path, seed=seed, part_units=((MB,),)) for seed in range(2))
-    fifo = tmp_path / "part-000.bin"
-    os.mkfifo(fifo)  # opening it blocks until somebody writes
-    with Pipeline(1, MB, verify=True) as pipeline:
-        blocked = asyncio.get_running_loop().run_in_executor(pipeline._readers, fifo.read_bytes)
-        waiting = asyncio.ensure_future(pipeline.fill(other.manifest, paths(other), [aligned(MB)], lambda _: None))
-        await asyncio.sleep(0)
-        waiting.cancel()
+async def test_a_stopped_fill_ends_within_a_chunk(tmp_path: Path) -> None:
+    made, disk, ended = make(tmp_path, seed=1, part_units=((MB,),)), SlowDisk(), threading.Event()
+    async with inside(tmp_path) as store:
+        resident = await store.dram.reserve(made.manifest)
+        work = Fill(resident, [0], {0: disk}, {}, Nobody(), chunk_bytes=4096, verify=False, keep_going=False)
+        with Turns(1) as turns:
+            ticket = turns.add(work, Urgency(urgent=True), ended.set)
+            assert disk.asked.wait(10)
+            turns.stop(ticket)
+            disk.answer.set()
+            assert ended.wait(10)
+        assert disk.reads == 1
+
+
+async def test_a_cancelled_fill_returns_when_nobody_writes_to_its_memory_any_more(tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1, part_units=((16 * MB,),))
+    async with inside(tmp_path, threads=2, chunk_bytes=4096) as store:
+        moved = asyncio.Event()
+        filling = asyncio.ensure_future(fill(store, made, moved=lambda _: moved.set()))
+        await moved.wait()
+        filling.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(waiting, 5)
-        assert not blocked.done()
-        fifo.write_bytes(b"done")
-        assert await blocked == b"done"
-        await pipeline.fill(slow.manifest, paths(slow), [aligned(MB)], lambda _: None)
+            await filling
+        assert store.dram.used_bytes == 0
+        assert store.pipeline.tally.disk_bytes < made.size_bytes
+        before = store.pipeline.tally
+        await fill(store, made)
+        assert store.pipeline.tally.disk_bytes - before.disk_bytes == made.size_bytes
+        assert store.content(made) == made.parts
+
+
+async def test_units_of_any_size_are_read_in_pieces_of_a_chunk(tmp_path: Path) -> None:
+    """An expert may be small: a read for each would cost more than the bytes."""
+    made, disk = make(tmp_path, seed=1, part_units=((4096,) * 512,)), SlowDisk()
+    disk.answer.set()
+    ended = threading.Event()
+    async with inside(tmp_path) as store:
+        resident = await store.dram.reserve(made.manifest)
+        arrived: list[int] = []
+        nobody = Nobody()
+        nobody.arrived = arrived.append  # type: ignore[method-assign]
+        work = Fill(resident, range(512), {0: disk}, {}, nobody, chunk_bytes=MB, verify=False, keep_going=False)
+        with Turns(1) as turns:
+            turns.add(work, Urgency(urgent=True), ended.set)
+            assert ended.wait(10)
+        assert disk.reads == 2
+        assert arrived == list(range(512))
 
 
 async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     made = make(tmp_path, seed=1)
-    with Pipeline(2, MB, verify=True) as pipeline:
-        await pipeline.fill(made.manifest, paths(made), [aligned(made.size_bytes)], lambda _: None)
+    async with inside(tmp_path) as store:
+        await fill(store, made)
         before = descriptors()
-        await pipeline.fill(made.manifest, paths(made), [aligned(made.size_bytes)], lambda _: None)
+        store.dram.evict(made.digest)
+        await fill(store, made)
         assert descriptors() == before

@@ -40,7 +40,7 @@ async def test_units_come_whole_in_the_order_asked_for_from_disk_and_from_memory
     async with serving(state, tmp_path) as store:
         assert await read(store, made, asked) == expected
         async with store.client.open(store.address, made.digest) as opening:
-            await opening.opened()
+            await opening.complete()
             for part in made.manifest.parts:
                 (made.directory / part.file).unlink()  # so they cannot come from there
             assert await read(store, made, asked) == expected

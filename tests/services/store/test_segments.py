@@ -99,6 +99,23 @@ def test_growing_keeps_what_is_there(segment: Segment) -> None:
     os.close(descriptor)
 
 
+def test_touching_gives_it_its_pages_before_anybody_writes() -> None:
+    segment = Segment(SIZE)
+    assert stored_bytes(segment) == 0
+    segment.touch()
+    assert stored_bytes(segment) == SIZE
+    assert bytes(segment.view) == bytes(SIZE)
+    segment.close()
+
+
+def stored_bytes(segment: Segment) -> int:
+    """Bytes of a segment that the kernel has pages for."""
+    descriptor = segment.read_only()
+    blocks = os.fstat(descriptor).st_blocks
+    os.close(descriptor)
+    return blocks * 512
+
+
 def test_closing_gives_the_memory_and_the_descriptors_back() -> None:
     before = descriptors()
     Segment(SIZE).close()
