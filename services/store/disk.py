@@ -68,7 +68,8 @@ def _open_direct(path: Path) -> int | None:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return None  # a file system without direct reads
+        log.warning("no direct reads here; reading through the page cache", path=str(path))
+        return None
 
 
 class _PageCache:

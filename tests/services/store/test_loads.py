@@ -1,6 +1,8 @@
 """Loads: exactly what is missing, from the nearest place; joined, cancelled, and never at the cost of memory."""
 
 import asyncio
+import threading
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from mesh.facts import Tier
 from services.store.catalog import Stored
 from services.store.fill import Tally
 from services.store.loads import Opening, Step
+from services.store.turns import Urgency
 from tests.services.store.inside import SEGMENT, Inside, Peer, bytes_in, inside, partly, until_moved
 from tests.services.store.made import MB, Made, changed, flip, make, manifest_of, write
 
@@ -166,6 +169,48 @@ async def test_the_end_of_a_use_counts_as_a_use(tmp_path: Path) -> None:
             store.clock.turn(1)
         await store.use(c)
         assert (store.dram.holds(a.digest), store.dram.holds(b.digest)) == (True, False)
+
+
+class Plug:
+    """Work that keeps a reader until it is let go, so that several loads can be there before the first is served."""
+
+    bytes = 1
+
+    def __init__(self) -> None:
+        self.exhausted, self.held, self.go_on = False, threading.Event(), threading.Event()
+
+    def take(self) -> "Plug | None":
+        """Itself, once."""
+        exhausted, self.exhausted = self.exhausted, True
+        return None if exhausted else self
+
+    def run(self) -> None:
+        """Waits."""
+        self.held.set()
+        assert self.go_on.wait(20)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+async def test_loads_that_run_together_come_at_the_same_pace(tmp_path: Path, count: int) -> None:
+    size, chunk, plug = 4 * MB, 16 << 10, Plug()
+    made = [make(tmp_path, seed=seed, part_units=((MB,) * 4,)) for seed in range(count)]
+    async with inside(tmp_path, threads=1, chunk_bytes=chunk) as store, AsyncExitStack() as stack:
+        working = store.pipeline.working(plug, Urgency(urgent=True))
+        await stack.enter_async_context(working)
+        await asyncio.to_thread(plug.held.wait, 20)
+        opens = [store.loads.open(store.catalog.get(one.digest)) for one in made]
+        openings = [await stack.enter_async_context(opened) for opened in opens]
+        for opening in openings:
+            await opening.memory()
+        for _ in range(10):
+            await asyncio.sleep(0)  # from its memory to its place among the readers, a load takes some turns of the loop
+        plug.go_on.set()
+        waits = [asyncio.ensure_future(opening.complete()) for opening in openings]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        read = sum(store.dram.bytes_of(one.digest) for one in made)  # whole units
+        assert read >= count * (size - MB)  # nobody is more than the unit at hand behind
+        await asyncio.gather(*waits)
+        assert all(store.content(one) == one.parts for one in made)
 
 
 async def test_a_prefetch_is_behind_a_load_until_a_request_waits_for_it(tmp_path: Path) -> None:
