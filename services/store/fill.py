@@ -1,5 +1,6 @@
 """The readers' work on one load: missing units, from part files or from other memory, each hashed as it arrives."""
 
+import errno
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,8 +101,8 @@ class _Piece:
 class Fill:
     """Work for Turns. `sources` are the part files, by part; `places` has the units that are copied from memory.
 
-    A unit that proves damaged ends it with CorruptUnit, or with OSError when the disk fails; with `keep_going` it is
-    noted in `lost` instead.
+    A unit that proves damaged ends it with CorruptUnit, or with OSError when the disk cannot read it; with
+    `keep_going` it is noted in `lost` instead.
     """
 
     def __init__(
@@ -142,7 +143,11 @@ class Fill:
             return
         try:
             self._read(piece)
-        except (CorruptUnit, OSError) as error:
+        except CorruptUnit as error:
+            self._lose(piece.units, error)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise  # not these bytes' fault
             self._lose(piece.units, error)
 
     def release(self) -> None:

@@ -75,19 +75,21 @@ class Handover:
             try:
                 async with asyncio.timeout(ASK_S):
                     token = await _read_token(client)
-                await self._hand_over(client, self._offers.get(token))
+                await self._hand_over(client, token)
             except (OSError, TimeoutError) as error:
                 log.warning("a client of the parts socket was cut off", error=str(error))
 
-    async def _hand_over(self, client: socket.socket, segments: Sequence[Segment] | None) -> None:
-        if segments is None:
+    async def _hand_over(self, client: socket.socket, token: bytes) -> None:
+        """All of an offer; what is left of it when the offer ends, while the client takes its time, is not sent."""
+        if token not in self._offers:
             log.warning("a wrong token was refused on the parts socket")
-            return
-        for start in range(0, len(segments), DESCRIPTORS_PER_MESSAGE):
+        start = 0
+        while start < len(segments := self._offers.get(token, ())):
             batch: list[int] = []
             try:
                 for segment in segments[start : start + DESCRIPTORS_PER_MESSAGE]:
                     batch.append(segment.read_only())
+                start += len(batch)
                 async with asyncio.timeout(ASK_S):
                     await _send(client, batch)
             finally:

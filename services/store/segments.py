@@ -73,12 +73,15 @@ class Segment:
             self.view = memoryview(self._map)
 
     def touch(self) -> None:
-        """Has the kernel find and clear all pages now; takes a thread's time, so that the first load need not."""
+        """Has the kernel find and clear all pages now, on a thread, so that no load waits for that. Raises OSError."""
         with self.view[:] as view:
             at = np.frombuffer(view, np.uint8).ctypes.data
             populated = _libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(self.bytes), MADV_POPULATE_WRITE)
-            if populated != 0:  # an older kernel, or no memory: then this says so by a signal, as any write would
-                ctypes.memset(at, 0, self.bytes)
+            if populated == 0:
+                return
+            if ctypes.get_errno() != errno.EINVAL:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            ctypes.memset(at, 0, self.bytes)  # an older kernel
 
     def close(self) -> None:
         """Gives the memory back to the kernel; large ones take a while, so call it on a thread."""

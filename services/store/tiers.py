@@ -124,16 +124,21 @@ class DramPool:
                 if self.used_bytes + self._spares.bytes + self.segment_bytes > self.capacity_bytes:
                     return
                 try:
-                    segment = Segment(self.segment_bytes)
+                    await self._touch_another()
                 except OSError as error:
                     log.warning("the pool is not touched any further", error=_refused(error).message)
                     return
-                touching = asyncio.ensure_future(asyncio.to_thread(segment.touch))
-                try:
-                    await asyncio.wait([touching])
-                finally:
-                    await asyncio.wait([touching])
-                    self._spares.put([segment])
+
+    async def _touch_another(self) -> None:
+        """A spare more. Cancelled, it returns when the thread has ended, for until then the segment is in its hands."""
+        segment = Segment(self.segment_bytes)
+        touching = asyncio.ensure_future(asyncio.to_thread(segment.touch))
+        try:
+            await asyncio.wait([touching])
+            touching.result()
+        finally:
+            await asyncio.wait([touching])
+            self._spares.put([segment])
 
     def _make_room(self, resident: Resident, wanted_bytes: int) -> None:
         """Sheds what must leave; asks the kernel who is mapped only of those that would."""

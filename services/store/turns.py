@@ -126,14 +126,20 @@ class Turns:
 
     def _pick(self) -> tuple[Ticket, Piece] | None:
         for ticket in sorted(self._tickets, key=lambda t: (not t.urgency.urgent, t.had_bytes)):
-            piece = ticket.work.take()
-            if piece is not None:
+            if piece := self._taken(ticket):
                 self._charge(ticket, piece.bytes)
                 return ticket, piece
             ticket.served_as = None
-            if ticket.work.exhausted:
+            if ticket.failure or ticket.work.exhausted:
                 self._retire(ticket)
         return None
+
+    def _taken(self, ticket: Ticket) -> Piece | None:
+        try:
+            return ticket.work.take()
+        except BaseException as error:  # a fault of that work's, which is not to cost the others a reader
+            ticket.failure = error
+            return None
 
     def _charge(self, ticket: Ticket, count: int) -> None:
         """Who comes, or comes back, or has become urgent, is owed nothing for the time before."""

@@ -69,6 +69,18 @@ def count_descriptors(client: socket.socket) -> int:
             return count
 
 
+async def test_an_offer_that_ends_while_the_client_takes_its_time_gives_nothing_more(handover: Handover) -> None:
+    """By then the memory may be somebody else's."""
+    segments = [Segment(4096)] * 40_000
+    with socket.socket(socket.AF_UNIX) as slow:
+        with handover.offer(segments) as token:
+            slow.connect(str(handover.socket_path))
+            slow.sendall(token)
+            with handover.offer([Segment(4096)]) as other:  # asked for and had after the first was begun
+                assert len(await fetch(handover.socket_path, other)) == 1
+        assert 0 < await asyncio.to_thread(count_descriptors, slow) < len(segments)
+
+
 async def test_a_wrong_or_short_or_old_token_gets_nothing(handover: Handover) -> None:
     with handover.offer([Segment(4096)]) as token:
         pass

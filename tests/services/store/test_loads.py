@@ -203,7 +203,9 @@ async def test_loads_that_run_together_come_at_the_same_pace(tmp_path: Path, cou
         for opening in openings:
             await opening.memory()
         for _ in range(10):
-            await asyncio.sleep(0)  # from its memory to its place among the readers, a load takes some turns of the loop
+            await asyncio.sleep(
+                0
+            )  # from its memory to its place among the readers, a load takes some turns of the loop
         plug.go_on.set()
         waits = [asyncio.ensure_future(opening.complete()) for opening in openings]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

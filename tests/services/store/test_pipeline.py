@@ -1,6 +1,7 @@
 """Reading into memory: the fast way where there is one, every reader's end awaited, every error heard."""
 
 import asyncio
+import errno
 import mmap
 import os
 import threading
@@ -147,6 +148,42 @@ class Nobody:
 
     def moved(self, bytes_done: int) -> None:
         """Nor this."""
+
+
+class BadSector(SlowDisk):
+    """A disk that fails to read one page."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.answer.set()
+        self._number = number
+
+    def read_into(self, view: memoryview, offset: int, *, direct: bool) -> int:
+        """Fails there."""
+        if offset <= 3 * 4096 < offset + len(view):
+            raise OSError(self._number, os.strerror(self._number))
+        return super().read_into(view, offset, direct=direct)
+
+
+async def ended_with(store: Inside, made: Made, disk: BadSector) -> tuple[Fill, BaseException | None]:
+    """A fill from that disk that goes on where it can, and what ended it."""
+    ended = threading.Event()
+    resident = await store.dram.reserve(made.manifest)
+    work = Fill(resident, range(6), {0: disk}, {}, Nobody(), chunk_bytes=4096, verify=False, keep_going=True)
+    with Turns(1) as turns:
+        ticket = turns.add(work, Urgency(urgent=True), ended.set)
+        assert ended.wait(10)
+    return work, ticket.failure
+
+
+async def test_a_bad_sector_loses_its_unit_and_a_fault_of_the_machines_loses_none(tmp_path: Path) -> None:
+    made = make(tmp_path, seed=1, part_units=((4096,) * 6,))
+    async with inside(tmp_path) as store:
+        work, failure = await ended_with(store, made, BadSector(errno.EIO))
+        assert (set(work.lost), failure) == ({3}, None)
+        work, failure = await ended_with(store, made, BadSector(errno.EFAULT))
+        assert work.lost == {}
+        assert isinstance(failure, OSError)
 
 
 async def test_a_stopped_fill_ends_within_a_chunk(tmp_path: Path) -> None:

@@ -182,6 +182,20 @@ def test_work_that_waits_behind_another_stops_at_once(turns: Turns, log: list[st
     first.go_on.set()
 
 
+def test_work_that_cannot_say_what_is_next_ends_and_costs_no_reader(turns: Turns, log: list[str]) -> None:
+    class Odd(Reading):
+        def take(self) -> Piece | None:
+            raise RuntimeError("a fault of ours")
+
+    odd, good = Odd("odd", 1, 1, log), Reading("good", 3, 1, log)
+    ticket = turns.add(odd, Urgency(urgent=True), odd.end)
+    assert odd.ended.wait(WAIT_S)
+    turns.add(good, Urgency(urgent=True), good.end)
+    assert good.ended.wait(WAIT_S)
+    assert isinstance(ticket.failure, RuntimeError)
+    assert odd.ends == 1
+
+
 def test_a_failure_ends_the_work_and_nobody_else(turns: Turns, log: list[str]) -> None:
     bad, good = Reading("bad", 9, 1, log), Reading("good", 3, 1, log)
     bad.failure = OSError("no disk")
