@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mesh.checkpoint.layout import Manifest
-from mesh.checkpoint.views import tensor_views
-from mesh.errors import NoRoom
+from mesh.errors import NoRoom, Unsuitable
 from mesh.facts import CheckpointSummary, Tier
 from mesh.requests import LoadProgress
 from mesh.state.connection import State
@@ -26,6 +24,7 @@ from services.worker.settings import Transport
 from tests.services.store.made import MB, make
 from tests.services.store.serving import Serving, serving
 from tests.services.store.sources import save_llama
+from tests.services.worker.loading.listener import Listener
 from tests.services.worker.loading.twins import TWINS, Twin
 
 MakeTwin = Callable[..., Twin]
@@ -51,22 +50,6 @@ async def test_the_bytes_of_the_files_reach_the_device(
             assert await weights.complete() is Tier.DISK
             assert [part.cpu().numpy().tobytes() for part in weights.parts] == list(made.parts)
     assert told[-1].bytes_done == told[-1].bytes_total
-
-
-@dataclass
-class Listener:
-    """Hears how a load goes."""
-
-    progress_steps: list[LoadProgress] = field(default_factory=list)
-    manifests: list[Manifest] = field(default_factory=list)
-
-    def manifest(self, manifest: Manifest) -> None:
-        """Takes any size."""
-        self.manifests.append(manifest)
-
-    def progress(self, progress: LoadProgress) -> None:
-        """Keeps it."""
-        self.progress_steps.append(progress)
 
 
 class Full(Listener):
@@ -132,8 +115,7 @@ async def evicted(store: Serving, digest: str) -> bool:
 async def _evict(store: Serving, digest: str) -> bool:
     try:
         return await store.client.evict(store.address, digest) > 0
-    except Exception as error:
-        assert getattr(error, "reason", "") == "CHECKPOINT_IN_USE", error
+    except Unsuitable:  # CHECKPOINT_IN_USE
         return False
 
 
