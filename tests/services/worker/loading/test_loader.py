@@ -4,7 +4,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,17 @@ async def test_the_last_listener_who_leaves_cancels_the_load_and_the_next_one_lo
     assert not replicas.facts()
     await asyncio.to_thread(engine.close)
     await scene.freed()
+
+
+async def test_a_new_version_with_the_same_config_takes_over_the_skeleton_and_one_with_another_does_not(
+    scene: Scene,
+) -> None:
+    manifest = scene.store.checkpoint.manifest
+    async with scene.loader.load(scene.order, Listener()) as loaded:
+        loaded.replica.unload()
+    assert scene.skeletons.take(replace(manifest, config_digest="1" * 64)) is None
+    assert scene.skeletons.take(replace(manifest, dtype="float64")) is None
+    assert scene.skeletons.take(replace(manifest, digest="1" * 64)) is next(iter(scene.skeletons.alive))
 
 
 async def test_a_model_that_cannot_run_here_is_refused_and_frees_everything(scene: Scene) -> None:
