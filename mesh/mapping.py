@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 HUGE_BYTES = 2 << 20
-MAP_FIXED, MAP_NORESERVE, MADV_POPULATE_READ = 0x10, 0x4000, 22  # Linux; the mmap of Python 3.11 names none of them
+MAP_FIXED, MAP_NORESERVE = 0x10, 0x4000  # Linux; the mmap of Python 3.11 does not name them
 
 
 class Mapping:
@@ -47,12 +47,6 @@ class Mapping:
         if self.bytes and _libc().mmap(self.address, self.bytes, self._protection, flags, -1, 0) != self.address:
             raise _os_error()
 
-    def populate(self, offset: int, length: int) -> None:
-        """Maps the pages of a range before they are read; holds no lock of Python's meanwhile. Raises OSError."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        if _libc().madvise(self.address + start, offset + length - start, MADV_POPULATE_READ):
-            raise _os_error()
-
 
 def fresh(size: int) -> Mapping:
     """Memory of our own, in huge pages where the kernel gives them: those are filled in half the time."""
@@ -74,11 +68,9 @@ def move(source: memoryview, address: int) -> None:
 
 @cache
 def _libc() -> ctypes.CDLL:
-    """It lets other threads run during a call."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
-    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return libc
 
 

@@ -86,6 +86,7 @@ class Replicas:
         finally:
             resident.listeners -= 1
             if not resident.listeners and resident.state is ReplicaState.LOADING and resident.task:
+                resident.state = ReplicaState.DRAINING  # who comes now waits for its end, and loads anew
                 resident.task.cancel()
 
     async def _settled(self, name: str) -> Resident | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from services.worker.engine import attention
@@ -28,13 +29,29 @@ def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | s
     attention.register()
     construct: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             module = construct(copy.deepcopy(config), dtype=dtype, attn_implementation=attention.ATTENTION)
     except (KeyError, ValueError) as error:  # transformers' way to say: no such class, no such attention
         raise UnsupportedArchitecture(f"{config.model_type} cannot be built on paged attention: {error}") from error
     prepare(module)
     _fill_buffers(module, device)
     return module
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills a new module's tensors at random: on meta it writes nothing, yet takes half of the time."""
+
+    FILLS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_})
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.FILLS:
+            tensor: Tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def prepare(module: PreTrainedModel) -> None:

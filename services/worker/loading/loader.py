@@ -88,15 +88,15 @@ class Loader:
                     tier = await weights.complete()
                 except BaseException:
                     replica.unload()
-                    self._skeletons.give_back(order.digest, skeleton)
+                    self._skeletons.give_back(stat.manifest, skeleton)
                     raise
                 yield LoadedReplica(replica, tier)
-                self._skeletons.give_back(order.digest, skeleton)
+                self._skeletons.give_back(stat.manifest, skeleton)
         finally:
             building.cancel()
 
     async def _skeleton(self, order: Order, manifest: Manifest) -> PreTrainedModel:
-        if kept := self._skeletons.take(order.digest):
+        if kept := self._skeletons.take(manifest):
             return kept
         config = await self._stores.read_file(order.store_address, order.digest, CONFIG)
         return await asyncio.to_thread(self._skeletons.build, manifest, config)

@@ -1,4 +1,4 @@
-"""Models without weights: built once per checkpoint on the meta device, kept for the next load."""
+"""Models without weights: built once per configuration on the meta device, kept for the next load."""
 
 import importlib
 import tempfile
@@ -28,19 +28,20 @@ def preimport(model_types: Iterable[str]) -> None:
 
 
 class Skeletons:
-    """Lends each skeleton to one replica at a time; the least recently used is dropped."""
+    """Lends each skeleton to one replica at a time; the least recently used is dropped. Versions of a model, and its
+    fine-tunes, share theirs: nothing but config.json and the dtype goes into one."""
 
     def __init__(self, capacity: int, scratch_dir: Path) -> None:
         self._capacity, self._scratch_dir = capacity, scratch_dir
-        self._idle: OrderedDict[str, PreTrainedModel] = OrderedDict()
+        self._idle: OrderedDict[tuple[str, str], PreTrainedModel] = OrderedDict()
 
-    def take(self, digest: str) -> PreTrainedModel | None:
+    def take(self, manifest: Manifest) -> PreTrainedModel | None:
         """One that lies ready, or None."""
-        return self._idle.pop(digest, None)
+        return self._idle.pop((manifest.config_digest, manifest.dtype), None)
 
-    def give_back(self, digest: str, skeleton: PreTrainedModel) -> None:
+    def give_back(self, manifest: Manifest, skeleton: PreTrainedModel) -> None:
         """Keeps a module whose weights have been released (engine.model.release)."""
-        self._idle[digest] = skeleton
+        self._idle[manifest.config_digest, manifest.dtype] = skeleton
         while len(self._idle) > self._capacity:
             self._idle.popitem(last=False)
 

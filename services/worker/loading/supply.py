@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
+from mesh.checkpoint.layout import total_bytes
 from mesh.clients.store import Opening, Stat, StoreClient
 from mesh.errors import NoRoom, Unreachable
 from mesh.facts import Tier
@@ -22,6 +23,7 @@ class Mapped:
     def __init__(self, opening: Opening, mappings: list[Mapping], stat: Stat, tier: Tier) -> None:
         self.mappings, self.tier = mappings, tier
         self._opening, self._units = opening, stat.manifest.units
+        self._total_bytes = total_bytes(stat.manifest)
 
     @asynccontextmanager
     async def pieces(self, tell: Tell) -> AsyncIterator[AsyncIterator[Piece]]:
@@ -40,6 +42,7 @@ class Mapped:
                     home = self.mappings[unit.part]
                     data = home.view[unit.offset : unit.offset + unit.bytes]
                     yield Piece(index, 0, data, home, unit.offset, nothing)
+        tell(LoadProgress(self.tier, self._total_bytes, self._total_bytes))
 
 
 class Supply:

@@ -1,22 +1,29 @@
 """Checkpoints in memory: several parts, units that straddle segments, fused experts that stride over units."""
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from blake3 import blake3
 
 from mesh.checkpoint import layout
+from mesh.checkpoint.convert import import_origin
 from mesh.checkpoint.layout import ALIGNMENT, Manifest, Part, Tensor, Unit, UnitKind
+from mesh.checkpoint.origins import open_origin
+from tests.services.store.sources import save_llama
 
 EXPERTS, ROWS, COLUMNS = 5, 6, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A manifest and the bytes of its parts."""
+    """A manifest, the bytes of its parts, and its small files."""
 
     manifest: Manifest
     parts: tuple[bytes, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -27,6 +34,17 @@ class Checkpoint:
         """The bytes of one unit."""
         unit = self.manifest.units[index]
         return self.parts[unit.part][unit.offset : unit.offset + unit.bytes]
+
+
+def tiny_llama(directory: Path) -> Checkpoint:
+    """A real model, imported."""
+    with closing(open_origin(str(save_llama(directory / "source")))) as origin:
+        manifest = import_origin(origin, directory / "store", on_progress=lambda progress: None)
+    home = directory / "store" / manifest.digest
+    parts = tuple((home / part.file).read_bytes() for part in manifest.parts)
+    return Checkpoint(
+        manifest, parts, {file.path: (home / "files" / file.path).read_bytes() for file in manifest.files}
+    )
 
 
 def checkpoint(*part_sizes: tuple[int, ...], seed: int = 1) -> Checkpoint:

@@ -129,6 +129,10 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
                 chunk = self.does.damage(unit, offset, data[offset : offset + self.does.chunk_bytes])
                 await context.write(pb.ReadUnitsResponse(unit=unit, offset=offset, data=chunk))
 
+    async def ReadFile(self, request: pb.ReadFileRequest, context: Context) -> AsyncIterator[pb.ReadFileResponse]:  # noqa: N802
+        """One of the checkpoint's files."""
+        yield pb.ReadFileResponse(data=self.checkpoint.files[request.path])
+
     async def serve_memory(self, listener: socket.socket) -> None:
         """Answers a token with its descriptors, as services/store/handover.py does."""
         loop = asyncio.get_running_loop()

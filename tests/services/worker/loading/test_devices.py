@@ -20,6 +20,8 @@ from mesh.requests import LoadProgress
 from services.worker.loading.copying import CopyDevice
 from services.worker.loading.device import Weights
 from services.worker.loading.host import HostCopier
+from services.worker.loading.passing import Passing
+from services.worker.loading.ways import Way
 from services.worker.settings import Transport
 from tests.services.worker.loading.checkpoints import checkpoint
 from tests.services.worker.loading.fake_store import MEMORY, Behaviour, FakeStore, serving
@@ -118,7 +120,8 @@ async def test_units_may_come_in_any_order_and_one_at_a_time(scene: Scene, twin:
     scene.store.does = Behaviour(segment_bytes=3 * PAGE, batches=batches)
     told: list[LoadProgress] = []
     assert unit_bytes(await scene.loaded(twin, told.append)) == EXPECTED
-    assert [progress.bytes_done for progress in told] == list(range(UNITS + 2))
+    total = sum(len(part) for part in CHECKPOINT.parts)
+    assert [progress.bytes_done for progress in told] == [*range(UNITS + 2), total]
 
 
 async def test_memory_is_there_before_its_bytes_and_complete_waits_for_the_last(scene: Scene, twin: Twin) -> None:
@@ -257,7 +260,6 @@ def changed(**changes: int) -> Callable[[pb.SlotFilled], pb.SlotFilled]:
     "lie",
     [
         {"ringing": changed(slot=2)},
-        {"ringing": changed(slot=0), "slots": 3},  # twice, while we have it
         {"ringing": changed(unit=UNITS)},
         {"ringing": changed(unit=1)},
         {"ringing": changed(offset=1)},
@@ -274,6 +276,18 @@ async def test_a_ring_that_lies_is_data_loss(scene: Scene, twin: Twin, lie: dict
     assert lost.value.reason == "BAD_STREAM"
     assert not maps()
     assert nothing_left(twin)
+
+
+async def test_a_slot_that_comes_again_before_it_was_given_back_is_data_loss(scene: Scene) -> None:
+    scene.store.does = Behaviour(ringing=changed(slot=0))
+    stat = await scene.stores.stat(scene.address, CHECKPOINT.digest)
+    source = Passing(scene.stores, scene.address, stat, Way.RING, Way.RING)
+    async with source.pieces(lambda progress: None) as pieces:
+        first = await anext(pieces)
+        assert bytes(first.data) == EXPECTED[0][: 1 << 20]
+        with pytest.raises(DataLoss) as lost:
+            await anext(pieces)
+    assert lost.value.reason == "BAD_STREAM"
 
 
 Events = list[pb.OpenResponse]
