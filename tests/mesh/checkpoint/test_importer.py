@@ -47,8 +47,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Several units of more bytes than an import syncs at a time."""
-    wide = {"vocab_size": 1000, "hidden_size": 2048, "intermediate_size": 4096, "num_hidden_layers": 4}
+    """Each layer has more bytes than an import syncs at a time."""
+    wide = {"vocab_size": 1000, "hidden_size": 2048, "intermediate_size": 4096, "num_hidden_layers": 2}
     return save(Spec("llama", torch.bfloat16), tmp_path_factory.mktemp("deep"), **wide)
 
 
@@ -151,15 +151,15 @@ async def test_cancelling_ends_the_child_and_its_leftovers(large: Path, root: Pa
 
 
 async def test_what_was_finished_when_it_was_cancelled_is_not_done_again(deep: Path, root: Path) -> None:
-    half = asyncio.Event()
+    first_layer = asyncio.Event()
     seen: list[ImportProgress] = []
 
     def on_progress(progress: ImportProgress) -> None:
-        if progress.phase is ImportPhase.WRITING and progress.bytes_done > progress.bytes_total // 2:
-            half.set()
+        if progress.phase is ImportPhase.WRITING and progress.bytes_done > progress.bytes_total * 0.6:
+            first_layer.set()
 
     importing = asyncio.ensure_future(import_in_child(str(deep), root, on_progress))
-    await half.wait()
+    await first_layer.wait()
     importing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await importing
