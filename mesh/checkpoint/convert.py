@@ -27,7 +27,7 @@ from mesh.checkpoint.probe import Trace, trace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress
 from mesh.checkpoint.records import VERSION, File, Manifest, Part, Unit
 from mesh.checkpoint.source import CONFIG, MAX_KEPT_BYTES, Source, inspect, read_small
-from mesh.checkpoint.staging import journal_of, publish, staged, staged_bytes, sync_directory
+from mesh.checkpoint.staging import journal_of, publish, staged, staged_bytes, sweep_for, sync_directory
 from mesh.checkpoint.stream import Reader
 from mesh.checkpoint.validate import validate
 from mesh.checkpoint.verify import FILES, MANIFEST, load_manifest
@@ -67,7 +67,7 @@ def import_origin(source: Origin, root: Path, *, on_progress: OnProgress, pace: 
     with Reader(source, pace) as reader:
         model = _understood(found, reader)
         try:
-            _check_space(root, model.plan.bytes - staged_bytes(root, source.url))
+            _make_room(root, source.url, model.plan.bytes)
             with staged(root, source.url) as content:
                 journal = Journal.open(journal_of(content), _key(found, model.plan))
                 writer = PartWriter(content / PART, model.plan, journal, pace)
@@ -148,8 +148,12 @@ def _paced(total: int, on_progress: OnProgress) -> Callable[[int], None]:
     return on_bytes
 
 
-def _check_space(root: Path, needed: int) -> None:
+def _make_room(root: Path, name: str, total: int) -> None:
+    """Raises StorageFailed if the rest of an import does not fit, even without what others have left half done."""
     home = next(path for path in (root, *root.absolute().parents) if path.is_dir())
+    needed = total - staged_bytes(root, name)
+    if shutil.disk_usage(home).free < needed:
+        sweep_for(root, name)
     free = shutil.disk_usage(home).free
     if free < needed:
         raise StorageFailed(f"{root} has {free} bytes free; the checkpoint needs {needed}")

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -94,11 +94,20 @@ def sweep(root: Path) -> tuple[str, ...]:
 
     Those that a later import can go on with stay for RESUMABLE_S.
     """
+    return _sweep(root, _is_resumable)
+
+
+def sweep_for(root: Path, name: str) -> None:
+    """Removes what other imports than that of `name` have left, even if they could go on: this one needs the room."""
+    own = f"{PREFIX}{_spelled(name)}"
+    _sweep(root, lambda stage: stage.name == own)
+
+
+def _sweep(root: Path, stays: Callable[[Path], bool]) -> tuple[str, ...]:
     if not root.is_dir():
         return ()
     with _locked(root):
-        left = [path for path in sorted(root.glob(f"{PREFIX}*")) if not _has_writer(path)]
-        dead = [path for path in left if not _is_resumable(path)]
+        dead = [path for path in sorted(root.glob(f"{PREFIX}*")) if not _has_writer(path) and not stays(path)]
         for path in dead:
             shutil.rmtree(path, ignore_errors=True)
     return tuple(path.name for path in dead)

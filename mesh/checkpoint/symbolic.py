@@ -1,10 +1,11 @@
 """Tensors without numbers, that write down what is done to them: transformers' loader runs on them, nothing is read.
 
-What an operator means for rows is known for those that loaders use; any other is written down as it is, and evaluated
-as a whole. An operator that changes a tensor in place, or looks at how it lies in memory, cannot be written down.
+What an operator means for rows is known for those that loaders use; any other, and one that writes into a tensor, is
+written down as it is, and computed as a whole. One that looks at how a tensor lies in memory is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any, ClassVar, Self
 
@@ -18,7 +19,15 @@ from mesh.checkpoint.stream import Reader
 aten = torch.ops.aten
 Rule = Callable[..., Expression | list[Expression]]
 LAYOUT = (aten.as_strided.default,)
-"""Operators whose meaning depends on strides, which an expression does not have."""
+"""Operators that depend on strides, which an expression does not have; others have torch's tag inplace_view."""
+
+
+FACTORIES = (
+    aten.empty_like.default, aten.zeros_like.default, aten.ones_like.default, aten.full_like.default,
+    aten.rand_like.default, aten.randn_like.default, aten.new_empty.default, aten.new_empty_strided.default,
+    aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
+)  # fmt: skip
+"""Operators that look at a tensor's kind alone; what they make is real, and may be changed."""
 
 
 class Tracer:
@@ -29,11 +38,21 @@ class Tracer:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._first: dict[int, tuple[Expression, torch.Tensor]] = {}  # by storage: what it was made as
+        self._changed: dict[int, Expression] = {}  # by storage that was written to: all its elements as they are now
         self.failure: CheckpointError | None = None
 
     def tensor(self, leaf: Leaf) -> "Symbolic":
         """The tensor that a range of a shard holds."""
-        return Symbolic(self, leaf, torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"))
+        return self._symbol(leaf, torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"))
+
+    def expression(self, tensor: "Symbolic") -> Expression:
+        """How it is made, as of now."""
+        changed = self._changed.get(_storage(tensor.shadow))
+        if changed is None:
+            return tensor.made
+        where = (list(tensor.shape), list(tensor.stride()), tensor.storage_offset())
+        return Apply(tensor.dtype, tuple(tensor.shape), aten.as_strided.default, (changed, *where), {}, None)
 
     def record(self, operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """What `operator` gives: symbolic tensors, or a value that is no tensor, for which numbers are read."""
@@ -46,11 +65,12 @@ class Tracer:
     def _recorded(self, operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if operator is aten.equal.default:
             return self._reader.equal(*map(expression_of, args))
-        if operator._schema.is_mutable or operator in LAYOUT:
-            raise UnsupportedModel(
-                f"transformers' loader applies {operator} to the weights, which an import cannot do as it streams; "
-                "save the model again with save_pretrained of this version"
-            )
+        if operator in FACTORIES:
+            return operator(*pytree.tree_map_only(Symbolic, _blank, args), **kwargs)
+        if operator in LAYOUT or torch.Tag.inplace_view in operator.tags:
+            raise _refused(operator)
+        if operator._schema.is_mutable:
+            return self._write(operator, args, kwargs)
         if any(str(result.type) not in {"Tensor", "List[Tensor]"} for result in operator._schema.returns):
             return operator(*pytree.tree_map_only(Symbolic, self._value, args), **kwargs)
         shadows = pytree.tree_map_only(torch.Tensor, _shadow, args)
@@ -59,16 +79,39 @@ class Tracer:
         rule = RULES.get(operator)
         if isinstance(made, torch.Tensor):
             one: Any = rule(made, *args, **kwargs) if rule else _generic(operator, args, kwargs, None, made)
-            return Symbolic(self, one, made)
+            return self._symbol(one, made)
         many: Any = (
             rule(made, *args, **kwargs)
             if rule
             else [_generic(operator, args, kwargs, index, each) for index, each in enumerate(made)]
         )
-        return [Symbolic(self, each, shadow) for each, shadow in zip(many, made, strict=True)]
+        return [self._symbol(each, shadow) for each, shadow in zip(many, made, strict=True)]
+
+    def _symbol(self, made: Expression, shadow: torch.Tensor) -> "Symbolic":
+        self._first.setdefault(_storage(shadow), (made, shadow))
+        return Symbolic(self, made, shadow)
+
+    def _write(self, operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+        """An operator that changes its first argument; every view of that memory sees it."""
+        target: torch.Tensor = args[0]
+        if not isinstance(target, Symbolic):
+            written: torch.Tensor = operator(*pytree.tree_map_only(Symbolic, self._value, args), **kwargs)
+            return written
+        key = _storage(target.shadow)
+        first, shadow = self._first[key]
+        if not shadow.is_contiguous() or shadow.storage_offset() or shadow.dtype != target.dtype:
+            raise _refused(operator)
+        value = _generic(partial(_changed_by, operator), args, kwargs, None, target)
+        elements = (shadow.numel(),)
+        before = self._changed.get(key, first.reshape(elements))
+        where = (list(target.shape), list(target.stride()), target.storage_offset())
+        self._changed[key] = Apply(
+            target.dtype, elements, aten.as_strided_scatter.default, (before, value, *where), {}, None
+        )
+        return target
 
     def _value(self, tensor: "Symbolic") -> torch.Tensor:
-        return self._reader.compute(tensor.expression)
+        return self._reader.compute(self.expression(tensor))
 
 
 class Symbolic(torch.Tensor):
@@ -79,7 +122,7 @@ class Symbolic(torch.Tensor):
     """
 
     tracer: Tracer
-    expression: Expression
+    made: Expression  # as it was then; tracer.expression() knows of changes since
     shadow: torch.Tensor
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
@@ -93,7 +136,7 @@ class Symbolic(torch.Tensor):
             dtype=shadow.dtype,
             device=torch.device("cpu"),
         )
-        made.tracer, made.expression, made.shadow = tracer, expression, shadow
+        made.tracer, made.made, made.shadow = tracer, expression, shadow
         return made
 
     def __repr__(self, **_kwargs: object) -> str:  # type: ignore[override]
@@ -110,20 +153,43 @@ class Symbolic(torch.Tensor):
 
 def expression_of(tensor: torch.Tensor) -> Expression:
     """The recipe of a symbolic tensor; any other is a constant."""
-    return tensor.expression if isinstance(tensor, Symbolic) else constant(tensor.detach())
+    return tensor.tracer.expression(tensor) if isinstance(tensor, Symbolic) else constant(tensor.detach())
 
 
 def memory_of(tensor: torch.Tensor) -> object:
     """Equal for two tensors that would be the same elements of the same memory, were they loaded."""
     if isinstance(tensor, Symbolic):
         shadow = tensor.shadow
-        storage = shadow.untyped_storage()._cdata
-        return "symbolic", storage, shadow.storage_offset(), shadow.dtype, shadow.shape, shadow.stride()
+        return "symbolic", _storage(shadow), shadow.storage_offset(), shadow.dtype, shadow.shape, shadow.stride()
     return "real", tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _shadow(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.shadow if isinstance(tensor, Symbolic) else tensor.to("meta")
+
+
+def _storage(shadow: torch.Tensor) -> int:
+    """Names the memory; it is never reused, for the tracer holds on to it."""
+    key: int = shadow.untyped_storage()._cdata
+    return key
+
+
+def _changed_by(operator: Any, target: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    changed = target.clone()
+    operator(changed, *args, **kwargs)
+    return changed
+
+
+def _refused(operator: Any) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"transformers' loader applies {operator} to the weights, which an import cannot do as it streams; "
+        "save the model again with save_pretrained of this version"
+    )
+
+
+def _blank(tensor: "Symbolic") -> torch.Tensor:
+    """A real tensor of that kind; its pages are never touched, so it costs nothing."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
 
 def _generic(

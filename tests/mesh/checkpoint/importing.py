@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from mesh.checkpoint.convert import import_directory, import_origin
+from mesh.checkpoint.layout import total_bytes
 from mesh.checkpoint.origins.local import LocalOrigin
 from mesh.checkpoint.pace import Pace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress
@@ -66,6 +67,7 @@ class Done:
     digest: str
     first_written: int  # bytes, by the first report
     shard_bytes: int
+    part_bytes: int
 
 
 def import_here(source: Path, root: Path) -> Done:
@@ -74,7 +76,7 @@ def import_here(source: Path, root: Path) -> Done:
         manifest = import_origin(origin, root, on_progress=seen.append, pace=PACE)
         verify_checkpoint(root / manifest.digest)
         written = [progress.bytes_done for progress in seen if progress.phase is ImportPhase.WRITING]
-        return Done(manifest.digest, written[0], origin.shard_bytes)
+        return Done(manifest.digest, written[0], origin.shard_bytes, total_bytes(manifest))
 
 
 def hear_out(progress: Connection) -> None:

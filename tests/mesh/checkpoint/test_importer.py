@@ -26,6 +26,7 @@ from mesh.checkpoint.errors import (
 from mesh.checkpoint.importer import import_in_child
 from mesh.checkpoint.layout import total_bytes
 from mesh.checkpoint.progress import ImportPhase, ImportProgress
+from mesh.checkpoint.staging import digests_in, sweep
 from mesh.checkpoint.verify import verify_checkpoint
 
 from .samples import Spec, edit_config, save
@@ -42,6 +43,13 @@ asyncio.run(import_in_child(sys.argv[1], Path(sys.argv[2]), lambda progress: pri
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Takes long enough to write that something can happen meanwhile."""
     return save(Spec("llama", torch.float32), tmp_path_factory.mktemp("large"), vocab_size=200_000, hidden_size=128)
+
+
+@pytest.fixture(scope="session")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each layer has more bytes than an import syncs at a time."""
+    wide = {"vocab_size": 1000, "hidden_size": 2048, "intermediate_size": 4096, "num_hidden_layers": 2}
+    return save(Spec("llama", torch.bfloat16), tmp_path_factory.mktemp("deep"), **wide)
 
 
 def _children(pid: int) -> list[int]:
@@ -140,6 +148,27 @@ async def test_cancelling_ends_the_child_and_its_leftovers(large: Path, root: Pa
         await importing
     assert _children(os.getpid()) == []
     assert _names(root) == {".lock"}
+
+
+async def test_what_was_finished_when_it_was_cancelled_is_not_done_again(deep: Path, root: Path) -> None:
+    first_layer = asyncio.Event()
+    seen: list[ImportProgress] = []
+
+    def on_progress(progress: ImportProgress) -> None:
+        if progress.phase is ImportPhase.WRITING and progress.bytes_done > progress.bytes_total * 0.6:
+            first_layer.set()
+
+    importing = asyncio.ensure_future(import_in_child(str(deep), root, on_progress))
+    await first_layer.wait()
+    importing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await importing
+    assert digests_in(root) == ()
+    assert sweep(root) == ()
+    manifest = await import_in_child(str(deep), root, seen.append)
+    assert verify_checkpoint(root / manifest.digest) == manifest
+    assert next(each for each in seen if each.phase is ImportPhase.WRITING).bytes_done > 0
+    assert _names(root) == {".lock", manifest.digest}
 
 
 async def test_a_child_that_is_killed_is_an_import_that_failed(llama: Path, root: Path) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,9 @@ import pytest
 from mesh.checkpoint.convert import import_directory, import_origin
 from mesh.checkpoint.errors import OriginUnreachable
 from mesh.checkpoint.journal import Journal
+from mesh.checkpoint.origins.local import LocalOrigin
 from mesh.checkpoint.progress import ImportPhase, ImportProgress
-from mesh.checkpoint.staging import digests_in, journal_of, sweep
+from mesh.checkpoint.staging import digests_in, journal_of, staged_bytes, sweep
 from mesh.checkpoint.verify import verify_checkpoint
 
 from .importing import PACE, Counted, Die, Done, end_server, hear_out, import_here, importing, names
@@ -241,6 +243,27 @@ def test_a_source_that_has_changed_is_imported_from_the_start(
 def test_another_source_leaves_it_alone(llama: Path, root: Path, broken_off: Path) -> None:
     other = import_directory(llama, root, on_progress=lambda _progress: None)
     assert names(root) == {other.digest, broken_off.parent.name}
+
+
+def test_it_goes_where_another_import_needs_the_room(
+    llama: Path, root: Path, broken_off: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(llama)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0 if broken_off.exists() else usage.free))
+    other = import_directory(llama, root, on_progress=lambda _progress: None)
+    assert names(root) == {other.digest}
+
+
+def test_it_counts_as_room_for_its_own_import(
+    source: Path, root: Path, broken_off: Path, undisturbed: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(source)
+    with closing(LocalOrigin(source)) as origin:
+        written = staged_bytes(root, origin.url)
+    assert written >= (broken_off / "part-000.bin").stat().st_size // 4096 * 4096 > 0
+    total = undisturbed.part_bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=total - written))
+    assert import_here(source, root).digest == undisturbed.digest
 
 
 def _flip(part: Path, offset: int) -> None:

@@ -106,6 +106,11 @@ OPERATIONS: dict[str, Operation] = {
     "sum": lambda a, b: a.sum(),
     "into a constant": lambda a, b: torch.cat([a, torch.ones(1, 4, 3)]),
     "cat of a cat of rows": lambda a, b: torch.cat([torch.cat([a, b])[4:8], b[:1]]),
+    "changed in place": lambda a, b: a.mul_(2),
+    "changed through a view": lambda a, b: (a[2].zero_(), a)[1],
+    "changed, seen through an earlier view": lambda a, b: (v := a.transpose(0, 1), a[:, 1].fill_(7), v)[2],
+    "changed by another, twice": lambda a, b: (a[1:3].copy_(b[2:4]), a.view(-1)[5:9].add_(1), a)[2],
+    "a clone changed": lambda a, b: torch.cat([a.clone().neg_(), a]),
     "slice of a slice of a transpose": lambda a, b: a.transpose(0, 1)[1:3][:, 2:5][1:],
 }  # fmt: skip
 
@@ -202,16 +207,35 @@ def test_a_view_is_the_same_memory_and_a_copy_is_not() -> None:
 
 
 @pytest.mark.parametrize(
+    "make",
+    [torch.zeros_like, torch.ones_like, lambda a: a.new_full((2, 3), 7.0), lambda a: torch.empty_like(a).fill_(2)],
+    ids=["zeros", "ones", "new", "empty, filled"],
+)
+def test_what_is_made_in_a_tensors_likeness_is_real(make: Operation) -> None:
+    with bench(numbers(6, 4)) as at:
+        made = make(at.symbols[0])
+        assert type(made) is torch.Tensor
+        assert same(made, make(at.real[0]))
+        assert at.origin.reads == []
+
+
+def test_numbers_are_read_where_they_go_into_a_real_tensor() -> None:
+    with bench(numbers(6, 4)) as at:
+        real = torch.zeros(6, 4)
+        real[2:] = at.symbols[0][2:]
+        assert same(real[2:], at.real[0][2:])
+
+
+@pytest.mark.parametrize(
     "operation",
     [
-        lambda a: a.add_(1),
-        lambda a: a[0].fill_(0),
-        lambda a: torch.zeros(6, 4).copy_(a),
         lambda a: a.as_strided((2, 2), (1, 1)),
+        lambda a: a.resize_(2, 2),
+        lambda a: a.t().clone().mul_(2),
     ],
-    ids=["in place", "in a view", "into another", "by strides"],
+    ids=["by strides", "in another size", "written to and turned"],
 )
-def test_what_needs_memory_is_refused_by_name(operation: Operation) -> None:
+def test_what_depends_on_strides_is_refused_by_name(operation: Operation) -> None:
     with bench(numbers(6, 4)) as at:
         with pytest.raises(UnsupportedModel, match="aten"):
             operation(at.symbols[0])

@@ -16,7 +16,7 @@ from mesh.requests import ImportProgress
 from mesh.state.connection import State
 from tests.cluster import Started, process
 from tests.services.store.serving import Serving, names_in, serving
-from tests.services.store.sources import BAD, save_llama
+from tests.services.store.sources import BAD, save_deep, save_llama
 from tests.services.store.test_opening import fetch
 
 
@@ -154,3 +154,27 @@ async def test_an_import_that_is_cancelled_or_killed_leaves_nothing(
     async with process(Kind.STORE, **settings) as store:
         assert names_in(tmp_path) == set()
         assert await client.list(store.address) == ()
+
+
+async def test_an_import_whose_store_is_killed_is_gone_on_with_by_the_next(
+    redis_url: str, client: StoreClient, tmp_path: Path
+) -> None:
+    settings, source = {"redis_url": redis_url, "store_dir": tmp_path / "store"}, save_deep(tmp_path / "deep")
+    async with process(Kind.STORE, **settings) as store:
+        async with aclosing(client.import_checkpoint(store.address, str(source))) as events:
+            async for event in events:
+                if event.phase == "writing" and event.bytes_done > event.bytes_total * 0.6:
+                    break
+            child = importer_of(store)
+            await store.kill()
+        await gone(child)
+    async with process(Kind.STORE, **settings) as store:
+        assert await client.list(store.address) == ()
+        async with aclosing(client.import_checkpoint(store.address, str(source))) as events:
+            seen = [event async for event in events]
+        written = [event.bytes_done for event in seen if isinstance(event, ImportProgress) and event.phase == "writing"]
+        assert written[0] > 70_000_000
+        summary = seen[-1]
+        assert isinstance(summary, CheckpointSummary)
+        verify_checkpoint(tmp_path / "store" / summary.digest)
+        assert names_in(tmp_path / "store") == {summary.digest}
