@@ -1,9 +1,11 @@
 """A Hugging Face checkpoint, judged by ourselves before transformers sees it: what is there, is it safe to read."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
 from fnmatch import fnmatchcase
+from functools import partial
 from math import prod
 
 from mesh.checkpoint import strict_json
@@ -34,6 +36,8 @@ KEPT = (
 QUANTIZED = ("quantization_config", "compression_config")
 MAX_CONFIG_BYTES = 16 << 20
 MAX_INDEX_BYTES = 256 << 20
+MOST_SHARDS = 10_000
+READ_AT_ONCE = 4  # headers, so that a distant origin takes a round trip a few shards
 MAX_KEPT_BYTES = 256 << 20  # the largest tokenizer.json in use is a tenth of it
 
 
@@ -88,7 +92,8 @@ def inspect(origin: Origin) -> Source:
     config = _object(config_json, path, NotACheckpoint)
     form = _adapter_form(config, path) if adapts else _form(config, path)
     names = _adapter_shard(origin) if adapts else _shard_names(origin)
-    shards = tuple(read_shard(origin, name) for name in names)
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        shards = tuple(pool.map(partial(read_shard, origin), names))
     _check_clashes(origin, shards)
     return Source(origin, form, config, config_json, shards, _kept(origin, form))
 
@@ -160,6 +165,8 @@ def _indexed(origin: Origin) -> Sequence[str]:
         if name not in names and origin.size(name) is None:
             raise BadShard(f"{origin.url} lacks {name!r}, a shard of its index; complete the download")
         names.add(name)
+        if len(names) > MOST_SHARDS:
+            raise BadShard(f"{index} names more than {MOST_SHARDS} shards; save the checkpoint in fewer")
     return sorted(names)
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.inference.v1 import inference_pb2 as words
 
@@ -19,6 +20,16 @@ async def test_deploy_sends_an_absolute_directory_and_the_keep_alive(fakes: Fake
     assert request.spec.keep_alive.ToSeconds() == 90
     assert ended.out.startswith("deployed curlew: LlamaForCausalLM · bfloat16 · 3.0 MiB")
     assert "reading ..." in ended.err
+
+
+@pytest.mark.parametrize("command", [["deploy", "curlew"], ["import"]])
+@pytest.mark.parametrize("address", ["s3://bucket/dir", "hf://org/name@main", "https://host/x"])
+async def test_addresses_are_sent_as_they_are(
+    fakes: Fakes, whimbrel: Whimbrel, command: list[str], address: str
+) -> None:
+    await whimbrel.run(*command, address)
+    [request] = fakes.gateway.requests
+    assert (request.spec.source if command[0] == "deploy" else request.source) == address
 
 
 async def test_deploy_of_a_checkpoint_leaves_source_and_keep_alive_unset(fakes: Fakes, whimbrel: Whimbrel) -> None:

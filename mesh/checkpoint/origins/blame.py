@@ -60,6 +60,8 @@ def cause_of(error: Exception) -> str:
         code = _CODE.search(text)
         return f"status {status[1]}" + (f" {code[1]}" if code else "")
     first = text.partition("\n")[0].rpartition(" - ")[2]
+    if "InvalidCertificate" in text:
+        return "its certificate is not trusted; set SSL_CERT_FILE to its authority's"
     deepest = re.search(r'message: "([^"]{1,100})"', text)
     said = re.sub(r"\S+://\S+", "…", first) + (f" ({deepest[1]})" if deepest else "")
     return said[:MOST_CHARS]

@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,17 @@ class Opened:
 
 
 class LocalOrigin:
-    """The files of a directory, each opened at its first use and held until close()."""
+    """The files of a directory. Those at its top are opened at their first use and held until close().
+
+    Nested ones are opened for each read, as there is no end of them below a directory of many checkpoints.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.url = str(directory)
         self._directory = directory
         self._lock = threading.Lock()
         self._opened: dict[str, Opened] = {}
+        self._stamps: dict[str, str] = {}  # of nested files, at first sight
         try:
             self._names = self._listed()
         except OSError as error:
@@ -38,7 +43,7 @@ class LocalOrigin:
     def identity(self) -> str:
         """Of the sizes and modification times; files that may not be read have no part in it."""
         try:
-            return identity_of(self._stamps())
+            return identity_of(self._versions())
         except OSError as error:
             raise self._unreadable(error) from error
 
@@ -48,23 +53,23 @@ class LocalOrigin:
 
     def size(self, name: str) -> int | None:
         """Raises PathEscapes if the name or its link leads out of the directory."""
-        file = self._open(name)
-        return None if file is None else file.size
+        with self._held(name) as file:
+            return None if file is None else file.size
 
     def read_into(self, name: str, offset: int, view: memoryview) -> None:
         """Raises OriginUnreachable if the file has changed since it was opened."""
-        file = self._open(name)
-        if file is None:
-            raise NotACheckpoint(f"{self._directory / name} is no regular file")
-        done = 0
-        try:
-            while done < len(view) and (count := os.preadv(file.descriptor, [view[done:]], offset + done)):
-                done += count
-            changed = _stamp(os.fstat(file.descriptor)) != file.stamp
-        except OSError as error:
-            raise self._unreadable(error) from error
-        if changed:
-            raise OriginUnreachable(f"{self._directory / name} changed while it was imported; import it again")
+        with self._held(name) as file:
+            if file is None:
+                raise NotACheckpoint(f"{self._directory / name} is no regular file")
+            done = 0
+            try:
+                while done < len(view) and (count := os.preadv(file.descriptor, [view[done:]], offset + done)):
+                    done += count
+                now = _stamp(os.fstat(file.descriptor))
+            except OSError as error:
+                raise self._unreadable(error) from error
+        if now != file.stamp:
+            raise self._changed(name)
         if done < len(view):
             raise NotACheckpoint(f"{self._directory / name} ends before byte {offset + len(view)}")
 
@@ -80,7 +85,7 @@ class LocalOrigin:
         with os.scandir(self._directory) as entries:
             return tuple(sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)))
 
-    def _stamps(self) -> Iterator[tuple[str, int, str]]:
+    def _versions(self) -> Iterator[tuple[str, int, str]]:
         for name in self._names:
             try:
                 path = self._real(name)
@@ -90,18 +95,36 @@ class LocalOrigin:
                 found = path.stat()
                 yield name, found.st_size, _stamp(found)
 
-    def _open(self, name: str) -> Opened | None:
+    @contextmanager
+    def _held(self, name: str) -> Iterator[Opened | None]:
+        """The file, open for as long as the context is."""
+        if "/" not in name:
+            yield self._kept(name)
+            return
+        file = self._open(name)
+        try:
+            if file is not None and self._stamps.setdefault(name, file.stamp) != file.stamp:
+                raise self._changed(name)
+            yield file
+        finally:
+            if file is not None:
+                os.close(file.descriptor)
+
+    def _kept(self, name: str) -> Opened | None:
         with self._lock:
             if name not in self._opened:
-                try:
-                    path = self._real(name)
-                    file = None if path is None else _opened(path)
-                except OSError as error:
-                    raise self._unreadable(error) from error
+                file = self._open(name)
                 if file is None:
                     return None
                 self._opened[name] = file
             return self._opened[name]
+
+    def _open(self, name: str) -> Opened | None:
+        try:
+            path = self._real(name)
+            return None if path is None else _opened(path)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def _real(self, name: str) -> Path | None:
         """The regular file that `name` leads to, or None. Raises PathEscapes if that is outside the directory."""
@@ -115,6 +138,9 @@ class LocalOrigin:
         if not any(real.is_relative_to(home) for home in _homes(Path(os.path.realpath(directory)))):
             raise PathEscapes(f"{path} is a link to {real}, outside the directory; copy the file there")
         return real if real.is_file() else None
+
+    def _changed(self, name: str) -> OriginUnreachable:
+        return OriginUnreachable(f"{self._directory / name} changed while it was imported; import it again")
 
     def _unreadable(self, error: OSError) -> NotACheckpoint:
         return NotACheckpoint(f"{self._directory} cannot be read: {error}")

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_NAMES = 10_000  # of a listing, subdirectories included
 CHUNK_BYTES = 1 << 20  # copied at once
+ASKED_AT_ONCE = 8  # names of a web server
 KNOWN = (
     "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -71,15 +73,17 @@ class ObjectOrigin:
         return tuple(sorted(self._listing()))
 
     def size(self, name: str) -> int | None:
-        """A top file that was not listed is not there; a nested one is asked for."""
-        seen = self._look(name)
+        """Of a top file as listed; a nested one is asked for."""
+        seen = self._found(name)
         return None if seen is None else seen.size
 
     def read_into(self, name: str, offset: int, view: memoryview) -> None:
         """In pieces, each of which goes on where a broken answer ended."""
-        seen = self._look(name)
-        if seen is None:
+        listed, seen = self._found(name), self._asked(name)
+        if listed is None or seen is None:
             raise NotACheckpoint(f"{self._place(name)} is not there")
+        if listed.size != seen.size:
+            raise changed(self._place(name))
         if offset + len(view) > seen.size:
             raise NotACheckpoint(f"{self._place(name)} ends before byte {offset + len(view)}")
         for start in range(0, len(view), PIECE_BYTES):
@@ -108,15 +112,16 @@ class ObjectOrigin:
         except (BaseError, FileNotFoundError) as error:
             raise blame(error, self.url, self._address.scheme) from error
 
-    def _look(self, name: str) -> Seen | None:
+    def _found(self, name: str) -> Seen | None:
         if not is_safe_path(name):
             raise PathEscapes(f"{self.url} refers to {name!r}; only plain names below it are followed")
-        if "/" not in name and name not in self._listing():
-            return None
-        return self._asked(name)
+        return self._asked(name) if "/" in name else self._listing().get(name)
 
     def _asked(self, name: str) -> Seen | None:
-        """What the server says of one file; asked once, so that it cannot turn into another file later."""
+        """What the server says of one file; asked once, so that it cannot turn into another file later.
+
+        Not taken from a listing, because stores spell the tag differently there.
+        """
         if name not in self._seen:
             try:
                 found = _seen(obstore.head(self._store, name))
@@ -172,17 +177,18 @@ class WebOrigin(ObjectOrigin):
     """A directory of a web server: files are found by name, those of the index among them."""
 
     def _list(self) -> Iterator[tuple[str, Seen]]:
-        for name in (*KNOWN, *self._shards()):
-            found = self._asked(name)
-            if found is not None:
-                yield name, found
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+            for names in (KNOWN, self._shards()):
+                for name, found in zip(names, pool.map(self._asked, names), strict=True):
+                    if found is not None:
+                        yield name, found
 
-    def _look(self, name: str) -> Seen | None:
+    def _found(self, name: str) -> Seen | None:
         if not is_safe_path(name):
             raise PathEscapes(f"{self.url} refers to {name!r}; only plain names below it are followed")
         return self._asked(name)
 
-    def _shards(self) -> list[str]:
+    def _shards(self) -> Sequence[str]:
         """The names in the index, as far as it can be understood: what is wrong with it, its reader says."""
         found = self._asked(INDEX)
         if found is None or found.size > MAX_INDEX_BYTES:

@@ -26,7 +26,7 @@ def digest(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return import_directory(source, tmp_path_factory.mktemp("local"), on_progress=lambda _: None).digest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _bucket() -> Iterator[Bucket]:
     with bucket() as made:
         yield made

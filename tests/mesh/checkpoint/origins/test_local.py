@@ -60,12 +60,14 @@ def test_a_range_beyond_the_end_is_an_error(origin: LocalOrigin) -> None:
         read_range(origin, "b", 255, 2)
 
 
-def test_a_file_that_is_written_to_is_not_read_on(origin: LocalOrigin, directory: Path) -> None:
-    assert read_range(origin, "b", 0, 1) == b"\0"
-    with (directory / "b").open("ab") as file:
+@pytest.mark.parametrize("name", ["b", "files/c"])
+def test_a_file_that_is_written_to_is_not_read_on(origin: LocalOrigin, directory: Path, name: str) -> None:
+    first = (directory / name).read_bytes()[:1]
+    assert read_range(origin, name, 0, 1) == first
+    with (directory / name).open("ab") as file:
         file.write(b"more")
     with pytest.raises(OriginUnreachable, match="changed"):
-        read_range(origin, "b", 0, 1)
+        read_range(origin, name, 0, 1)
 
 
 def test_a_file_that_is_replaced_stays_what_it_was(origin: LocalOrigin, directory: Path) -> None:
@@ -94,5 +96,6 @@ def test_closing_lets_go_of_every_descriptor(directory: Path) -> None:
     before = held()
     with closing(LocalOrigin(directory)) as origin:
         read_range(origin, "b", 0, 1)
+        read_range(origin, "files/c", 0, 1)  # nested, so not held
         assert held() == before + 1
     assert held() == before
