@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,11 @@ import transformers
 from blake3 import blake3
 
 from mesh.checkpoint import codec
-from mesh.checkpoint.architecture import Architecture, max_context, understand
-from mesh.checkpoint.errors import NotACheckpoint, StorageFailed
+from mesh.checkpoint.adapter_fit import check_base
+from mesh.checkpoint.architecture import max_context, understand
+from mesh.checkpoint.as_stored import About, about_adapter, about_stored, place_adapter, place_stored, tensors_of
+from mesh.checkpoint.errors import NotACheckpoint, StorageFailed, UnsupportedModel
+from mesh.checkpoint.expression import Expression
 from mesh.checkpoint.journal import Journal
 from mesh.checkpoint.origin import Origin
 from mesh.checkpoint.origins.local import LocalOrigin
@@ -23,15 +26,15 @@ from mesh.checkpoint.pace import Pace
 from mesh.checkpoint.part import PartWriter
 from mesh.checkpoint.placing import place
 from mesh.checkpoint.plan import Placement, Plan, lay_out
-from mesh.checkpoint.probe import Trace, trace
+from mesh.checkpoint.probe import trace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress
-from mesh.checkpoint.records import VERSION, File, Manifest, Part, Unit
-from mesh.checkpoint.source import CONFIG, MAX_KEPT_BYTES, Source, inspect, read_small
+from mesh.checkpoint.records import VERSION, File, Manifest, Part, Tie, Unit
+from mesh.checkpoint.source import MAX_KEPT_BYTES, Form, Source, inspect, read_small
 from mesh.checkpoint.staging import journal_of, publish, staged, staged_bytes, sweep_for, sync_directory
 from mesh.checkpoint.stream import Reader
 from mesh.checkpoint.validate import validate
-from mesh.checkpoint.verify import FILES, MANIFEST, load_manifest
-from mesh.checkpoint.weights import Weights, load
+from mesh.checkpoint.verify import FILES, MANIFEST, MAX_MANIFEST_BYTES, load_manifest
+from mesh.checkpoint.weights import load
 
 PART = "part-000.bin"
 REPORT_S = 1.0
@@ -42,21 +45,27 @@ DEFAULT_PACE = Pace()
 class Model:
     """A source understood: how its tensors are made, and where their bytes are to go."""
 
-    architecture: Architecture
-    weights: Weights
-    trace: Trace
+    about: About
+    tensors: Mapping[str, Expression]
+    ties: tuple[Tie, ...]
     placements: tuple[Placement, ...]
     plan: Plan
 
 
-def import_directory(source: Path, root: Path, *, on_progress: OnProgress, pace: Pace = DEFAULT_PACE) -> Manifest:
+def import_directory(
+    source: Path, root: Path, *, on_progress: OnProgress, base: Manifest | None = None, pace: Pace = DEFAULT_PACE
+) -> Manifest:
     """import_origin() of a directory of this machine."""
     with closing(LocalOrigin(source)) as origin:
-        return import_origin(origin, root, on_progress=on_progress, pace=pace)
+        return import_origin(origin, root, on_progress=on_progress, base=base, pace=pace)
 
 
-def import_origin(source: Origin, root: Path, *, on_progress: OnProgress, pace: Pace = DEFAULT_PACE) -> Manifest:
+def import_origin(
+    source: Origin, root: Path, *, on_progress: OnProgress, base: Manifest | None = None, pace: Pace = DEFAULT_PACE
+) -> Manifest:
     """Converts `source` into `root`/<digest>/; an equal checkpoint that is there already stays as it is.
+
+    `base` is what an adapter adapts; nothing else has one.
 
     Deterministic: the same tensors, config and tokenizer give the same digest, however they were sharded. Raises a
     CheckpointError; whatever happens, `root` has either the whole checkpoint or none that counts. After a kill, a
@@ -65,13 +74,13 @@ def import_origin(source: Origin, root: Path, *, on_progress: OnProgress, pace: 
     found = inspect(source)
     on_progress(ImportProgress(ImportPhase.READING, 0, found.bytes))
     with Reader(source, pace) as reader:
-        model = _understood(found, reader)
+        model = _understood(found, base, reader)
         try:
             _make_room(root, source.url, model.plan.bytes)
             with staged(root, source.url) as content:
                 journal = Journal.open(journal_of(content), _key(found, model.plan))
                 writer = PartWriter(content / PART, model.plan, journal, pace)
-                units = writer.write(model.weights.tensors, reader, _paced(model.plan.bytes, on_progress))
+                units = writer.write(model.tensors, reader, _paced(model.plan.bytes, on_progress))
                 on_progress(ImportProgress(ImportPhase.PUBLISHING, model.plan.bytes, model.plan.bytes))
                 manifest = _finish(content, found, model, units)
                 return load_manifest(publish(content, manifest.digest))
@@ -79,19 +88,43 @@ def import_origin(source: Origin, root: Path, *, on_progress: OnProgress, pace: 
             raise StorageFailed(f"{root} cannot hold the checkpoint: {error}") from error
 
 
-def _understood(source: Source, reader: Reader) -> Model:
+def _understood(source: Source, base: Manifest | None, reader: Reader) -> Model:
+    check_base(source, base)
+    if source.form is Form.STATE:
+        return _state(source, reader)
+    if base is None:
+        about, placements = about_stored(source), place_stored(source)
+    else:
+        about, placements = about_adapter(base), tuple(place_adapter(source))
+    return Model(about, tensors_of(source), (), placements, lay_out(placements))
+
+
+def _state(source: Source, reader: Reader) -> Model:
     architecture = understand(source)
     weights = load(source, architecture, reader)
     seen = trace(architecture, weights.activation_dtype)
     placements = tuple(place(architecture, weights, seen))
-    return Model(architecture, weights, seen, placements, lay_out(placements))
+    about = About(
+        architecture=architecture.name,
+        model_type=architecture.config.model_type,
+        transformers=transformers.__version__,
+        max_context=max_context(architecture.config),
+        kv=seen.kv,
+    )
+    return Model(about, weights.tensors, weights.ties, placements, lay_out(placements))
 
 
 def _finish(content: Path, source: Source, model: Model, units: tuple[Unit, ...]) -> Manifest:
     """Writes all files of the checkpoint beside its part; the manifest comes last."""
     files = _copy_files(source, content / FILES)
     manifest = _sealed(_describe(source, model, units, files))
-    _write(content / MANIFEST, codec.dump(manifest))
+    data = codec.dump(manifest)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise UnsupportedModel(
+            f"{source.origin.url} has {len(manifest.tensors)} tensors, which need a manifest of {len(data)} bytes; "
+            f"at most {MAX_MANIFEST_BYTES} can be read"
+        )
+    _write(content / MANIFEST, data)
     return manifest
 
 
@@ -105,18 +138,19 @@ def _describe(source: Source, model: Model, units: tuple[Unit, ...], files: tupl
     return Manifest(
         digest="",
         source=source.origin.url,
-        architecture=model.architecture.name,
-        model_type=model.architecture.config.model_type,
-        transformers=transformers.__version__,
-        config_digest=next(file.hash for file in files if file.path == CONFIG),
+        architecture=model.about.architecture,
+        model_type=model.about.model_type,
+        transformers=model.about.transformers,
+        config_digest=next(file.hash for file in files if file.path == source.config_name),
         dtype=_main_dtype(model.placements),
-        max_context=max_context(model.architecture.config),
+        max_context=model.about.max_context,
         parts=(Part(PART, rank=0, bytes=model.plan.bytes),),
         units=units,
         tensors=model.plan.tensors,
-        ties=model.weights.ties,
+        ties=model.ties,
         files=files,
-        kv=model.trace.kv,
+        kv=model.about.kv,
+        base=model.about.base,
     )
 
 

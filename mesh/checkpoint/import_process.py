@@ -16,10 +16,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
+from mesh.checkpoint.adapter_fit import check_base
+from mesh.checkpoint.codec import parse
 from mesh.checkpoint.errors import CheckpointError, ImportFailed
 from mesh.checkpoint.origins import open_origin
 from mesh.checkpoint.progress import ImportPhase, ImportProgress
+from mesh.checkpoint.records import Manifest
 from mesh.checkpoint.source import inspect
+from mesh.checkpoint.validate import validate
 
 MESSAGE_CHARS = 4096  # of an error; a header may have a tensor name of megabytes
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -33,7 +37,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     answers = _take_stdout()
     try:
-        digest = _convert(options.source, options.root, answers)
+        digest = _convert(options.source, options.root, options.base, answers)
     except CheckpointError as error:
         _send(answers, "error", {"type": type(error).__name__, "message": str(error)[:MESSAGE_CHARS]})
     except KeyboardInterrupt:
@@ -52,17 +56,20 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mesh.checkpoint.import_process")
     parser.add_argument("source", help="a Hugging Face checkpoint directory, or its address")
     parser.add_argument("root", type=Path, help="the directory that checkpoints are kept in")
+    parser.add_argument("--base", type=Path, help="of an adapter: the manifest.json of the checkpoint that it adapts")
     parser.add_argument("--parent", type=int, help="process id of the parent to die with")
     return parser.parse_args(arguments)
 
 
-def _convert(address: str, root: Path, answers: TextIO) -> str:
+def _convert(address: str, root: Path, base_path: Path | None, answers: TextIO) -> str:
     def on_progress(progress: ImportProgress) -> None:
         _send(answers, "progress", dataclasses.asdict(progress))
 
     with closing(open_origin(address)) as origin:
         # Most bad sources are refused here, in a tenth of a second; torch takes several to import.
-        on_progress(ImportProgress(ImportPhase.READING, 0, inspect(origin).bytes))
+        found, base = inspect(origin), _manifest(base_path)
+        check_base(found, base)
+        on_progress(ImportProgress(ImportPhase.READING, 0, found.bytes))
         import torch  # noqa: PLC0415
         import transformers  # noqa: PLC0415
 
@@ -72,7 +79,15 @@ def _convert(address: str, root: Path, answers: TextIO) -> str:
         transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-        return import_origin(origin, root, on_progress=on_progress).digest
+        return import_origin(origin, root, on_progress=on_progress, base=base).digest
+
+
+def _manifest(path: Path | None) -> Manifest | None:
+    if path is None:
+        return None
+    manifest = parse(path.read_bytes())
+    validate(manifest)
+    return manifest
 
 
 def _take_stdout() -> TextIO:

@@ -28,13 +28,14 @@ class Answer:
     error: CheckpointError | None = None
 
 
-async def import_in_child(source: str, root: Path, on_progress: OnProgress) -> Manifest:
+async def import_in_child(source: str, root: Path, on_progress: OnProgress, base: Path | None = None) -> Manifest:
     """Imports the source at an address into `root`, in a process of one thread. Cancelling it ends that process.
 
+    `base` is the manifest.json of the checkpoint that an adapter adapts.
     Raises BadAddress, the CheckpointError that the conversion raised, or ImportFailed if the process died.
     """
     process = await asyncio.create_subprocess_exec(
-        *_command(source, root),
+        *_command(source, root, base),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -58,9 +59,10 @@ async def import_in_child(source: str, root: Path, on_progress: OnProgress) -> M
     return await asyncio.to_thread(load_manifest, root / answer.digest)
 
 
-def _command(source: str, root: Path) -> tuple[str, ...]:
+def _command(source: str, root: Path, base: Path | None) -> tuple[str, ...]:
     child = (sys.executable, "-P", "-m", "mesh.checkpoint.import_process")
-    return (*child, source, str(root), "--parent", str(os.getpid()))
+    options = () if base is None else ("--base", str(base))
+    return (*child, source, str(root), *options, "--parent", str(os.getpid()))
 
 
 def _environment(source: str) -> dict[str, str]:

@@ -107,7 +107,7 @@ def _check_name(path: str, name: str) -> None:
         raise _bad(
             path, f"has a tensor name of {len(name)} characters, {name[:40]!r}; 1 to {MAX_NAME_CHARS} can be kept"
         )
-    if any("\ud800" <= char <= "\udfff" for char in name):
+    if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
         raise _bad(path, f"has a tensor name with half of a surrogate pair, {name!r}")
 
 

@@ -89,7 +89,8 @@ def runnable(summary: CheckpointSummary) -> CheckpointSummary:
         )
     if not summary.kv_bytes_per_token:
         raise Unsuitable(
-            f"{summary.architecture} cannot be served yet: its layers keep more than keys and values",
+            f"{summary.architecture} cannot be served yet: its weights are quantized, or its layers keep more than "
+            "keys and values",
             reason="UNSUPPORTED_ARCHITECTURE",
             metadata={"architecture": summary.architecture, "checkpoint": summary.digest},
         )

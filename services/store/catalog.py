@@ -156,6 +156,7 @@ def _stored(directory: Path, manifest: Manifest) -> Stored:
         units=len(manifest.units),
         tensors=len(manifest.tensors),
         kv_bytes_per_token=layout.kv_bytes_per_token(manifest),
+        base=manifest.base or "",
     )
     disk_bytes = parts_bytes + sum(file.bytes for file in manifest.files)
     return Stored(directory, manifest, layout.dump(manifest), summary, disk_bytes)

@@ -64,7 +64,7 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
 
     async def Import(self, request: pb.ImportRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Progress, then the checkpoint."""
-        async with aclosing(self._imports.run(request.source)) as events:
+        async with aclosing(self._imports.run(request.source, request.base)) as events:
             async for event in events:
                 await context.write(_import_response(event))
 

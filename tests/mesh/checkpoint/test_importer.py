@@ -102,8 +102,8 @@ def _long_name(directory: Path) -> None:
     next(directory.glob("*.safetensors")).write_bytes(len(header).to_bytes(8, "little") + header)
 
 
-def _quantized(directory: Path) -> None:
-    edit_config(directory, quantization_config={"quant_method": "awq"})
+def _unheard_of(directory: Path) -> None:
+    edit_config(directory, model_type="unheard_of")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def _quantized(directory: Path) -> None:
         (_truncated, BadShard),
         (_clash, TensorClash),
         (_escape, PathEscapes),
-        (_quantized, UnsupportedModel),
+        (_unheard_of, UnsupportedModel),
     ],
 )
 async def test_an_error_keeps_its_type_on_the_way(
