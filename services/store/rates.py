@@ -15,6 +15,7 @@ class _Learnt:
     bytes_per_s: float
     failures: int = 0
     back_at_s: float = 0.0
+    trusted_at_s: float = 0.0
 
 
 class Rates:
@@ -45,12 +46,13 @@ class Rates:
         learnt.failures += 1
 
     def distrust(self, source: str) -> None:
-        """It sent wrong bytes."""
-        self._learnt[source].back_at_s = self._clock.now() + DISTRUST_S
+        """It sent wrong bytes; right ones do not make up for that at once."""
+        self._learnt[source].trusted_at_s = self._clock.now() + DISTRUST_S
 
     def welcome(self, source: str) -> bool:
-        """Whether it is to be asked before those that have just failed."""
-        return self._learnt[source].back_at_s <= self._clock.now()
+        """Whether it may be asked while others can; those that just failed or lied come last."""
+        learnt = self._learnt[source]
+        return max(learnt.back_at_s, learnt.trusted_at_s) <= self._clock.now()
 
 
 def blended(known_bytes_per_s: float, count: int, took_s: float) -> float:

@@ -92,7 +92,7 @@ class PeerSource:
             ) as chunks:
                 for landing in landings:
                     while landing.bytes_done < landing.unit.bytes:
-                        chunk = await self._next(chunks.__anext__())
+                        chunk = await self._next(chunks.__anext__(), landing)
                         _check(chunk, landing, self._digest)
                         await self._threads.begin(lambda data=chunk.data, to=landing: to.put(data))  # type: ignore[misc]
                     await self._threads.begin(landing.finish)
@@ -106,7 +106,7 @@ class PeerSource:
         """Not asked for this one again."""
         self._lacks.add(unit)
 
-    async def _next(self, chunk: Awaitable[UnitChunk]) -> UnitChunk:
+    async def _next(self, chunk: Awaitable[UnitChunk], landing: Landing) -> UnitChunk:
         try:
             async with asyncio.timeout(self._threads.stall_s):
                 return await chunk
@@ -115,7 +115,7 @@ class PeerSource:
                 f"{self.name} has sent nothing for {self._threads.stall_s} s", retry_after_s=1.0
             ) from None
         except StopAsyncIteration:
-            raise Unreachable(f"{self.name} ended its stream early", retry_after_s=1.0) from None
+            raise CorruptUnit(self._digest, landing.unit.name, "its stream ended early, and in order") from None
 
 
 def _check(chunk: UnitChunk, landing: Landing, digest: str) -> None:
