@@ -52,7 +52,7 @@ async def build(settings: StoreSettings, ground: Ground) -> AsyncIterator[Sequen
     pins, clock, activity = Pins(), MonotonicClock(), Activity()
 
     def changed() -> None:
-        report.publish(ground.membership, report.facts(catalog, dram, room, quarantine))
+        report.publish(ground.membership, report.facts(catalog, dram, room, quarantine, origins))
 
     async with AsyncExitStack() as stack:
         channels = Channels()

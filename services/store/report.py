@@ -5,12 +5,13 @@ from dataclasses import replace
 from mesh.facts import CheckpointFacts, StoreFacts, Tier
 from mesh.state.leases import Membership
 from services.store.catalog import Catalog, Stored
+from services.store.origins import Origins
 from services.store.quarantine import Quarantine
 from services.store.room import Room
 from services.store.tiers import DramPool
 
 
-def facts(catalog: Catalog, dram: DramPool, room: Room, quarantine: Quarantine) -> StoreFacts:
+def facts(catalog: Catalog, dram: DramPool, room: Room, quarantine: Quarantine, origins: Origins) -> StoreFacts:
     """The store's facts as they are now."""
     return StoreFacts(
         disk_used_bytes=catalog.used_bytes,
@@ -19,6 +20,7 @@ def facts(catalog: Catalog, dram: DramPool, room: Room, quarantine: Quarantine) 
         checkpoints=tuple(facts_of(stored, dram) for stored in catalog.all()),
         disk_capacity_bytes=room.capacity_bytes or 0,
         corrupt_units=quarantine.corrupt_units,
+        origins=len(origins.urls),
     )
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from mesh.checkpoint.errors import BadAddress
+from mesh.checkpoint.origins.address import parse
 from mesh.settings import ServiceSettings
 from services.store.sources import as_prefix
 
@@ -103,6 +105,16 @@ class StoreSettings(ServiceSettings):
     @classmethod
     def _split_origins(cls, value: object) -> object:
         return tuple(url.strip() for url in value.split(",") if url.strip()) if isinstance(value, str) else value
+
+    @field_validator("origins", mode="after")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            try:
+                parse(url)
+            except BadAddress as error:
+                raise ValueError(f"{url} {error}") from error
+        return value
 
     @field_validator("source_roots", mode="before")
     @classmethod
