@@ -45,7 +45,7 @@ def _held(member: Member, digest: str) -> CheckpointFacts | None:
 
 
 def _source(store: Member, held: CheckpointFacts | None) -> Source:
-    """Bytes in DRAM count there: each tier keeps the head of a checkpoint longest, so the nearer lies in the farther."""
+    """Bytes in DRAM count there: each tier keeps a checkpoint's head longest, so the nearer lies in the farther."""
     if held is None:
         return Source(store, 0, 0)
     dram = held.bytes if held.tier is Tier.DRAM else held.dram_bytes

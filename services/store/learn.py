@@ -59,7 +59,7 @@ class Learner:
             async with lock:
                 if not self._catalog.knows(digest):
                     outline = await self._outline(digest)
-                    await asyncio.to_thread(_publish, self._catalog.root, outline)
+                    await asyncio.to_thread(publish_outline, self._catalog.root, outline)
                     await self._catalog.add(outline.manifest)
                     log.info("checkpoint learnt", digest=digest, units=len(outline.manifest.units))
         except CheckpointError as error:
@@ -146,7 +146,7 @@ def _check_files(manifest: Manifest, files: Mapping[str, bytes], source: str) ->
             raise Damaged(f"{source} sent a file {file.path} that does not have its hash")
 
 
-def _publish(root: Path, outline: Outline) -> None:
+def publish_outline(root: Path, outline: Outline) -> None:
     """A directory with holes for parts and an empty journal: no unit is there."""
     manifest = outline.manifest
     with staged(root) as stage:
