@@ -1,4 +1,4 @@
-"""python -m tests.services.store.killed WORK SCRATCH: works on a checkpoint's directory in a child that is killed at its
+"""python -m tests.services.store.killed WORK SCRATCH: works on a checkpoint's directory in a child killed at its
 first call of a C function (every system call is one), then again in one that is killed at its second, and so on until
 one lives to the end. After each, what the directory claims to hold must be there. Prints how many were killed.
 """
