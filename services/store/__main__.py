@@ -79,7 +79,8 @@ async def build(settings: StoreSettings, ground: Ground) -> AsyncIterator[Sequen
             clock=clock,
         )
         verify = settings.verify is Verify.ALWAYS
-        pipeline = stack.enter_context(Pipeline(settings.reader_threads, settings.chunk_bytes, verify=verify))
+        pipeline = Pipeline(settings.reader_threads, settings.chunk_bytes, verify=verify, activity=activity)
+        stack.enter_context(pipeline)
         handover = stack.enter_context(Handover(settings.socket_dir))
         await stack.enter_async_context(catalog)
         await stack.enter_async_context(dram)

@@ -1,6 +1,7 @@
 """What lies on this node's disk: one directory a checkpoint, looked at when the store starts and kept in step since.
 
-A directory may hold only some of its checkpoint's units: see presence.py."""
+A directory may hold only some of its checkpoint's units: see presence.py.
+"""
 
 import asyncio
 import contextlib
@@ -138,13 +139,6 @@ class Catalog:
     async def delete(self, digest: str) -> None:
         """Out of the catalogue, then off the disk."""
         await self._take_out(digest, remove)
-
-    async def evict(self, digest: str) -> int:
-        """Drops a checkpoint's bytes that can be fetched again; how many. Raises Unsuitable where none can."""
-        self.get(digest)
-        raise Unsuitable(
-            f"this store has the only copy of checkpoint {digest}; delete it if nobody needs it", reason="ONLY_COPY"
-        )
 
     async def quarantine(self, digest: str, why: str) -> None:
         """Out of the catalogue; the bytes are kept below .quarantine, where nothing serves them."""

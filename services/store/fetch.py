@@ -17,14 +17,15 @@ from services.store.board import Board
 from services.store.catalog import Catalog, Stored
 from services.store.faults import as_mesh_error
 from services.store.job import Job
-from services.store.landing import PartMemory
+from services.store.memory import PartMemory
 from services.store.origins import Origins
 from services.store.peers import Peers
 from services.store.pins import Pins
 from services.store.quarantine import Quarantine
 from services.store.rates import Rates
 from services.store.room import Room
-from services.store.suppliers import DiskSource, OriginSource, Source, Threads
+from services.store.suppliers import DiskSource, MemorySource, OriginSource, Source, Threads
+from services.store.tiers import DramPool
 
 log = structlog.get_logger()
 RETRY_S = 2.0
@@ -37,6 +38,7 @@ class Fetcher:
         self,
         *,
         catalog: Catalog,
+        dram: DramPool,
         pins: Pins,
         room: Room,
         peers: Peers,
@@ -47,7 +49,7 @@ class Fetcher:
         activity: Activity,
         clock: Clock,
     ) -> None:
-        self._catalog, self._pins, self._room = catalog, pins, room
+        self._catalog, self._dram, self._pins, self._room = catalog, dram, pins, room
         self._peers, self._origins, self._quarantine = peers, origins, quarantine
         self._rates, self._threads, self._activity, self._clock = rates, threads, activity, clock
         self._board = Board()
@@ -127,8 +129,11 @@ class Fetcher:
 
     async def _near(self, stored: Stored, units: Sequence[int]) -> list[Source]:
         twins = await asyncio.to_thread(twins_of, stored, units, self._catalog.all())
-        here = DiskSource(twins, stored, self._pins, self._threads, self._quarantine.on_corrupt)
-        return [here, *self._peers.sources(stored.manifest.digest, self._threads)]
+        return [
+            MemorySource(stored, self._dram, self._pins, self._threads),
+            DiskSource(twins, stored, self._pins, self._threads, self._quarantine.on_corrupt),
+            *self._peers.sources(stored.manifest.digest, self._threads),
+        ]
 
     async def _far(self, stored: Stored, job: Job, stack: AsyncExitStack) -> Sequence[Source]:
         looked = await self._origins.holding(stored.manifest, stack)

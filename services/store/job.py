@@ -13,7 +13,8 @@ from mesh.errors import DataLoss, MeshError
 from services.store.board import Board
 from services.store.catalog import Stored
 from services.store.faults import as_mesh_error
-from services.store.landing import Landing, PartMemory
+from services.store.landing import Landing
+from services.store.memory import PartMemory
 from services.store.rates import Rates, worth_asking
 from services.store.suppliers import Source
 

@@ -2,23 +2,15 @@
 
 import os
 import threading
-from collections.abc import Sequence
-from typing import Protocol
 
 from blake3 import blake3
 
 from mesh.checkpoint.errors import CorruptUnit, StorageFailed
 from mesh.checkpoint.layout import Manifest
+from services.store.memory import PartMemory, clear, copy
 
 CHUNK_BYTES = 1 << 20
 SHARE_BYTES = 64 << 20
-
-
-class PartMemory(Protocol):
-    """The memory of one part, in pieces."""
-
-    def views(self, offset: int, length: int) -> list[memoryview]:
-        """The pieces of that byte range, in order; whoever asked releases them."""
 
 
 class Stopped(Exception):
@@ -85,7 +77,7 @@ class Landing:
     def _keep(self, data: memoryview, file: int | None) -> None:
         offset = self.unit.offset + self.bytes_done
         if self._memory is not None:
-            _scatter(data, self._memory.views(offset, len(data)))
+            copy([memoryview(data)], self._memory.views(offset, len(data)))
         if file is not None:
             try:
                 _write(file, data, offset)
@@ -113,17 +105,7 @@ class Landing:
     def _clear_padding(self) -> None:
         """Memory may hold what was there before; in the file, what was never written reads as zeros."""
         if self._memory is not None:
-            for view in self._memory.views(self.unit.offset + self.unit.bytes, self._taken_bytes - self.unit.bytes):
-                with view:
-                    view[:] = bytes(len(view))
-
-
-def _scatter(data: memoryview, views: Sequence[memoryview]) -> None:
-    start = 0
-    for view in views:
-        with view:
-            view[:] = data[start : start + len(view)]
-            start += len(view)
+            clear(self._memory.views(self.unit.offset + self.unit.bytes, self._taken_bytes - self.unit.bytes))
 
 
 def _write(file: int, data: memoryview, offset: int) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from mesh.clock import Clock
 
-LOCAL_BYTES_PER_S, PEER_BYTES_PER_S, ORIGIN_BYTES_PER_S = 2e9, 1e9, 0.2e9  # high: who is never asked is never learnt
+MEMORY_BYTES_PER_S, LOCAL_BYTES_PER_S, PEER_BYTES_PER_S, ORIGIN_BYTES_PER_S = 5e9, 2e9, 1e9, 0.2e9
+"""Guesses, on the high side: who is never asked is never learnt of."""
 WEIGHT_BYTES = 32 << 20  # a reading of so many bytes counts as much as everything before it
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 1.0, 60.0
 DISTRUST_S = 600.0

@@ -1,6 +1,7 @@
 """Where missing units come from. A source reads whole units into landings; what goes wrong, it raises."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,14 @@ from mesh.checkpoint.errors import CorruptUnit
 from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.origin import Origin
 from mesh.clients.store import StoreClient, UnitChunk
-from mesh.errors import NotFound, Unreachable
+from mesh.errors import NotFound, Unreachable, Unsuitable
 from mesh.facts import Member
 from services.store.catalog import Stored
 from services.store.landing import Landing
+from services.store.memory import Place, release
 from services.store.pins import Pins
-from services.store.rates import LOCAL_BYTES_PER_S, ORIGIN_BYTES_PER_S, PEER_BYTES_PER_S
+from services.store.rates import LOCAL_BYTES_PER_S, MEMORY_BYTES_PER_S, ORIGIN_BYTES_PER_S, PEER_BYTES_PER_S
+from services.store.tiers import DramPool
 
 UNIT_NOT_HERE = "UNIT_NOT_HERE"
 STALL_S = 10.0  # a source that has sent nothing for so long is taken for dead
@@ -180,6 +183,37 @@ class OriginSource:
         landing.finish()
 
 
+class MemorySource:
+    """Units with the same hash that are in this store's shared memory, whichever checkpoint they are of."""
+
+    name, local, lanes, batch_bytes, prior_bytes_per_s = "memory", True, 1, 16 << 20, MEMORY_BYTES_PER_S
+
+    def __init__(self, stored: Stored, dram: DramPool, pins: Pins, threads: Threads) -> None:
+        self._units, self._dram, self._pins, self._threads = stored.manifest.units, dram, pins, threads
+        self._lacks: set[int] = set()
+
+    def offers(self, unit: int) -> bool:
+        """Whether it is there now."""
+        return unit not in self._lacks and self._dram.find(self._units[unit]) is not None
+
+    async def read(self, landings: Sequence[Landing], landed: Landed) -> None:
+        """A thread copies them, the lender pinned meanwhile."""
+        for landing in landings:
+            if found := self._dram.find(landing.unit):
+                resident, index = found
+                with self._pins.hold(resident.digest):
+                    place = resident.place(index)
+                    await self._threads.begin(lambda to=landing, at=place: _lend(at, to))  # type: ignore[misc]
+                landed(landing)
+
+    async def wrong(self, unit: int) -> None:
+        """It came into memory damaged, from a disk that was trusted: out with it, unless somebody uses it."""
+        self._lacks.add(unit)
+        if found := self._dram.find(self._units[unit]):
+            with contextlib.suppress(Unsuitable):
+                self._dram.evict(found[0].digest)
+
+
 class DiskSource:
     """Units with the same hash that lie on this disk already, as another checkpoint's or as this one's own."""
 
@@ -222,6 +256,16 @@ class Blame(Protocol):
 
     async def __call__(self, stored: Stored, unit: int, why: str, /) -> None:
         """The unit's bytes on disk are not what its hash says."""
+
+
+def _lend(place: Place, landing: Landing) -> None:
+    views = place.part.views(place.offset, landing.unit.bytes)
+    try:
+        for view in views:
+            landing.put(view)
+    finally:
+        release(views)
+    landing.finish()
 
 
 def _copy(stored: Stored, index: int, landing: Landing) -> None:

@@ -24,7 +24,8 @@ from services.store.quarantine import Quarantine
 from services.store.rates import Rates
 from services.store.room import Room
 from services.store.suppliers import Threads
-from tests.services.store.made import Made
+from services.store.tiers import DramPool
+from tests.services.store.made import MB, Made
 
 SEEN_S = 10.0
 
@@ -38,6 +39,7 @@ class Node:
     mirror: Mirror
     quarantine: Quarantine
     room: Room
+    dram: DramPool
     fetcher: Fetcher
     learner: Learner
     rates: Rates
@@ -75,9 +77,11 @@ async def node(
     async with Mirror(state).running() as mirror, Catalog(root, lambda: None) as catalog:
         peers, beyond = Peers(mirror, own_id, StoreClient(channels)), Origins(origins, opener)
         quarantine, room = Quarantine(catalog), Room(catalog, pins, peers, beyond, disk_bytes)
+        dram = DramPool(64 * MB, 2 * MB, pins, MonotonicClock(), lambda: None)
         rates = Rates(MonotonicClock())
         fetcher = Fetcher(
             catalog=catalog,
+            dram=dram,
             pins=pins,
             room=room,
             peers=peers,
@@ -90,7 +94,7 @@ async def node(
         )
         learner = Learner(catalog, peers, beyond)
         try:
-            yield Node(catalog, pins, mirror, quarantine, room, fetcher, learner, rates, activity)
+            yield Node(catalog, pins, mirror, quarantine, room, dram, fetcher, learner, rates, activity)
         finally:
             threads.close()
             await channels.close()

@@ -11,7 +11,7 @@ from mesh.errors import DataLoss, NoRoom, Unreachable
 from mesh.state.connection import State
 from services.store.catalog import QUARANTINE
 from services.store.presence import JOURNAL
-from tests.services.store.made import MB, Made, flip, make, remake
+from tests.services.store.made import MB, Made, changed, flip, make
 from tests.services.store.node import memory_of, node
 from tests.services.store.peer import for_ever, peer
 
@@ -192,7 +192,7 @@ async def test_where_nobody_has_them_it_says_so(state: State, tmp_path: Path, ma
 
 
 async def test_a_new_version_moves_only_what_changed(state: State, tmp_path: Path, made: Made) -> None:
-    new = remake(tmp_path / "elsewhere", made, changed=(1, 4), seed=2)
+    new = changed(tmp_path / "elsewhere", made, units=(1, 4), seed=2)
     shutil.copytree(made.directory, tmp_path / "here" / made.digest)
     async with peer(state, new) as one, node(state, tmp_path / "here") as here:
         await here.sees("p1")
@@ -203,7 +203,7 @@ async def test_a_new_version_moves_only_what_changed(state: State, tmp_path: Pat
 
 
 async def test_a_damaged_copy_of_this_disk_is_found_out(state: State, tmp_path: Path, made: Made) -> None:
-    new = remake(tmp_path / "elsewhere", made, changed=(1, 4), seed=2)
+    new = changed(tmp_path / "elsewhere", made, units=(1, 4), seed=2)
     shutil.copytree(made.directory, tmp_path / "here" / made.digest)
     flip(tmp_path / "here" / made.digest / "part-000.bin", 5)
     async with peer(state, new) as one, node(state, tmp_path / "here") as here:

@@ -19,7 +19,7 @@ from mesh.state.mirror import Mirror
 from services.store.presence import JOURNAL, Presence, extents
 from tests.cluster import ROOT, Started, process
 from tests.services.store.killed import WORKS
-from tests.services.store.made import MB, Made, flip, make, remake
+from tests.services.store.made import MB, Made, changed, flip, make
 from tests.services.store.peer import peer
 from tests.services.store.proxy import Proxy, proxy
 
@@ -92,7 +92,7 @@ async def behind(
 async def test_a_store_fetches_from_another_node_exactly_what_is_missing(
     start: Start, client: StoreClient, mirror: Mirror, tmp_path: Path, made: Made
 ) -> None:
-    new = remake(tmp_path / "elsewhere", made, changed=(1, 3), seed=2)
+    new = changed(tmp_path / "elsewhere", made, units=(1, 3), seed=2)
     async with proxy() as between, behind(between, start, tmp_path / "elsewhere", "a"):
         await facts_of(mirror, "a", new.digest, lambda held: held.tier is Tier.DISK)
         async with start(tmp_path / "here", "b") as b:
@@ -107,8 +107,8 @@ async def test_a_store_fetches_from_another_node_exactly_what_is_missing(
             before = between.passed_bytes
             await client.stat(b.address, new.digest)
             await read(client, b, new, [*UNITS])
-            changed = sum(new.manifest.units[unit].bytes for unit in (1, 3))
-            assert changed < between.passed_bytes - before < changed + 64 * 1024  # its manifest comes, too
+            moved = sum(new.manifest.units[unit].bytes for unit in (1, 3))
+            assert moved < between.passed_bytes - before < moved + 64 * 1024  # its manifest comes, too
     assert verify_checkpoint(tmp_path / "here" / made.digest) == made.manifest
     assert verify_checkpoint(tmp_path / "here" / new.digest) == new.manifest
 
