@@ -92,6 +92,7 @@ class StoreFacts:
     checkpoints: tuple[CheckpointFacts, ...] = ()
     disk_capacity_bytes: int = 0  # 0: as much as the disk has
     corrupt_units: int = 0  # found damaged since the store started
+    origins: int = 0  # native origins that it can ask for checkpoints that no store has
 
     def tier_of(self, digest: str) -> Tier | None:
         """The nearest tier here that holds all of `digest`."""

@@ -93,12 +93,18 @@ class StoreClient:
         async with aclosing(stream(call, _peer(address))) as responses:
             yield Opening(digest, responses, self._manifests)
 
-    async def read_units(self, address: str, digest: str, units: Sequence[int]) -> AsyncGenerator[UnitChunk, None]:
-        """Whole units in the order given, in chunks of about 1 MiB. Raises DataLoss before a corrupt unit is whole."""
+    async def read_units(
+        self, address: str, digest: str, units: Sequence[int], *, here_only: bool = False
+    ) -> AsyncGenerator[UnitChunk, None]:
+        """Whole units in the order given, in chunks of about 1 MiB. Raises DataLoss before a corrupt unit is whole.
+
+        Units that are not on the store's node are fetched by it first; `here_only` raises NotFound instead.
+        """
         method: aio.UnaryStreamMultiCallable[pb.ReadUnitsRequest, bytes] = self._channels.to(address).unary_stream(
             READ_UNITS, pb.ReadUnitsRequest.SerializeToString
         )
-        call = method(pb.ReadUnitsRequest(digest=digest, units=units), timeout=limit(READ_S))
+        request = pb.ReadUnitsRequest(digest=digest, units=units, here_only=here_only)
+        call = method(request, timeout=limit(READ_S))
         async with aclosing(stream(call, _peer(address))) as messages:
             async for message in messages:
                 yield unit_chunk_from(message)

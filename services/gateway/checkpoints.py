@@ -39,16 +39,20 @@ class Checkpoints:
                 yield runnable(event) if isinstance(event, CheckpointSummary) else event
 
     async def find(self, digest: str) -> Found:
-        """A checkpoint that some store holds; NotFound when none does."""
-        holders = [m for m in self._all() if m.store and m.store.tier_of(digest)]
-        if not holders:
-            raise NotFound(
-                f"no store holds a checkpoint {digest!r}; Import its source first",
-                reason="UNKNOWN_CHECKPOINT",
-                metadata={"checkpoint": digest},
-            )
-        stat = await self._stores.stat(holders[0].address, digest)
-        return Found(runnable(stat.summary), stat.manifest.source)
+        """A checkpoint that some store holds, or learns of from its origins; NotFound when none does."""
+        stores = self._all()
+        holders = [m for m in stores if m.store and m.store.tier_of(digest)]
+        for store in holders or [m for m in stores if m.store and m.store.origins]:
+            try:
+                stat = await self._stores.stat(store.address, digest)
+            except NotFound:
+                continue
+            return Found(runnable(stat.summary), stat.manifest.source)
+        raise NotFound(
+            f"no store holds a checkpoint {digest!r}, nor has an origin of theirs it; Import its source first",
+            reason="UNKNOWN_CHECKPOINT",
+            metadata={"checkpoint": digest},
+        )
 
     async def import_from(
         self, source: str, base: str = ""

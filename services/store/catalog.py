@@ -1,9 +1,14 @@
-"""What lies on this node's disk: one directory a checkpoint, looked at when the store starts and kept in step since."""
+"""What lies on this node's disk: one directory a checkpoint, looked at when the store starts and kept in step since.
+
+A directory may hold only some of its checkpoint's units: see presence.py.
+"""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +20,15 @@ from mesh.checkpoint import layout
 from mesh.checkpoint.errors import CheckpointError
 from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.staging import digests_in, remove, sweep
-from mesh.checkpoint.verify import load_manifest
+from mesh.checkpoint.verify import MANIFEST, load_manifest
 from mesh.errors import Conflict, InvalidRequest, NotFound, Unsuitable
 from mesh.facts import CheckpointSummary
+from services.store.presence import Presence
 
 log = structlog.get_logger()
 QUARANTINE = ".quarantine"
 OWNER = ".store.lock"
+TOUCH_S = 60.0  # a use is noted on disk at most this often
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +39,23 @@ class Stored:
     manifest: Manifest
     manifest_json: bytes
     summary: CheckpointSummary
-    disk_bytes: int  # parts and small files
+    presence: Presence
+    files_bytes: int
 
     @property
     def units_on_disk(self) -> frozenset[int]:
         """Indexes of the units whose bytes are here."""
-        return frozenset(range(len(self.manifest.units)))
+        return self.presence.units
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of its parts that are here; `summary.bytes` when all are."""
+        return self.presence.bytes
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit is here."""
+        return self.presence.complete
 
     @property
     def part_paths(self) -> tuple[Path, ...]:
@@ -48,9 +66,10 @@ class Stored:
 class Catalog:
     """The checkpoints below `root`. Use as an async context manager: it looks at the disk, and owns the directory."""
 
-    def __init__(self, root: Path, on_change: Callable[[], None]) -> None:
-        self.root, self._on_change = root, on_change
+    def __init__(self, root: Path, on_change: Callable[[], None], now_s: Callable[[], float] = time.time) -> None:
+        self.root, self._on_change, self._now_s = root, on_change, now_s
         self._stored: dict[str, Stored] = {}
+        self._used_s: dict[str, float] = {}  # wall clock, so that it means something after a restart
         self._owner: int | None = None
         self._changing = asyncio.Lock()  # directories come and go one at a time
 
@@ -58,6 +77,7 @@ class Catalog:
         self._owner = _own(self.root)
         found = await asyncio.to_thread(_scan, self.root)
         self._stored = {stored.manifest.digest: stored for stored in found}
+        self._used_s = {digest: _noted_use(stored) for digest, stored in self._stored.items()}
         log.info("checkpoints found", store_dir=str(self.root), checkpoints=len(found), disk_bytes=self.used_bytes)
         return self
 
@@ -67,43 +87,58 @@ class Catalog:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of all checkpoints on disk."""
-        return sum(stored.disk_bytes for stored in self._stored.values())
+        """Bytes of all checkpoints on disk, small files included."""
+        return sum(stored.disk_bytes + stored.files_bytes for stored in self._stored.values())
 
     def all(self) -> tuple[Stored, ...]:
         """Every checkpoint, by digest."""
         return tuple(self._stored[digest] for digest in sorted(self._stored))
 
     def get(self, digest: str) -> Stored:
-        """The checkpoint. Raises InvalidRequest when `digest` is none, NotFound when it is not here."""
+        """The checkpoint; counts as a use. Raises InvalidRequest when `digest` is none, NotFound when not here."""
         if not layout.is_digest(digest):
             raise InvalidRequest.field("digest", "must be 64 lowercase hex digits")
         stored = self._stored.get(digest)
         if stored is None:
             raise NotFound(f"checkpoint {digest} is not in this store; import it first", reason="UNKNOWN_CHECKPOINT")
+        self._use(stored)
         return stored
 
+    def knows(self, digest: str) -> bool:
+        """Whether it is here, some of it at least; no use of it."""
+        return digest in self._stored
+
+    def is_current(self, stored: Stored) -> bool:
+        """Whether it has been neither deleted nor replaced."""
+        return self._stored.get(stored.manifest.digest) is stored
+
+    def used_s(self, digest: str) -> float:
+        """When it was last asked for, wall clock; 0 when that is unknown."""
+        return self._used_s.get(digest, 0.0)
+
+    def changed(self) -> None:
+        """Units have come or gone."""
+        self._on_change()
+
     async def add(self, manifest: Manifest) -> Stored:
-        """Takes up a checkpoint that an import has just published. Raises Conflict if it has been deleted since."""
+        """Takes up a checkpoint that has just been published. Raises Conflict if it has been deleted since."""
         directory = self.root / manifest.digest
         async with self._changing:
             if not await asyncio.to_thread(directory.is_dir):
                 raise Conflict(f"checkpoint {manifest.digest} was deleted during its import; import it again")
-            stored = await asyncio.to_thread(_stored, directory, manifest)
-            self._stored[manifest.digest] = stored
+            former = self._stored.get(manifest.digest)
+            if former and not former.complete:  # a whole one has taken its place
+                await asyncio.to_thread(former.presence.retire)
+            if former is None or not former.complete:
+                self._stored[manifest.digest] = await asyncio.to_thread(_stored, directory, manifest)
+            stored = self._stored[manifest.digest]
+        self._use(stored)
         self._on_change()
         return stored
 
     async def delete(self, digest: str) -> None:
         """Out of the catalogue, then off the disk."""
         await self._take_out(digest, remove)
-
-    async def evict(self, digest: str) -> int:
-        """Drops a checkpoint's bytes that can be fetched again; how many. Raises Unsuitable where none can."""
-        self.get(digest)
-        raise Unsuitable(
-            f"this store has the only copy of checkpoint {digest}; delete it if nobody needs it", reason="ONLY_COPY"
-        )
 
     async def quarantine(self, digest: str, why: str) -> None:
         """Out of the catalogue; the bytes are kept below .quarantine, where nothing serves them."""
@@ -115,7 +150,15 @@ class Catalog:
             return
         self._on_change()
         async with self._changing:
+            await asyncio.to_thread(stored.presence.retire)
             await asyncio.shield(asyncio.to_thread(put_away, stored.directory))
+
+    def _use(self, stored: Stored) -> None:
+        digest, now_s = stored.manifest.digest, self._now_s()
+        if now_s - self._used_s.get(digest, 0.0) >= TOUCH_S:
+            with contextlib.suppress(OSError):  # deleted meanwhile, or a disk that takes no writes
+                os.utime(stored.directory / MANIFEST, (now_s, now_s))
+        self._used_s[digest] = now_s
 
 
 def _own(root: Path) -> int:
@@ -158,8 +201,12 @@ def _stored(directory: Path, manifest: Manifest) -> Stored:
         kv_bytes_per_token=layout.kv_bytes_per_token(manifest),
         base=manifest.base or "",
     )
-    disk_bytes = parts_bytes + sum(file.bytes for file in manifest.files)
-    return Stored(directory, manifest, layout.dump(manifest), summary, disk_bytes)
+    files_bytes = sum(file.bytes for file in manifest.files)
+    return Stored(directory, manifest, layout.dump(manifest), summary, Presence(directory, manifest), files_bytes)
+
+
+def _noted_use(stored: Stored) -> float:
+    return (stored.directory / MANIFEST).stat().st_mtime
 
 
 def _set_aside(directory: Path, why: str) -> None:

@@ -10,6 +10,7 @@ from typing import Self
 import structlog
 
 from mesh.checkpoint.errors import CorruptUnit
+from services.store.activity import Activity
 from services.store.catalog import Stored
 from services.store.disk import PartFile
 from services.store.fill import Fill, Tally
@@ -48,8 +49,9 @@ class _Told:
 class Pipeline:
     """`threads` readers for all that is read. Use as a context manager; end every call before it closes."""
 
-    def __init__(self, threads: int, chunk_bytes: int, *, verify: bool) -> None:
+    def __init__(self, threads: int, chunk_bytes: int, *, verify: bool, activity: Activity | None = None) -> None:
         self.chunk_bytes, self.verify = chunk_bytes, verify
+        self._activity = activity or Activity()
         self.tally = Tally()  # of everything so far
         self._turns = Turns(threads)
 
@@ -104,12 +106,13 @@ class Pipeline:
     @asynccontextmanager
     async def working(self, work: Work, urgency: Urgency) -> AsyncIterator["Working"]:
         """Gives the readers work. Leaving stops it, and returns when nobody is at it any more."""
-        working = Working(self._turns, work, urgency)
-        try:
-            yield working
-        finally:
-            working.stop()
-            await until_done(working.ended)
+        with self._activity.busy():
+            working = Working(self._turns, work, urgency)
+            try:
+                yield working
+            finally:
+                working.stop()
+                await until_done(working.ended)
 
 
 class Working:

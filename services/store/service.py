@@ -21,11 +21,15 @@ from mesh.requests import ImportProgress, LoadProgress
 from services.store.catalog import Catalog, Stored
 from services.store.handover import Handover
 from services.store.imports import Imports
+from services.store.learn import Learner
 from services.store.loads import Loads
+from services.store.nearest import nearest
 from services.store.reads import CHUNK_BYTES, Reading, Reads
 from services.store.report import facts_of
+from services.store.room import Room
 from services.store.segments import Segment
 from services.store.slots import Slots
+from services.store.suppliers import not_here
 from services.store.tiers import DramPool
 from services.store.unit_wire import unit_chunk_to
 
@@ -43,6 +47,8 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
         dram: DramPool,
         reads: Reads,
         loads: Loads,
+        learner: Learner,
+        room: Room,
         imports: Imports,
         handover: Handover,
         slots: Slots,
@@ -50,7 +56,7 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
     ) -> None:
         self._catalog, self._dram, self._reads = catalog, dram, reads
         self._loads, self._imports, self._handover, self._slots = loads, imports, handover, slots
-        self._draining = draining
+        self._learner, self._room, self._draining = learner, room, draining
 
     def mount(self, server: aio.Server) -> None:
         """Adds the service to a server; of two handlers for ReadUnits the first one counts."""
@@ -70,7 +76,7 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
 
     async def Open(self, request: pb.OpenRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Opened, units as they come, complete; pinned until the client leaves."""
-        stored = self._catalog.get(request.digest)
+        stored = await self._learner.find(request.digest)
         async with self._loads.open(stored) as opening:
             resident = await opening.memory()
             with self._offered(resident.segments, self._dram.segment_bytes) as shared:
@@ -89,8 +95,10 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
 
     async def ReadUnits(self, request: pb.ReadUnitsRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """The units, from memory if they are there."""
-        stored = self._catalog.get(request.digest)
+        stored = self._catalog.get(request.digest) if request.here_only else await self._learner.find(request.digest)
         _check_units(request.units, stored)
+        if request.here_only and (absent := nearest(request.units, stored, self._dram).absent):
+            raise not_here(request.digest, absent)
         async with aclosing(self._reads.units(stored, request.units)) as chunks:
             async for chunk in chunks:
                 await context.write(chunk)  # serialized there and then: see wire.py
@@ -102,7 +110,7 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("command") != "read":
             raise InvalidRequest.field("read", "must come first")
-        stored = self._catalog.get(first.read.digest)
+        stored = await self._learner.find(first.read.digest)
         _check_units(first.read.units, stored)
         async with self._slots.ring() as segments:
             views = [segment.view for segment in segments]
@@ -116,14 +124,14 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
 
     async def ReadFile(self, request: pb.ReadFileRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """One small file, whole and verified before its first byte leaves."""
-        stored = self._catalog.get(request.digest)
+        stored = await self._learner.find(request.digest)
         data = await self._reads.file(stored, _file(request.path, stored))
         for start in range(0, len(data), CHUNK_BYTES):
             await context.write(pb.ReadFileResponse(data=data[start : start + CHUNK_BYTES]))
 
     async def Prefetch(self, request: pb.PrefetchRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Progress, until the tier has all of it."""
-        stored, tier = self._catalog.get(request.digest), _tier(request.tier)
+        stored, tier = await self._learner.find(request.digest), _tier(request.tier)
         total_bytes = stored.summary.bytes
         async with self._loads.prefetch(stored, tier) as opening:
             async with aclosing(opening.steps()) as steps:
@@ -135,12 +143,12 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
     async def Evict(self, request: pb.EvictRequest, context: Context) -> pb.EvictResponse:  # noqa: N802
         """Out of one tier."""
         digest, tier = self._catalog.get(request.digest).manifest.digest, _tier(request.tier)
-        freed_bytes = await self._catalog.evict(digest) if tier is Tier.DISK else self._dram.evict(digest)
+        freed_bytes = await self._room.evict(digest) if tier is Tier.DISK else self._dram.evict(digest)
         return pb.EvictResponse(freed_bytes=freed_bytes)
 
     async def Stat(self, request: pb.StatRequest, context: Context) -> pb.StatResponse:  # noqa: N802
         """The manifest, and where the bytes lie."""
-        stored = self._catalog.get(request.digest)
+        stored = await self._learner.find(request.digest)
         facts = facts_of(stored, self._dram)
         return pb.StatResponse(
             manifest=stored.manifest_json,

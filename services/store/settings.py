@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from mesh.checkpoint.errors import BadAddress
+from mesh.checkpoint.origins.address import parse
 from mesh.settings import ServiceSettings
 from services.store.sources import as_prefix
 
@@ -18,6 +20,7 @@ class Verify(StrEnum):
     """When a unit's hash is checked."""
 
     ALWAYS = "always"
+    FETCH = "fetch"
     IMPORT = "import"
 
 
@@ -27,6 +30,24 @@ class StoreSettings(ServiceSettings):
     store_dir: Path = Field(
         default_factory=lambda: Path.home() / ".local" / "share" / "whimbrel" / "store",
         description="Directory that holds this node's checkpoints. One store owns it.",
+    )
+    disk_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Most bytes of checkpoints on disk. When they would be more, units that another store keeps or an "
+        "origin has leave, least recently used first; never the only copy. Unset: as much as the file system has.",
+    )
+    origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses, separated by commas, of directories that hold checkpoints as a store lays them out, "
+        "<address>/<digest>/manifest.json: absolute paths, or s3://, gs://, az://, https://. What no store of the "
+        "cluster has is fetched from there.",
+    )
+    scrub_period_s: float = Field(
+        7 * 86400.0,
+        ge=0,
+        description="Seconds in which all units on disk are read and hashed again, in the background, and damaged ones "
+        "fetched anew; the pace is what is on disk over this. 0: never.",
     )
     dram_bytes: int = Field(
         default_factory=lambda: memory_bytes() // 4,
@@ -79,6 +100,21 @@ class StoreSettings(ServiceSettings):
         description="Existing directory for the Unix socket that hands memory to workers; share it with their "
         "containers. Empty: a private temporary one.",
     )
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(url.strip() for url in value.split(",") if url.strip()) if isinstance(value, str) else value
+
+    @field_validator("origins", mode="after")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            try:
+                parse(url)
+            except BadAddress as error:
+                raise ValueError(f"{url} {error}") from error
+        return value
 
     @field_validator("source_roots", mode="before")
     @classmethod

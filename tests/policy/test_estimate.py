@@ -2,28 +2,44 @@
 
 import pytest
 
-from mesh.facts import Tier
+from mesh.facts import CheckpointFacts, Kind, Member, StoreFacts, Tier
 from policy.estimate import Source, nearest_source, start_up_s
 from policy.knobs import Knobs
-from tests.policy.scene import store
+from tests.policy.scene import WEIGHTS, store
 
 RATES = {Tier.ORIGIN: 1.0, Tier.DISK: 10.0, Tier.DRAM: 100.0, Tier.DEVICE: 1000.0}
 KNOBS = Knobs(bytes_per_s=RATES, init_s=0.5)
 
 
-def test_a_store_of_the_same_node_comes_before_a_nearer_tier_elsewhere() -> None:
-    here, there = store("s1", "d", node="n1", tier=Tier.DISK), store("s2", "d", node="n2", tier=Tier.DRAM)
-    assert nearest_source([here, there], "d", "n1") == Source(here, Tier.DISK)
+def partly(store_id: str, *, node: str, disk: int = 0, dram: int = 0, size: int = 100) -> Member:
+    """A store that holds some of "d"."""
+    held = CheckpointFacts("d", size, Tier.ORIGIN, disk_bytes=disk, dram_bytes=dram)
+    return Member(Kind.STORE, store_id, node, f"{store_id}:1", 1, store=StoreFacts(0, 0, 0, (held,)))
 
 
-def test_elsewhere_the_nearest_tier_comes_first() -> None:
+def test_the_own_nodes_store_comes_before_any_other_whatever_it_has() -> None:
+    there = store("s2", "d", node="n2", tier=Tier.DRAM)
+    for here in (store("s1", "d", node="n1", tier=Tier.DISK), partly("s1", node="n1"), store("s1", "x", node="n1")):
+        source = nearest_source([here, there], "d", "n1")
+        assert source is not None
+        assert source.store is here
+
+
+def test_elsewhere_the_one_with_most_in_the_nearest_tier_comes_first() -> None:
     disk, dram = store("s2", "d", node="n2", tier=Tier.DISK), store("s1", "d", node="n3", tier=Tier.DRAM)
-    assert nearest_source([disk, dram], "d", "n1") == Source(dram, Tier.DRAM)
+    assert nearest_source([disk, dram], "d", "n1") == Source(dram, WEIGHTS, 0)
+    assert nearest_source([disk], "d", "n1") == Source(disk, 0, WEIGHTS)
 
 
-def test_a_checkpoint_that_no_store_holds_has_no_source() -> None:
-    assert nearest_source([store("s1", "other")], "d", "n1") is None
+def test_a_checkpoint_that_no_store_has_heard_of_has_no_source() -> None:
+    assert nearest_source([store("s1", "other", node="n1")], "d", "n1") is None
     assert nearest_source([], "d", "n1") is None
+
+
+def test_unless_a_store_can_ask_an_origin() -> None:
+    learner = Member(Kind.STORE, "s1", "n1", "s1:1", 1, store=StoreFacts(0, 0, 0, origins=1))
+    assert nearest_source([store("s2", "other", node="n1"), learner], "d", "n2") == Source(learner, 0, 0)
+    assert start_up_s(100, Source(learner, 0, 0), "n1", KNOBS) == 100.5
 
 
 def test_equal_stores_are_told_apart_the_same_way_in_every_order() -> None:
@@ -31,10 +47,17 @@ def test_equal_stores_are_told_apart_the_same_way_in_every_order() -> None:
     assert nearest_source(stores, "d", "n1") == nearest_source(stores[::-1], "d", "n1")
 
 
-@pytest.mark.parametrize(("tier", "expected_s"), [(Tier.DRAM, 1.5), (Tier.DISK, 10.5), (Tier.ORIGIN, 100.5)])
-def test_a_start_takes_its_bytes_over_the_tiers_rate_and_the_fixed_part(tier: Tier, expected_s: float) -> None:
-    assert start_up_s(100, Source(store("s", "d", node="n1"), tier), "n1", KNOBS) == expected_s
+@pytest.mark.parametrize(
+    ("dram", "disk", "expected_s"),
+    [(100, 0, 1.5), (0, 100, 10.5), (0, 0, 100.5), (40, 100, 0.4 + 6 + 0.5), (20, 50, 0.2 + 3 + 50 + 0.5)],
+)
+def test_a_start_takes_the_bytes_of_each_tier_over_its_rate_and_the_fixed_part(
+    dram: int, disk: int, expected_s: float
+) -> None:
+    source = nearest_source([partly("s", node="n1", dram=dram, disk=disk)], "d", "n1")
+    assert source is not None
+    assert start_up_s(100, source, "n1", KNOBS) == pytest.approx(expected_s)
 
 
 def test_from_another_node_the_network_is_the_limit() -> None:
-    assert start_up_s(100, Source(store("s", "d", node="n2"), Tier.DRAM), "n1", KNOBS) == 100.5
+    assert start_up_s(100, Source(store("s", "d", node="n2"), 100, 0), "n1", KNOBS) == 100.5

@@ -10,11 +10,12 @@ from mesh.clock import HandClock
 from mesh.errors import Unreachable
 from mesh.facts import Tier
 from services.store.catalog import Catalog, Stored
-from services.store.corrupt import OnCorrupt, quarantining
+from services.store.corrupt import OnCorrupt
 from services.store.loads import Loads, Opening
 from services.store.memory import Fetcher, PartMemory, release
 from services.store.pins import Pins
 from services.store.pipeline import Pipeline
+from services.store.quarantine import Quarantine
 from services.store.reads import Reads
 from services.store.resident import Resident
 from services.store.tiers import DramPool
@@ -69,7 +70,7 @@ async def inside(
     pins, clock = Pins(), HandClock()
     catalog = Catalog(root, lambda: None)
     dram = DramPool(dram_bytes, SEGMENT, pins, clock, lambda: None)
-    on_corrupt = on_corrupt or quarantining(catalog, dram, pins)
+    on_corrupt = on_corrupt or Quarantine(catalog).on_corrupt
     with Pipeline(threads, chunk_bytes, verify=verify) as pipeline:
         async with catalog, dram, Loads(dram, pins, pipeline, on_corrupt=on_corrupt, fetcher=fetcher) as loads:
             reads = Reads(catalog, dram, pins, pipeline, on_corrupt=on_corrupt, fetcher=fetcher)

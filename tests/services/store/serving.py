@@ -28,15 +28,18 @@ class Serving:
     client: StoreClient
     mirror: Mirror
     settings: StoreSettings
+    id: str
 
     def facts(self) -> StoreFacts | None:
         """What the cluster knows of it now."""
-        member = self.mirror.facts.members.get("store/s1")
+        member = self.mirror.facts.members.get(f"store/{self.id}")
         return member.store if member else None
 
 
 @asynccontextmanager
-async def serving(state: State, store_dir: Path, **settings: object) -> AsyncIterator[Serving]:
+async def serving(
+    state: State, store_dir: Path, *, store_id: str = "s1", node: str = "n1", **settings: object
+) -> AsyncIterator[Serving]:
     """Starts a store on `store_dir` and stops it at the end."""
     chosen = StoreSettings.load(**{"store_dir": store_dir, "dram_bytes": 64 << 20, "reader_threads": 3} | settings)
     server = aio.server(
@@ -45,7 +48,7 @@ async def serving(state: State, store_dir: Path, **settings: object) -> AsyncIte
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     channels, draining = Channels(), asyncio.Event()
     async with (
-        Membership(state, Member(Kind.STORE, "s1", "n1", address), lease_s=30) as membership,
+        Membership(state, Member(Kind.STORE, store_id, node, address), lease_s=30) as membership,
         build(chosen, Ground(state, membership, draining, asyncio.Future())) as mounted,
         Mirror(state).running() as mirror,
     ):
@@ -53,7 +56,7 @@ async def serving(state: State, store_dir: Path, **settings: object) -> AsyncIte
             service.mount(server)
         await server.start()
         try:
-            yield Serving(address, StoreClient(channels), mirror, chosen)
+            yield Serving(address, StoreClient(channels), mirror, chosen, store_id)
         finally:
             draining.set()
             await channels.close()

@@ -245,15 +245,15 @@ async def test_who_leaves_a_prefetch_gives_it_up_unless_a_request_waits(tmp_path
         assert store.content(wanted) == wanted.parts
 
 
-async def test_a_corrupt_unit_without_anybody_to_fetch_it_takes_the_checkpoint_out_of_service(tmp_path: Path) -> None:
+async def test_a_corrupt_unit_without_anybody_to_fetch_it_fails_the_load_and_the_others_stay(tmp_path: Path) -> None:
     made = make(tmp_path, seed=1, part_units=SIX_UNITS)
     flip(made.directory / "part-000.bin", made.manifest.units[1].offset + 70_000)
     async with inside(tmp_path) as store:
         with pytest.raises(DataLoss) as lost:
             await store.use(made)
         assert lost.value.reason == "CORRUPT_UNIT"
-        assert store.dram.used_bytes == 0
-        assert store.catalog.all() == ()
+        assert 1 not in store.resident(made).units
+        assert store.catalog.get(made.digest).units_on_disk == {*range(6)} - {1}
 
 
 async def test_a_corrupt_unit_is_fetched_and_the_load_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,9 +56,11 @@ async def test_a_corrupt_unit_never_arrives_whole(state: State, tmp_path: Path) 
         assert lost.value.reason == "CORRUPT_UNIT"
         assert sum(len(chunk.data) for chunk in got if chunk.unit == 1) == made.manifest.units[1].bytes
         assert sum(len(chunk.data) for chunk in got if chunk.unit == 0) < made.manifest.units[0].bytes
-        with pytest.raises(NotFound):
-            await read(store, made, [1])
-    assert (tmp_path / ".quarantine" / made.digest).is_dir()
+        assert await read(store, made, [1, 2]) == [(unit, made.unit(unit)) for unit in (1, 2)]
+        with pytest.raises(DataLoss) as lost:
+            await read(store, made, [0])
+        assert lost.value.reason == "UNITS_MISSING"
+    assert (tmp_path / ".quarantine" / f"{made.digest}.units" / "0.bin").is_file()
 
 
 async def test_a_unit_that_is_not_there_is_refused(state: State, tmp_path: Path) -> None:
