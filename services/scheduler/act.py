@@ -66,7 +66,7 @@ class Commands:
             async with aclosing(self.workers.load(self._address(spot), command)) as events:
                 async for event in events:
                     progress = event if isinstance(event, LoadProgress) else _complete(event)
-                    self.room.loading(spot, Loading(progress, began_s))
+                    self.room.loading(Loading(spot, progress, began_s))
             await self._seen(lambda _: self._ready(spot))
             load_s = self.clock.now() - began_s
             log.info("replica ready", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, load_s=load_s)

@@ -33,8 +33,9 @@ def drains() -> Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How far a load has come, and when it began."""
+    """A load under way: how far it has come, and when it began."""
 
+    spot: Spot
     progress: LoadProgress
     began_s: float
 
@@ -46,9 +47,13 @@ class Ticket:
         self.waiting = waiting
         self.spot: Spot | None = None
         self.events: asyncio.Queue[Progress | Placement | MeshError | None] = asyncio.Queue()
-        self._load_began_s: float | None = None
-        self._load_kind = StartKind.WARM
+        self._load: Loading | None = None  # that it waits for
         self._last: Progress | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it has been looked at and found no place; before that, nobody knows what it will wait for."""
+        return self._last is not None
 
     def tell(self, progress: Progress) -> None:
         """Sends progress, unless it says nothing new."""
@@ -58,21 +63,22 @@ class Ticket:
 
     def loading(self, load: Loading) -> None:
         """Sends how far the load has come that this request waits for."""
-        self._load_began_s = max(load.began_s, self.waiting.since_s)
-        self._load_kind = START_KINDS[load.progress.tier]
+        self._load = load
         self.tell(Progress(Phase.LOADING, load=load.progress))
 
     def queued(self, position: int) -> None:
         """Sends how many are before it; it waits for no load, or no longer."""
-        self._load_began_s, self._load_kind = None, StartKind.WARM
+        self._load = None
         self.tell(Progress(Phase.QUEUED, position=position))
 
     def place(self, spot: Spot, worker: Member, now_s: float) -> None:
-        """Ends the wait."""
+        """Ends the wait. A place elsewhere than where the load went is a warm one that it queued for."""
         self.spot = spot
-        load_began_s = now_s if self._load_began_s is None else self._load_began_s
+        load = self._load if self._load and self._load.spot == spot else None
+        kind = START_KINDS[load.progress.tier] if load else StartKind.WARM
+        load_began_s = max(load.began_s, self.waiting.since_s) if load else now_s
         times = StartTimes(load_began_s - self.waiting.since_s, now_s - load_began_s)
-        place = Placement(worker.id, worker.address, worker.fence, spot.digest, self._load_kind, times)
+        place = Placement(worker.id, worker.address, worker.fence, spot.digest, kind, times)
         self.events.put_nowait(place)
 
     def fail(self, error: MeshError) -> None:
@@ -127,11 +133,12 @@ class WaitingRoom:
         """Those that wait for one model."""
         return [ticket for ticket in self.waiting.values() if ticket.waiting.model == model]
 
-    def loading(self, spot: Spot, load: Loading) -> None:
+    def loading(self, load: Loading) -> None:
         """A load has come so far: those who wait for it are told, and so is who joins them."""
-        self._loads[spot] = load
-        for ticket in self.of_model(spot.model):
-            ticket.loading(load)
+        self._loads[load.spot] = load
+        for ticket in self.of_model(load.spot.model):
+            if ticket.held:
+                ticket.loading(load)
 
     def loaded(self, spot: Spot) -> None:
         """The load has ended, well or not."""

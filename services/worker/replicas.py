@@ -32,6 +32,12 @@ class Resident:
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it is on its way out: unloading, or a load that has just been cancelled."""
+        cancelled = self.task is not None and self.task.cancelling() > 0
+        return cancelled or self.state is ReplicaState.DRAINING
+
     def tell(self) -> None:
         """Wakes everyone who waits for a change."""
         self.changed.set()
@@ -91,7 +97,7 @@ class Replicas:
 
     async def _settled(self, name: str) -> Resident | None:
         """The replica of a name, once none that is leaving is left."""
-        while (resident := self._residents.get(name)) and resident.state is ReplicaState.DRAINING and resident.task:
+        while (resident := self._residents.get(name)) and resident.leaving and resident.task:
             await asyncio.wait([resident.task])
         return resident
 

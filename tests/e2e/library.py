@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from demo.models import write_tiny
 from mesh.checkpoint.convert import import_directory
 
+TUNED = "model.layers.0.mlp.down_proj.weight"
 BIG = "big"
 BIG_HIDDEN = 768  # two layers of it: about 55 MB of float32, and steps slow enough to interrupt
 KINDS = ("llama", "qwen2", "opt", "gpt2", "gemma", "mixtral")
@@ -19,7 +21,8 @@ KINDS = ("llama", "qwen2", "opt", "gpt2", "gemma", "mixtral")
 
 class Library:
     """Sources and checkpoints below `root`, each made when first asked for, in this process: a store's own import
-    takes seconds to start. Names are those of demo.models.KINDS, and BIG; "llama@2" is llama with other weights."""
+    takes seconds to start. Names are those of demo.models.KINDS, and BIG; "llama@2" is llama with other weights,
+    "llama+" is llama with another first layer."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -29,11 +32,21 @@ class Library:
     def source(self, name: str) -> Path:
         """The Hugging Face directory."""
         if name not in self._sources:
+            if name.endswith("+"):
+                return self._tuned(name)
             plain, _, version = name.partition("@")
             kind, hidden = ("llama", BIG_HIDDEN) if plain == BIG else (plain, 64)
             directory = self._root / "sources" / name
             self._sources[name] = write_tiny(kind, directory, hidden=hidden, seed=int(version or 0))
         return self._sources[name]
+
+    def _tuned(self, name: str) -> Path:
+        directory = self._sources[name] = self._root / "sources" / name
+        shutil.copytree(self.source(name.removesuffix("+")), directory)
+        weights = load_file(directory / "model.safetensors")
+        weights[TUNED] = weights[TUNED].flip(0).contiguous()
+        save_file(weights, directory / "model.safetensors", {"format": "pt"})
+        return directory
 
     def edition(self, name: str, directory: Path) -> Path:
         """A copy of a source that has a digest of its own, for a test that wants what no store has seen."""

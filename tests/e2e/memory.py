@@ -27,6 +27,13 @@ def memory_of(pid: int) -> Memory:
     )
 
 
+def bytes_read(pid: int) -> int:
+    """By the process's read calls so far, from files above all."""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    (read,) = (line for line in lines if line.startswith("rchar:"))
+    return int(read.split()[1])
+
+
 def _length(addresses: str) -> int:
     start, _, end = addresses.partition("-")
     return int(end, 16) - int(start, 16)

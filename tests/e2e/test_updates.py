@@ -15,13 +15,15 @@ from mesh.requests import Phase, StartKind
 from tests.e2e.asking import PATIENCE_S, Answer, ask, begun, deploy, generate_ids, until_model, whole
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library, prompt_ids
+from tests.e2e.memory import bytes_read
 
-OLD, NEW = "llama", "llama@2"
+OLD, NEW, TUNED = "llama", "llama@2", "llama+"
 KV_BYTES = 4 << 20
 ONE, BOTH = 8 << 20, 14 << 20  # bytes of a worker: a replica takes its KV and 1 to 2 MB
 PROMPT, TOKENS, MANY = prompt_ids(37), 24, 400
 WISHES = SamplingWishes(temperature=0.0, max_tokens=TOKENS)
 CLIENTS = 4
+SMALL_FILES = 100_000  # bytes: configs; of a checkpoint there are a million
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=[BOTH, ONE], ids=["room for both", "for one"])
@@ -33,7 +35,7 @@ async def lone(
     options = ClusterOptions(
         tmp_path_factory.mktemp("lone"), workers=1, settings=SETTINGS, settings_of={"worker": memory}
     )
-    async with running(options, library, (OLD, NEW)) as cluster:
+    async with running(options, library, (OLD, NEW, TUNED)) as cluster:
         yield cluster
 
 
@@ -71,7 +73,7 @@ class Stream:
 def assert_each_by_one_version(lone: Running, answers: Sequence[Answer]) -> None:
     """The tokens are those that its own version gives, from first to last."""
     for answer in answers:
-        name = {lone.library.digest(name): name for name in (OLD, NEW)}[answer.finished.checkpoint]
+        name = {lone.library.digest(name): name for name in (OLD, NEW, TUNED)}[answer.finished.checkpoint]
         assert answer.started.checkpoint == answer.finished.checkpoint
         assert answer.token_ids == lone.library.reference(name, PROMPT, TOKENS)
 
@@ -121,12 +123,28 @@ async def test_the_former_version_stays_in_memory_so_that_a_rollback_reads_no_di
     await until_answered_by(lone, "back", new)
     relieved = await until_model(lone.client, "back", lambda model: len(model.replicas) == 1)
     assert relieved.replicas[0].checkpoint == new
+    before = bytes_read(lone.cluster.process("store-1").pid)
     assert (await lone.client.rollback("back")).nearest_tier is Tier.DRAM
     if not has_room_for_both(lone):
         answer = await ask(lone.client, "back")
         assert (answer.finished.checkpoint, answer.started.start_kind) == (old, StartKind.DRAM)
-    await until_answered_by(lone, "back", old)
+    answer = await until_answered_by(lone, "back", old)
+    assert bytes_read(lone.cluster.process("store-1").pid) - before < SMALL_FILES
+    assert_each_by_one_version(lone, [answer])
     await lone.client.delete("back")
+
+
+async def test_an_update_reads_from_disk_only_the_units_that_have_changed(lone: Running) -> None:
+    old, tuned = lone.library.digest(OLD), lone.library.digest(TUNED)
+    await deploy(lone.client, "tuned", checkpoint=old)
+    await ask(lone.client, "tuned")
+    before = bytes_read(lone.cluster.process("store-1").pid)
+    model = await lone.client.update("tuned", checkpoint=tuned)
+    answer = await until_answered_by(lone, "tuned", tuned)
+    read = bytes_read(lone.cluster.process("store-1").pid) - before
+    assert read < model.checkpoint.bytes / 4
+    assert_each_by_one_version(lone, [answer])
+    await lone.client.delete("tuned")
 
 
 async def test_a_rollback_needs_something_to_go_back_to_and_nobody_to_write_in_between(lone: Running) -> None:

@@ -2,9 +2,12 @@
 
 import pytest
 
+from mesh.clock import HandClock
 from mesh.errors import DataLoss, MeshError
-from mesh.facts import ClusterFacts, ReplicaState
-from mesh.requests import Phase, StartKind
+from mesh.facts import ClusterFacts, ReplicaState, Tier
+from mesh.requests import LoadProgress, Phase, Progress, StartKind
+from policy.view import Spot
+from services.scheduler.waiting import Loading, WaitingRoom
 from tests.services.scheduler.conftest import Bench
 from tests.services.scheduler.fake_worker import SIZE, Served, Unloaded
 
@@ -160,3 +163,31 @@ async def test_a_long_answer_of_the_former_version_does_not_bring_it_back_when_t
     assert (await bench.assign().placed()).digest == "m@2"
     await long.close()
     await bench.asked(one, lambda: one.fake.unloads[-1].digest == "m@1")
+
+
+async def test_one_whom_the_former_version_answers_in_the_end_had_a_warm_start(bench: Bench) -> None:
+    """It has waited in vain for the current version, whose load goes on."""
+    one = await bench.worker(memory=2 * SIZE, slots=1)
+    await bench.store_more("m@2")
+    first = bench.assign()
+    await first.placed()
+    one.fake.go.clear()
+    await bench.update("m", "m@2")
+    waiting = bench.assign()
+    await waiting.told(lambda progress: progress.load is not None)
+    bench.turn(3.0)
+    await first.close()
+    placement = await waiting.placed()
+    assert (placement.digest, placement.start_kind) == ("m@1", StartKind.WARM)
+    assert (placement.times.queue_s, placement.times.load_s) == (3.0, 0.0)
+
+
+async def test_one_that_has_not_been_looked_at_yet_hears_of_no_load() -> None:
+    room = WaitingRoom(HandClock(0.0))
+    room.open()
+    load = Loading(Spot("w1", "m", "m@2"), LoadProgress(Tier.DISK, 5, 10), 0.0)
+    with room.ticket("m", frozenset(), current_only=False) as ticket:
+        room.loading(load)
+        assert ticket.events.empty()
+        room.tell()
+        assert ticket.events.get_nowait() == Progress(Phase.LOADING, load=load.progress)

@@ -1,0 +1,170 @@
+"""Updates from begin to end: whatever comes between, every request is answered, and the newest version stays."""
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.facts import ModelEntry, ReplicaFacts, ReplicaState
+from policy.actions import Load, Place, Unload
+from policy.decide import decide
+from policy.knobs import Knobs
+from policy.view import Spot, View, Waiting
+from services.scheduler.books import Books
+from tests.policy.scene import KV, WEIGHTS, cluster, model, store, worker
+
+KNOBS = Knobs(keep_alive_s=1e6, hold_s=1e6, max_waiting=1000)
+DIGESTS = ("m@1", "m@2", "m@3")
+STORE = store("s1", *DIGESTS, "n@1")
+MOST_SETTLING = 200
+
+
+class World:
+    """Workers on paper, which do what is decided whenever the test lets them."""
+
+    def __init__(self, memories: list[int], slots: int) -> None:
+        self.books = Books()
+        self.models: dict[str, ModelEntry] = {name: model(name) for name in ("m", "n")}
+        self.replicas: dict[Spot, ReplicaFacts] = {}
+        self.waiting: dict[str, Waiting] = {}
+        self.running: Counter[Spot] = Counter()
+        self.answered: list[Spot] = []
+        self.arrived = 0
+        self._memories, self._slots, self._now = {f"w{n}": size for n, size in enumerate(memories)}, slots, 0.0
+
+    def update(self, digest: str) -> None:
+        """Another version becomes the current one."""
+        former = self.models["m"]
+        checkpoint = replace(former.checkpoint, digest=digest)
+        self.models["m"] = replace(former, checkpoint=checkpoint, previous=former.checkpoint)
+
+    def arrive(self, name: str) -> None:
+        """A request comes."""
+        self.arrived += 1
+        self.waiting[f"r{self.arrived}"] = Waiting(f"r{self.arrived}", name, self._now)
+
+    def finish(self, number: int) -> None:
+        """One of the answers that run ends."""
+        busy = sorted(self.running)
+        if busy:
+            spot = busy[number % len(busy)]
+            self.running -= Counter([spot])
+
+    def complete(self, number: int) -> None:
+        """One of the commands under way ends."""
+        under_way = sorted(self.books.loading | self.books.unloading)
+        if not under_way:
+            return
+        spot = under_way[number % len(under_way)]
+        if spot in self.books.unloading:
+            self.books.unloading.discard(spot)
+            del self.replicas[spot]
+        else:
+            self.books.loading.discard(spot)
+            self.replicas[spot] = replace(self.replicas[spot], state=ReplicaState.READY)
+
+    def decide(self) -> None:
+        """Decides, and begins what was decided. Nobody is ever refused, nothing busy unloaded, no memory used twice."""
+        self._now += 1.0
+        view = self._view()
+        for action in decide(view, self._now, KNOBS).actions:
+            match action:
+                case Place(number, spot):
+                    self._place(view, number, spot)
+                case Load(spot):
+                    self.books.loading.add(spot)
+                    self.replicas[spot] = ReplicaFacts(spot.model, spot.digest, ReplicaState.LOADING, WEIGHTS + KV)
+                case Unload(spot):
+                    assert not self.running[spot]
+                    self.books.unloading.add(spot)
+                case _:
+                    raise AssertionError(f"{action} though its model can be had")
+        self._end_unwanted()
+        for worker_id, memory in self._memories.items():
+            assert sum(r.bytes for spot, r in self.replicas.items() if spot.worker_id == worker_id) <= memory
+
+    def settle(self) -> None:
+        """Lets everything that is under way come to its end, however long that takes."""
+        for _ in range(MOST_SETTLING):
+            self.decide()
+            if not (self.books.loading or self.books.unloading or self.running or self.waiting):
+                return
+            self.complete(0)
+            self.finish(0)
+        raise AssertionError(f"{self.waiting} wait, {self.books} is under way")
+
+    def _place(self, view: View, number: str, spot: Spot) -> None:
+        assert self.replicas[spot].state is ReplicaState.READY
+        current = self.models[spot.model]
+        assert spot.digest == current.checkpoint.digest or not view.answers(current)
+        del self.waiting[number]
+        self.books.used(spot)
+        self.running[spot] += 1
+        self.answered.append(spot)
+
+    def _end_unwanted(self) -> None:
+        """As the scheduler does."""
+        view = self._view()
+        for spot in sorted(self.books.loading):
+            entry = self.models[spot.model]
+            waited_for = any(request.model == spot.model for request in self.waiting.values())
+            if spot.digest != entry.checkpoint.digest or not (waited_for or view.former(entry)):
+                self.books.loading.discard(spot)
+                del self.replicas[spot]
+
+    def _view(self) -> View:
+        members = [STORE]
+        for worker_id, memory in self._memories.items():
+            here = [
+                replace(replica, running=self.running[spot])
+                for spot, replica in sorted(self.replicas.items())
+                if spot.worker_id == worker_id
+            ]
+            members.append(worker(worker_id, *here, memory=memory, slots=self._slots))
+        facts = cluster(members, self.models.values())
+        return self.books.view(facts, self.waiting.values(), dict(self.running), self._now)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("arrive"), st.sampled_from(["m", "m", "m", "n"])),
+    st.tuples(st.just("finish"), st.integers(0, 5)),
+    st.tuples(st.just("complete"), st.integers(0, 5)),
+    st.tuples(st.just("update"), st.sampled_from(DIGESTS)),
+)
+MEMORIES = st.lists(st.integers(WEIGHTS + KV, 3 * (WEIGHTS + KV)), min_size=1, max_size=3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(MEMORIES, st.integers(1, 3), st.lists(STEPS, max_size=60))
+def test_every_request_is_answered_and_in_the_end_by_the_newest_version(
+    memories: list[int], slots: int, steps: list[tuple[str, str | int]]
+) -> None:
+    world = World(memories, slots)
+    for name, value in steps:
+        getattr(world, name)(value)
+        world.decide()
+    world.settle()
+    assert len(world.answered) == world.arrived
+    newest = world.models["m"].checkpoint.digest
+    world.arrive("m")
+    world.settle()
+    assert world.answered[-1].digest == newest
+    assert {spot.digest for spot in world.replicas if spot.model == "m"} == {newest}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 3), st.lists(STEPS, max_size=60))
+def test_with_room_for_both_nobody_waits_for_an_update(slots: int, steps: list[tuple[str, str | int]]) -> None:
+    """Unless every slot of the former version is taken."""
+    world = World([4 * (WEIGHTS + KV)], slots)
+    world.arrive("m")
+    world.settle()
+    for name, value in steps:
+        if value == "n":
+            continue
+        before = set(world.waiting)
+        getattr(world, name)(value)
+        world.decide()
+        fresh = set(world.waiting) - before
+        assert not fresh or max(world.running.values()) >= slots
