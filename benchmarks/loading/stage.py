@@ -54,7 +54,9 @@ class Stage:
     @asynccontextmanager
     async def store(self, name: str, dram_bytes: int, **settings: str) -> AsyncIterator[Store]:
         """A store whose pool has that many bytes. Stores of one name have one directory, one after the other."""
-        async with store(self.scratch, name, {"DRAM_BYTES": str(dram_bytes), "PREFAULT": "true", **settings}) as started:
+        async with store(
+            self.scratch, name, {"DRAM_BYTES": str(dram_bytes), "PREFAULT": "true", **settings}
+        ) as started:
             yield started
 
     async def have(self, *specs: Spec) -> list[Imported]:
