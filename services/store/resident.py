@@ -14,7 +14,7 @@ class Resident:
         self.manifest = manifest
         self.parts = tuple(PartMemory(part, segment_bytes) for part in manifest.parts)
         self.extents = extents(manifest)
-        self.units = {index for index, (start, end) in enumerate(self.extents) if start == end}
+        self.units: set[int] = set()
         self.unit_bytes = 0  # of the units that are here, padding included
         self.used_s = 0.0
         self._by_hash = {unit.hash: index for index, unit in enumerate(manifest.units)}
