@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test slow check format bench lock clean
+.PHONY: help setup demo up test slow check format bench gpu lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,10 @@ format: $(STAMP) ## format code and protos
 
 bench: $(STAMP) ## run the benchmarks
 	@python -m benchmarks.serving
+
+gpu: $(STAMP) ## run what needs a CUDA device: the devices' tests, and how fast it is filled
+	@python -m pytest -m gpu -rs
+	@python -m benchmarks.device --device cuda
 
 lock: ## pin what the virtual environment has
 	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
