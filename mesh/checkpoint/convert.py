@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from mesh.checkpoint.part import PartWriter
 from mesh.checkpoint.placing import place
 from mesh.checkpoint.plan import Placement, Plan, lay_out
 from mesh.checkpoint.probe import trace
-from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress
+from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress, paced
 from mesh.checkpoint.records import VERSION, File, Manifest, Part, Tie, Unit
 from mesh.checkpoint.source import MAX_KEPT_BYTES, Form, Source, inspect, read_small
 from mesh.checkpoint.staging import journal_of, publish, staged, staged_bytes, sweep_for, sync_directory
@@ -37,7 +37,6 @@ from mesh.checkpoint.verify import FILES, MANIFEST, MAX_MANIFEST_BYTES, load_man
 from mesh.checkpoint.weights import load
 
 PART = "part-000.bin"
-REPORT_S = 1.0
 DEFAULT_PACE = Pace()
 
 
@@ -80,7 +79,7 @@ def import_origin(
             with staged(root, source.url) as content:
                 journal = Journal.open(journal_of(content), _key(found, model.plan))
                 writer = PartWriter(content / PART, model.plan, journal, pace)
-                units = writer.write(model.tensors, reader, _paced(model.plan.bytes, on_progress))
+                units = writer.write(model.tensors, reader, paced(model.plan.bytes, on_progress, time.monotonic))
                 on_progress(ImportProgress(ImportPhase.PUBLISHING, model.plan.bytes, model.plan.bytes))
                 manifest = _finish(content, found, model, units)
                 return load_manifest(publish(content, manifest.digest))
@@ -166,20 +165,6 @@ def _main_dtype(placements: Sequence[Placement]) -> str:
     for placement in placements:
         sizes[placement.dtype] += placement.bytes
     return sizes.most_common(1)[0][0]
-
-
-def _paced(total: int, on_progress: OnProgress) -> Callable[[int], None]:
-    """Passes on how many bytes are written: at the start, then about once per percent or, if that is more, second."""
-    reported, at_s = -total, 0.0
-
-    def on_bytes(done: int) -> None:
-        nonlocal reported, at_s
-        now_s = time.monotonic()
-        if done - reported >= total // 100 or (done > reported and now_s - at_s >= REPORT_S):
-            reported, at_s = done, now_s
-            on_progress(ImportProgress(ImportPhase.WRITING, done, total))
-
-    return on_bytes
 
 
 def _make_room(root: Path, name: str, total: int) -> None:

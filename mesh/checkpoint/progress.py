@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+REPORT_S = 1.0
+
 
 class ImportPhase(StrEnum):
     """What the importer is doing."""
@@ -23,3 +25,17 @@ class ImportProgress:
 
 
 OnProgress = Callable[[ImportProgress], None]
+
+
+def paced(total: int, on_progress: OnProgress, clock: Callable[[], float]) -> Callable[[int], None]:
+    """Passes on how many bytes are written: at the start, then about once per percent or, if that is more, second."""
+    reported, at_s = -total, 0.0
+
+    def on_bytes(done: int) -> None:
+        nonlocal reported, at_s
+        now_s = clock()
+        if done - reported >= total // 100 or (done > reported and now_s - at_s >= REPORT_S):
+            reported, at_s = done, now_s
+            on_progress(ImportProgress(ImportPhase.WRITING, done, total))
+
+    return on_bytes
