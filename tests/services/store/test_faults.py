@@ -9,6 +9,7 @@ from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unr
 from services.store.faults import as_mesh_error
 
 SEEN: dict[type[errors.CheckpointError], tuple[type[MeshError], str]] = {
+    errors.BadAddress: (InvalidRequest, "BAD_ADDRESS"),
     errors.NotACheckpoint: (InvalidRequest, "NOT_A_CHECKPOINT"),
     errors.PickleRefused: (InvalidRequest, "PICKLE_REFUSED"),
     errors.BadShard: (InvalidRequest, "BAD_SHARD"),
@@ -16,6 +17,7 @@ SEEN: dict[type[errors.CheckpointError], tuple[type[MeshError], str]] = {
     errors.PathEscapes: (InvalidRequest, "PATH_ESCAPES"),
     errors.UnsupportedModel: (InvalidRequest, "UNSUPPORTED_MODEL"),
     errors.ShardMismatch: (InvalidRequest, "SHARD_MISMATCH"),
+    errors.BaseMismatch: (InvalidRequest, "BASE_MISMATCH"),
     errors.ManifestError: (DataLoss, "DAMAGED"),
     errors.Damaged: (DataLoss, "DAMAGED"),
     errors.CorruptUnit: (DataLoss, "CORRUPT_UNIT"),
