@@ -16,6 +16,8 @@ SEEN: dict[type[errors.CheckpointError], tuple[type[MeshError], str]] = {
     errors.PathEscapes: (InvalidRequest, "PATH_ESCAPES"),
     errors.UnsupportedModel: (InvalidRequest, "UNSUPPORTED_MODEL"),
     errors.ShardMismatch: (InvalidRequest, "SHARD_MISMATCH"),
+    errors.BaseMismatch: (InvalidRequest, "BASE_MISMATCH"),
+    errors.BadAddress: (InvalidRequest, "BAD_ADDRESS"),
     errors.ManifestError: (DataLoss, "DAMAGED"),
     errors.Damaged: (DataLoss, "DAMAGED"),
     errors.CorruptUnit: (DataLoss, "CORRUPT_UNIT"),
