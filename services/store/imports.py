@@ -3,14 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 
 from mesh.checkpoint.errors import CheckpointError
 from mesh.checkpoint.importer import import_in_child
-from mesh.checkpoint.layout import Manifest, is_digest
+from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.progress import ImportProgress as Step
 from mesh.checkpoint.verify import MANIFEST
-from mesh.errors import InvalidRequest
 from mesh.requests import ImportProgress
 from services.store.catalog import Catalog, Stored
 from services.store.faults import as_mesh_error
@@ -25,15 +23,15 @@ class Imports:
         self._catalog, self._sources = catalog, sources
         self._turns = asyncio.Semaphore(at_once)
 
-    async def run(self, source: str, base: str = "") -> AsyncGenerator[ImportProgress | Stored, None]:
+    async def run(self, source: str, base: Stored | None = None) -> AsyncGenerator[ImportProgress | Stored, None]:
         """Progress, then the checkpoint, which is in the catalogue by then. Leaving early ends the child.
 
-        `base` is the digest of what an adapter adapts; raises NotFound when that is not in this store.
+        `base` is what an adapter adapts.
         """
-        address, base_manifest = await self._sources.checked(source), self._manifest_of(base)
+        address = await self._sources.checked(source)
         latest: Latest[ImportProgress] = Latest()
         async with self._turns:
-            child = asyncio.create_task(self._child(address, base_manifest, latest), name=f"import {source}")
+            child = asyncio.create_task(self._child(address, base, latest), name=f"import {source}")
             try:
                 async with aclosing(latest.until(child)) as moves:
                     async for progress in moves:
@@ -44,18 +42,12 @@ class Imports:
                 await asyncio.gather(child, return_exceptions=True)
         yield await self._catalog.add(manifest)
 
-    def _manifest_of(self, base: str) -> Path | None:
-        if not base:
-            return None
-        if not is_digest(base):
-            raise InvalidRequest.field("base", "must be a digest: 64 lowercase hex digits")
-        return self._catalog.get(base).directory / MANIFEST
-
-    async def _child(self, address: str, base: Path | None, latest: Latest[ImportProgress]) -> Manifest:
+    async def _child(self, address: str, base: Stored | None, latest: Latest[ImportProgress]) -> Manifest:
         def tell(step: Step) -> None:
             latest.put(ImportProgress(step.phase, step.bytes_done, step.bytes_total))
 
+        manifest = base.directory / MANIFEST if base else None
         try:
-            return await import_in_child(address, self._catalog.root, tell, base)
+            return await import_in_child(address, self._catalog.root, tell, manifest)
         except CheckpointError as error:
             raise as_mesh_error(error) from error

@@ -12,7 +12,7 @@ from whimbrel.inference.v1 import inference_pb2
 from whimbrel.store.v1 import store_pb2 as pb
 from whimbrel.store.v1 import store_pb2_grpc
 
-from mesh.checkpoint.layout import File
+from mesh.checkpoint.layout import File, is_digest
 from mesh.checkpoint.validate import is_safe_path
 from mesh.clients.wire import TIERS, checkpoint_to, import_progress_to, load_progress_to
 from mesh.errors import InvalidRequest, NotFound, Unreachable
@@ -70,9 +70,15 @@ class StoreServicer(store_pb2_grpc.StoreServiceServicer):
 
     async def Import(self, request: pb.ImportRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Progress, then the checkpoint."""
-        async with aclosing(self._imports.run(request.source, request.base)) as events:
+        base = await self._base(request.base)
+        async with aclosing(self._imports.run(request.source, base)) as events:
             async for event in events:
                 await context.write(_import_response(event))
+
+    async def _base(self, digest: str) -> Stored | None:
+        if digest and not is_digest(digest):
+            raise InvalidRequest.field("base", "must be a digest: 64 lowercase hex digits")
+        return await self._learner.find(digest) if digest else None
 
     async def Open(self, request: pb.OpenRequest, context: Context) -> None:  # type: ignore[override]  # noqa: N802
         """Opened, units as they come, complete; pinned until the client leaves."""

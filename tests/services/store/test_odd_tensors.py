@@ -100,7 +100,7 @@ async def test_an_adapter_without_its_base_is_refused_by_field(store: Serving, l
     assert (refused.value.reason, refused.value.violations[0].field) == ("BASE_MISMATCH", "base")
     with pytest.raises(InvalidRequest, match="base: must be a digest"):
         await imported(store, source, "birds/whimbrel-7b")
-    with pytest.raises(NotFound, match=f"checkpoint {'0' * 64} is not in this store"):
+    with pytest.raises(NotFound, match=f"checkpoint {'0' * 64} is in no store"):
         await imported(store, source, "0" * 64)
     base = await imported(store, llama)
     with pytest.raises(InvalidRequest, match="is no adapter but a model of its own"):
