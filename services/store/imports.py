@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from mesh.checkpoint.errors import CheckpointError
 from mesh.checkpoint.importer import import_in_child
@@ -13,34 +13,38 @@ from mesh.requests import ImportProgress
 from services.store.catalog import Catalog, Stored
 from services.store.faults import as_mesh_error
 from services.store.latest import Latest
+from services.store.room import Room
 from services.store.sources import Sources
 
 
 class Imports:
     """At most `at_once` run together; the others wait for their turn."""
 
-    def __init__(self, catalog: Catalog, sources: Sources, at_once: int) -> None:
-        self._catalog, self._sources = catalog, sources
+    def __init__(self, catalog: Catalog, sources: Sources, room: Room, at_once: int) -> None:
+        self._catalog, self._sources, self._room = catalog, sources, room
         self._turns = asyncio.Semaphore(at_once)
 
     async def run(self, source: str, base: Stored | None = None) -> AsyncGenerator[ImportProgress | Stored, None]:
         """Progress, then the checkpoint, which is in the catalogue by then. Leaving early ends the child.
 
-        `base` is what an adapter adapts.
+        `base` is what an adapter adapts. Room is made once the size is known; raises NoRoom.
         """
         address = await self._sources.checked(source)
         latest: Latest[ImportProgress] = Latest()
-        async with self._turns:
+        async with self._turns, AsyncExitStack() as kept:
             child = asyncio.create_task(self._child(address, base, latest), name=f"import {source}")
             try:
                 async with aclosing(latest.until(child)) as moves:
+                    room_bytes = 0
                     async for progress in moves:
+                        if not room_bytes and (room_bytes := progress.bytes_total):
+                            await kept.enter_async_context(self._room.reserved(lambda: room_bytes))
                         yield progress
-                manifest = await child
+                stored = await self._catalog.add(await child)
             finally:
                 child.cancel()
                 await asyncio.gather(child, return_exceptions=True)
-        yield await self._catalog.add(manifest)
+        yield stored
 
     async def _child(self, address: str, base: Stored | None, latest: Latest[ImportProgress]) -> Manifest:
         def tell(step: Step) -> None:

@@ -81,9 +81,11 @@ class Reads:
         *,
         on_corrupt: OnCorrupt,
         fetcher: Fetcher | None = None,
+        verify_sent: bool = False,
     ) -> None:
+        """`verify_sent`: hash what `units` reads from the disk, even if the pipeline trusts it."""
         self._catalog, self._dram, self._pins, self._pipeline = catalog, dram, pins, pipeline
-        self._on_corrupt, self._fetcher = on_corrupt, fetcher
+        self._on_corrupt, self._fetcher, self._verify_sent = on_corrupt, fetcher, verify_sent
 
     async def units(self, stored: Stored, indexes: Sequence[int]) -> AsyncGenerator[Chunk, None]:
         """Whole units in the order given, the checkpoint pinned meanwhile. `indexes` must be in range."""
@@ -100,7 +102,7 @@ class Reads:
 
     @asynccontextmanager
     async def through(
-        self, stored: Stored, indexes: Sequence[int], slots: Sequence[memoryview]
+        self, stored: Stored, indexes: Sequence[int], slots: Sequence[memoryview], *, verify: bool = False
     ) -> AsyncIterator[Reading]:
         """The same through the caller's slots, of equal size, whole pages each. What is absent is fetched to the disk.
 
@@ -120,7 +122,7 @@ class Reads:
                 _parts(stored, parts, held),
                 found.places,
                 here=lambda unit: unit not in awaited,
-                verify=self._pipeline.verify,
+                verify=verify or self._pipeline.verify,
             )
             urgency = Urgency(urgent=True)
             async with self._pipeline.working(ring, urgency) as working:
@@ -151,7 +153,10 @@ class Reads:
 
     async def _through_slots(self, stored: Stored, indexes: Sequence[int]) -> AsyncGenerator[Chunk, None]:
         with _buffers() as slots:
-            async with self.through(stored, indexes, slots) as reading, aclosing(reading.filled()) as filled:
+            async with (
+                self.through(stored, indexes, slots, verify=self._verify_sent) as reading,
+                aclosing(reading.filled()) as filled,
+            ):
                 async for slot in filled:
                     with slots[slot.slot][: slot.bytes] as data:
                         yield Chunk(slot.unit, slot.offset, data)

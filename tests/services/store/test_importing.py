@@ -10,11 +10,12 @@ import pytest
 
 from mesh.checkpoint.verify import verify_checkpoint
 from mesh.clients.store import StoreClient
-from mesh.errors import InvalidRequest, NotFound
+from mesh.errors import InvalidRequest, NoRoom, NotFound
 from mesh.facts import CheckpointSummary, Kind, Tier
 from mesh.requests import ImportProgress
 from mesh.state.connection import State
 from tests.cluster import Started, process
+from tests.services.store.made import make
 from tests.services.store.serving import Serving, names_in, serving
 from tests.services.store.sources import BAD, save_deep, save_llama
 from tests.services.store.test_opening import fetch
@@ -178,3 +179,20 @@ async def test_an_import_whose_store_is_killed_is_gone_on_with_by_the_next(
         assert isinstance(summary, CheckpointSummary)
         verify_checkpoint(tmp_path / "store" / summary.digest)
         assert names_in(tmp_path / "store") == {summary.digest}
+
+
+async def test_an_import_makes_room_or_says_that_there_is_none(state: State, tmp_path: Path, llama: Path) -> None:
+    made = make(tmp_path / "store", seed=1, part_units=((100_000,),))
+    capacity = made.size_bytes + 8192
+    async with serving(state, tmp_path / "store", disk_bytes=capacity) as store:
+        with pytest.raises(NoRoom) as full:
+            await run_import(store.client, store.address, llama)
+        assert full.value.reason == "DISK_FULL"
+        assert [entry.summary.digest for entry in await store.client.list(store.address)] == [made.digest]
+    make(tmp_path / "origin", seed=1, part_units=((100_000,),))
+    async with serving(state, tmp_path / "store", disk_bytes=capacity, origins=[str(tmp_path / "origin")]) as store:
+        summary = await run_import(store.client, store.address, llama)
+        assert await store.mirror.until(
+            lambda _: bool((facts := store.facts()) and facts.tier_of(made.digest) is Tier.ORIGIN), 5
+        )
+    assert verify_checkpoint(tmp_path / "store" / summary.digest).digest == summary.digest

@@ -12,7 +12,7 @@ import pytest
 
 from mesh.checkpoint.verify import verify_checkpoint
 from mesh.clients.store import StoreClient
-from mesh.errors import DataLoss, Unreachable
+from mesh.errors import DataLoss, Unreachable, Unsuitable
 from mesh.facts import CheckpointFacts, Kind, Tier
 from mesh.state.connection import State
 from mesh.state.mirror import Mirror
@@ -22,6 +22,7 @@ from tests.services.store.killed import WORKS
 from tests.services.store.made import MB, Made, changed, flip, make
 from tests.services.store.peer import peer
 from tests.services.store.proxy import Proxy, proxy
+from tests.services.store.test_opening import fetch
 
 PARTS = ((3 * MB + 5, 100, 2 * MB), (4096, 20 * MB + 1, 20 * MB))
 UNITS = range(6)
@@ -111,6 +112,45 @@ async def test_a_store_fetches_from_another_node_exactly_what_is_missing(
             assert moved < between.passed_bytes - before < moved + 64 * 1024  # its manifest comes, too
     assert verify_checkpoint(tmp_path / "here" / made.digest) == made.manifest
     assert verify_checkpoint(tmp_path / "here" / new.digest) == new.manifest
+
+
+async def test_what_another_node_has_is_opened_here_evicted_and_prefetched_without_crossing_twice(
+    start: Start, client: StoreClient, mirror: Mirror, tmp_path: Path, made: Made
+) -> None:
+    async with proxy() as between, behind(between, start, tmp_path / "elsewhere", "a"):
+        await facts_of(mirror, "a", made.digest, lambda held: held.tier is Tier.DISK)
+        async with start(tmp_path / "here", "b") as b:
+            async with client.open(b.address, made.digest) as opening:
+                opened = await opening.complete()
+                assert opened.tier is Tier.ORIGIN
+                assert [bytes(part) for part in await fetch(opened)] == list(made.parts)
+            await facts_of(mirror, "b", made.digest, lambda held: held.disk_bytes == held.dram_bytes == made.size_bytes)
+            before = between.passed_bytes
+            assert await client.evict(b.address, made.digest, Tier.DISK) == made.size_bytes
+            await facts_of(mirror, "b", made.digest, lambda held: (held.disk_bytes, held.tier) == (0, Tier.DRAM))
+            async with client.open(b.address, made.digest) as opening:
+                assert (await opening.complete()).tier is Tier.DRAM
+            assert [step.bytes_total async for step in client.prefetch(b.address, made.digest, Tier.DISK)]
+            await facts_of(mirror, "b", made.digest, lambda held: held.disk_bytes == made.size_bytes)
+            assert between.passed_bytes - before < 64 * 1024
+            with pytest.raises(Unsuitable) as refused:
+                await client.evict(between.target, made.digest, Tier.DISK)
+            assert refused.value.reason == "ONLY_COPY"
+    assert verify_checkpoint(tmp_path / "here" / made.digest) == made.manifest
+
+
+async def test_damage_that_a_load_finds_is_fetched_from_another_node_and_the_load_goes_on(
+    start: Start, client: StoreClient, mirror: Mirror, tmp_path: Path, made: Made
+) -> None:
+    shutil.copytree(tmp_path / "elsewhere", tmp_path / "here")
+    flip(tmp_path / "here" / made.digest / "part-001.bin", 30 * MB)
+    async with start(tmp_path / "elsewhere", "a"):
+        await facts_of(mirror, "a", made.digest, lambda held: held.tier is Tier.DISK)
+        async with start(tmp_path / "here", "b", scrub_period_s=0, verify="always") as b:
+            async with client.open(b.address, made.digest) as opening:
+                assert [bytes(part) for part in await fetch(await opening.complete())] == list(made.parts)
+            await corrupt_units(mirror, "b", lambda count: count == 1)
+    assert verify_checkpoint(tmp_path / "here" / made.digest) == made.manifest
 
 
 async def test_when_the_store_that_serves_is_killed_midway_another_brings_the_rest(
