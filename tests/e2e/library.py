@@ -15,6 +15,7 @@ from mesh.checkpoint.convert import import_directory
 
 TUNED = "model.layers.0.mlp.down_proj.weight"
 BIG = "big"
+FIRST_EDITION = 1000  # their seeds, above those of versions
 BIG_HIDDEN = 768  # two layers of it: about 55 MB of float32, and steps slow enough to interrupt
 KINDS = ("llama", "qwen2", "opt", "gpt2", "gemma", "mixtral")
 
@@ -28,6 +29,7 @@ class Library:
         self._root = root
         self._sources: dict[str, Path] = {}
         self._digests: dict[str, str] = {}
+        self._editions = 0
 
     def source(self, name: str) -> Path:
         """The Hugging Face directory."""
@@ -35,9 +37,7 @@ class Library:
             if name.endswith("+"):
                 return self._tuned(name)
             plain, _, version = name.partition("@")
-            kind, hidden = ("llama", BIG_HIDDEN) if plain == BIG else (plain, 64)
-            directory = self._root / "sources" / name
-            self._sources[name] = write_tiny(kind, directory, hidden=hidden, seed=int(version or 0))
+            self._sources[name] = _write(plain, self._root / "sources" / name, int(version or 0))
         return self._sources[name]
 
     def _tuned(self, name: str) -> Path:
@@ -49,10 +49,9 @@ class Library:
         return directory
 
     def edition(self, name: str, directory: Path) -> Path:
-        """A copy of a source that has a digest of its own, for a test that wants what no store has seen."""
-        shutil.copytree(self.source(name), directory)
-        (directory / "LICENSE").write_text(f"Only for {directory}")
-        return directory
+        """A source with weights of its own, written anew, for a test that wants what no store has seen a unit of."""
+        self._editions += 1
+        return _write(name, directory, FIRST_EDITION + self._editions)
 
     def digest(self, name: str) -> str:
         """The checkpoint's."""
@@ -75,6 +74,11 @@ class Library:
         with torch.inference_mode():
             ids = model.generate(torch.tensor([prompt]), max_new_tokens=tokens, do_sample=False)
         return tuple(ids[0, len(prompt) :].tolist())
+
+
+def _write(kind: str, directory: Path, seed: int) -> Path:
+    """BIG, or one of demo.models.KINDS."""
+    return write_tiny("llama" if kind == BIG else kind, directory, hidden=BIG_HIDDEN if kind == BIG else 64, seed=seed)
 
 
 def prompt_ids(length: int) -> tuple[int, ...]:
