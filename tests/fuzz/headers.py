@@ -14,6 +14,7 @@ from mesh.checkpoint.layout import DTYPES, Part, Unit
 from mesh.checkpoint.plan import lay_out
 from mesh.checkpoint.shards import PACKED, SAFETENSORS_DTYPES, Shard, read_shard
 from tests.fuzz.manifests import Choose, bend
+from tests.mesh.checkpoint.memory_origin import MemoryOrigin
 from tests.mesh.checkpoint.samples import manifest, sealed
 
 STEPS = (
@@ -22,33 +23,8 @@ STEPS = (
     "ü", "\ud800", "x" * 600,
 )  # fmt: skip
 SIZES = (0, 1, 2, 3, 4, 8, 2**31, 2**62, 2**63)
+FILE = "model.safetensors"
 PLAIN = AdapterConfig(frozenset({1, 4}), fan_in_fan_out=False, base_name="")
-
-
-class Memory:
-    """An origin of one file."""
-
-    url, identity, name = "/memory", "", "model.safetensors"
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def names(self) -> tuple[str, ...]:
-        """See Origin."""
-        return (self.name,)
-
-    def size(self, name: str) -> int | None:
-        """See Origin."""
-        return len(self._data) if name == self.name else None
-
-    def read_into(self, name: str, offset: int, view: memoryview) -> None:
-        """See Origin. Nobody may ask for a byte that is not there."""
-        assert name == self.name
-        assert 0 <= offset <= offset + len(view) <= len(self._data)
-        view[:] = self._data[offset : offset + len(view)]
-
-    def close(self) -> None:
-        """See Origin."""
 
 
 def make(choose: Choose) -> bytes:
@@ -72,7 +48,7 @@ def make(choose: Choose) -> bytes:
 def check(data: bytes) -> Shard | None:
     """The shard, if it passes; AssertionError if one passes whose ranges leave the file or cannot be laid out."""
     try:
-        shard = read_shard(Memory(data), Memory.name)
+        shard = read_shard(MemoryOrigin({FILE: data}), FILE)
     except BadShard:
         return None
     end = len(data) - sum(tensor.bytes for tensor in shard.tensors)
@@ -88,5 +64,5 @@ def check(data: bytes) -> Shard | None:
     layout.validate(layout.parse(layout.dump(kept)))
     assert {t.name: (t.dtype, t.shape) for t in kept.tensors} == {t.name: (t.dtype, t.shape) for t in shard.tensors}
     with suppress(ShardMismatch):
-        check_fit(shard.tensors, kept, PLAIN, Memory.url)
+        check_fit(shard.tensors, kept, PLAIN, MemoryOrigin.url)
     return shard
