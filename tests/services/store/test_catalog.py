@@ -33,7 +33,7 @@ async def test_a_store_finds_what_is_on_its_disk(state: State, tmp_path: Path) -
         assert [entry.summary for entry in listed] == [summary(one) for one in made]
         assert {entry.tier for entry in listed} == {Tier.DISK}
         async with store.client.open(store.address, made[1].digest) as opening:
-            await opening.opened()
+            await opening.complete()
             stat = await store.client.stat(store.address, made[1].digest)
         assert (stat.manifest, stat.tier, stat.summary) == (made[1].manifest, Tier.DRAM, summary(made[1]))
         assert await store.mirror.until(
