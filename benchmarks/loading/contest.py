@@ -1,16 +1,14 @@
 """Loaders raced round by round: the same checkpoint, one after the other, each in a process of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from benchmarks.cache import drop, read
-from benchmarks.child import Child, child
-from benchmarks.loading.peers import ROOT, Peer
+from benchmarks.child import Child
 from benchmarks.machine import cores
 from benchmarks.series import BenchmarkBroken, Series
 
@@ -139,35 +137,6 @@ def _agreed(proof: str | None, mine: str, entrant: Entrant) -> str:
     return mine
 
 
-@asynccontextmanager
-async def ready(peers: Sequence[Peer], venvs: Path) -> AsyncIterator[dict[str, Child]]:
-    """A process for each peer that is installed, by key, all with their imports behind them."""
-    async with AsyncExitStack() as stack:
-        started: dict[str, Child] = {}
-        for peer in peers:
-            if peer.installed(venvs):
-                settings = {**threads(), "PYTHONPATH": str(ROOT), **peer.settings}
-                starting = child("benchmarks.loading.contestant", [peer.loader], settings, peer.python(venvs))
-                started[peer.key] = await stack.enter_async_context(starting)
-        for process in started.values():
-            await process.answer()
-        yield started
-
-
 def threads() -> dict[str, str]:
     """Of torch, for every contestant."""
     return {"OMP_NUM_THREADS": str(cores())}
-
-
-async def converted(processes: Sequence[Child], directories: Sequence[Path]) -> None:
-    """Each has the models in its own format; torch's is what tensorizer's is made from, so in order."""
-    for process in processes:
-        for directory in directories:
-            await process.ask(f"convert {directory}")
-
-
-async def warmed_up(processes: Sequence[Child], directory: Path) -> None:
-    """Each has loaded something small: what it imports late is imported."""
-    for process in processes:
-        await process.ask(f"load {directory}")
-        await process.ask("free")

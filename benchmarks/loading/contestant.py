@@ -1,7 +1,7 @@
 """One loader in a process of its own: python -m benchmarks.loading.contestant LOADER
 
 It imports, says "ready", and obeys a line at a time:
-  load DIRECTORY  loads it; answers a Loaded as JSON, and keeps the tensors
+  load cold|warm DIRECTORY  loads it; answers a Loaded as JSON, and keeps the tensors
   check           answers the checksum and the checksum of the contents
   free            lets go of the tensors
   convert DIRECTORY  writes the file that the loader reads, if it is not safetensors
@@ -24,7 +24,6 @@ from benchmarks.loading.loaders import LOADERS, Load
 
 CONVERT: dict[str, Callable[[Path], None]] = {
     "torch_load": write_torch,
-    "torch_load_mapped": write_torch,
     "tensorizer": write_tensorizer,
 }
 
@@ -41,8 +40,9 @@ class Contestant:
         """The answer."""
         match command:
             case "load":
+                mode, _, directory = rest.partition(" ")
                 began_s = time.perf_counter()
-                self._tensors = self._load(Path(rest))
+                self._tensors = self._load(Path(directory), mode == "warm")
                 load_s = time.perf_counter() - began_s
                 return json.dumps({"load_s": load_s, "bytes": size_bytes(self._tensors), "tier": ""})
             case "check":

@@ -19,7 +19,7 @@ TIMES = StartTimes(queue_s=0.01, load_s=0.2)
 
 def cold_round(ours_s: float, peer_s: float, peers_token: int = 7) -> ColdRound:
     started = Started("r", "worker-1", StartKind.DRAM, TIMES, prompt_tokens=6, checkpoint="c")
-    finished = Finished(FinishReason.LENGTH, 6, 1, StartKind.DRAM, TIMES, ours_s - 0.004, ours_s, "worker-1", "")
+    finished = Finished(FinishReason.LENGTH, 6, 1, StartKind.DRAM, TIMES, ours_s - 0.004, ours_s, "worker-1", "", "c")
     peer = FreshStart(import_s=4.0, load_s=1.0, generate_s=0.5, prompt_tokens=6, first_token=peers_token)
     return ColdRound(Answer(started, 7, ours_s, finished), peer, peer_s)
 
