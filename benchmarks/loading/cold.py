@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from benchmarks.child import child
 from benchmarks.formats import files
 from benchmarks.loading.cast import Cast
-from benchmarks.loading.contest import Entrant, Race, Results, exact, threads
+from benchmarks.loading.contest import Entrant, Race, Results, threads
 from benchmarks.loading.reading import Way
 from benchmarks.loading.stage import MAIN, TINY, Stage, pool_bytes
 from benchmarks.series import Series
@@ -63,5 +63,5 @@ async def measure_cold(stage: Stage, loaders: Cast) -> ColdFigures:
             *loaders.entrants(main.source, cold=True),
         ]
         stage.say("cold")
-        race = Race(entrants, [*parts, *files(main.source)], stage.sizes.rounds, cold=True, same=exact)
+        race = Race(entrants, [*parts, *files(main.source)], stage.sizes.rounds, cold=True)
         return ColdFigures(await race.run(stage.say), loaders.missing)

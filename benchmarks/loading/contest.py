@@ -87,7 +87,7 @@ class Race:
     files: Sequence[Path]
     rounds: int
     cold: bool
-    same: Callable[[str], str]  # the part of a check's answer that all must share
+    check: str = "check"  # what contestants are asked for, and must all answer alike
 
     async def run(self, say: Callable[[str], None]) -> Results:
         """Raises BenchmarkBroken when two do not end with the same bytes."""
@@ -101,7 +101,7 @@ class Race:
             for entrant in (*self.entrants[first:], *self.entrants[:first]):
                 loaded, check = await self._one(entrant)
                 seconds[entrant.key].append(loaded)
-                proof = _agreed(proof, self.same(check), entrant) if entrant.proves else proof
+                proof = _agreed(proof, check, entrant) if entrant.proves else proof
         results = (
             Result(entrant.key, entrant.label, took[0].bytes, Series.of(loaded.load_s for loaded in took))
             for entrant in self.entrants
@@ -116,19 +116,9 @@ class Race:
         loaded = LOADED.validate_json(await entrant.process.ask(f"load {entrant.order}"))
         if entrant.tier and loaded.tier != entrant.tier:
             raise BenchmarkBroken(f"{entrant.label} took its bytes from {loaded.tier}, not from {entrant.tier}")
-        check = await entrant.process.ask("check") if entrant.proves else ""
+        check = await entrant.process.ask(self.check) if entrant.proves else ""
         await entrant.process.ask("free")
         return loaded, check
-
-
-def exact(check: str) -> str:
-    """Every name, shape and byte."""
-    return check.partition(" ")[0]
-
-
-def fused_or_not(check: str) -> str:
-    """The bytes, in whatever tensors."""
-    return check.partition(" ")[2]
 
 
 def _agreed(proof: str | None, mine: str, entrant: Entrant) -> str:

@@ -2,7 +2,8 @@
 
 It imports, says "ready", and obeys a line at a time:
   load cold|warm DIRECTORY  loads it; answers a Loaded as JSON, and keeps the tensors
-  check           answers the checksum and the checksum of the contents
+  check           answers the checksum
+  contents        answers the checksum of the contents, in whatever tensors
   free            lets go of the tensors
   convert DIRECTORY  writes the file that the loader reads, if it is not safetensors
 """
@@ -46,7 +47,9 @@ class Contestant:
                 load_s = time.perf_counter() - began_s
                 return json.dumps({"load_s": load_s, "bytes": size_bytes(self._tensors), "tier": ""})
             case "check":
-                return f"{checksum(self._tensors)} {contents(self._tensors)}"
+                return checksum(self._tensors)
+            case "contents":
+                return contents(self._tensors)
             case "free":
                 self._tensors = {}
                 gc.collect()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from benchmarks.formats import shards
 from benchmarks.loading.cast import Cast
-from benchmarks.loading.contest import Race, Results, fused_or_not
+from benchmarks.loading.contest import Race, Results
 from benchmarks.loading.stage import MAIN, Stage, pool_bytes
 from benchmarks.models import Moe
 
@@ -33,6 +33,6 @@ async def measure_many(stage: Stage, loaders: Cast) -> ManyFigures:
             stage.say(f"many small tensors, {'cold' if cold else 'warm'}")
             ours = loaders.ours(OURS, "Whimbrel", store, moe.digest, cold=cold)
             entrants = [ours, *loaders.entrants(moe.source, cold=cold, everybody=False)]
-            race = Race(entrants, on_disk, stage.sizes.rounds, cold=cold, same=fused_or_not)
+            race = Race(entrants, on_disk, stage.sizes.rounds, cold=cold, check="contents")
             raced.append(await race.run(stage.say))
     return ManyFigures(stage.sizes.moe, *raced)

@@ -54,7 +54,9 @@ class Worker:
             case "load":
                 return await self._load(*rest.split(" "))
             case "check":
-                return f"{checksum(self._tensors())} {contents(self._tensors())}"
+                return checksum(self._tensors())
+            case "contents":
+                return contents(self._tensors())
             case "touch":
                 began_s = time.perf_counter()
                 touched(self._tensors())

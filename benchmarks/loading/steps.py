@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmarks.child import child
 from benchmarks.formats import shards
 from benchmarks.loading.ablation import LABELS
-from benchmarks.loading.contest import Entrant, Race, Results, exact
+from benchmarks.loading.contest import Entrant, Race, Results
 from benchmarks.loading.stage import Stage
 
 
@@ -26,5 +26,5 @@ async def measure_steps(stage: Stage) -> StepFigures:
     async with child("benchmarks.loading.ablation", [str(main.source), str(part), units]) as process:
         await process.answer()
         entrants = [Entrant(key, label, process, key, proves=False) for key, label in LABELS.items()]
-        race = Race(entrants, [part, *shards(main.source)], stage.sizes.rounds, cold=True, same=exact)
+        race = Race(entrants, [part, *shards(main.source)], stage.sizes.rounds, cold=True)
         return StepFigures(await race.run(stage.say))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from benchmarks.child import Child
 from benchmarks.formats import files
 from benchmarks.loading.cast import Cast
-from benchmarks.loading.contest import Race, Results, exact
+from benchmarks.loading.contest import Race, Results
 from benchmarks.loading.importing import Imported
 from benchmarks.loading.stage import MAIN, TINY, Stage, pool_bytes
 from benchmarks.loading.store import Store
@@ -65,7 +65,7 @@ async def _size(stage: Stage, loaders: Cast, store: Store, size: Llama, model: I
     touches = [await _touched(loaders.worker, order) for _ in range(1 + stage.sizes.rounds)]
     ours = loaders.ours(OURS, "Whimbrel", store, model.digest, cold=False)
     entrants = [ours, *loaders.entrants(model.source, cold=False, everybody=size == stage.sizes.main)]
-    race = Race(entrants, files(model.source), stage.sizes.rounds, cold=False, same=exact)
+    race = Race(entrants, files(model.source), stage.sizes.rounds, cold=False)
     return WarmSize(size.parameters_b, await race.run(stage.say), Series.of(touches[1:]))
 
 
