@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .bench-peers
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test slow check format bench gpu lock clean
+.PHONY: help setup demo up test slow check format bench bench-peers gpu lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +50,15 @@ format: $(STAMP) ## format code and protos
 
 bench: $(STAMP) ## run the benchmarks
 	@python -m benchmarks.serving
+	@python -m benchmarks.loading
+
+bench-peers: ## install the loaders that the loading benchmark compares with, each in an environment of its own
+	@for peer in fastsafetensors==0.5.0 runai-model-streamer==0.17.0 tensorizer==2.12.1; do \
+		venv=$(PEERS)/$${peer%%==*}; \
+		$(PYTHON) -m venv $$venv && \
+		$$venv/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock) numpy && \
+		$$venv/bin/pip install --quiet --disable-pip-version-check $$peer || exit 1; \
+	done
 
 gpu: $(STAMP) ## run what needs a CUDA device: the devices' tests, and how fast it is filled
 	@python -m pytest -m gpu -rs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-LOOK_S = 0.02
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)

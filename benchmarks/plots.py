@@ -1,4 +1,4 @@
-"""Pictures of figures, as PNG, with matplotlib (the extra `bench`)."""
+"""Pictures of figures, as PNG, with matplotlib: pip install -e .[bench]."""
 
 from collections.abc import Sequence
 from pathlib import Path

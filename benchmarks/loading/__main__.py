@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.args import parser
+from benchmarks.loading.cast import cast
 from benchmarks.loading.cold import measure_cold
 from benchmarks.loading.crowd import measure_crowd
 from benchmarks.loading.many import measure_many
 from benchmarks.loading.peers import VENVS
 from benchmarks.loading.report import Figures, say_figures
 from benchmarks.loading.residence import measure_residence
-from benchmarks.loading.stage import Sizes, Stage
+from benchmarks.loading.stage import TINY, Sizes, Stage
 from benchmarks.loading.steps import measure_steps
 from benchmarks.loading.warm import measure_warm
 from benchmarks.loading.wire import measure_wire
@@ -23,8 +24,9 @@ from benchmarks.report import say, say_machine
 from benchmarks.series import BenchmarkBroken
 from mesh.errors import MeshError
 
-PARTS = ("cold", "warm", "memory", "many", "crowd", "peer", "ablation")
-QUICK_PARTS = ("cold", "warm", "memory", "peer", "ablation")
+PARTS = ("cold", "warm", "many", "memory", "crowd", "peer", "ablation")
+QUICK_PARTS = ("cold", "warm", "memory", "ablation")
+RACES = {"cold", "warm", "many"}
 PARAMETERS_B, QUICK_PARAMETERS_B = 1.1, 0.1
 ROUNDS, QUICK_ROUNDS = 7, 2
 
@@ -65,16 +67,19 @@ async def _measure(options: argparse.Namespace) -> Figures:
     sizes = Sizes.of(parameters_b, options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS))
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-", dir=options.scratch) as directory:
         scratch = Path(directory)
-        stage = Stage(scratch, options.models or scratch / "models", options.peers_venvs, sizes, say)
+        stage = Stage(scratch, options.models or scratch / "models", sizes, say)
+        await stage.sources(sizes.main, TINY)
         figures = Figures(imported=(await stage.have(sizes.main))[0])
-        if "cold" in parts:
-            figures = replace(figures, cold=await measure_cold(stage))
-        if "warm" in parts:
-            figures = replace(figures, warm=await measure_warm(stage, scale=not options.quick))
+        if RACES & set(parts):
+            async with cast(options.peers_venvs, say) as loaders:
+                if "cold" in parts:
+                    figures = replace(figures, cold=await measure_cold(stage, loaders))
+                if "warm" in parts:
+                    figures = replace(figures, warm=await measure_warm(stage, loaders, scale=not options.quick))
+                if "many" in parts:
+                    figures = replace(figures, many=await measure_many(stage, loaders))
         if "memory" in parts:
             figures = replace(figures, residence=await measure_residence(stage))
-        if "many" in parts:
-            figures = replace(figures, many=await measure_many(stage))
         if "crowd" in parts:
             figures = replace(figures, crowd=await measure_crowd(stage))
         if "peer" in parts:

@@ -24,7 +24,8 @@ Unit = tuple[int, int]  # offset and bytes, as they come on the command line
 
 
 class Steps:
-    """The same bytes, read in one way after another; each method is one step and says in which way it differs."""
+    """The same bytes, read in one way after another. Each method is one step, says in which way it differs from the one
+    before, and returns the hash of each unit."""
 
     def __init__(self, directory: Path, part: Path, units: Sequence[Unit]) -> None:
         self._shards, self._part, self._units = shards(directory), part, units
@@ -32,8 +33,8 @@ class Steps:
         self._pool = pool(self._bytes)
         self._tensors: list[bytes] = []
 
-    def by_tensor(self) -> None:
-        """Each tensor read through the page cache into memory of its own, as a checkpoint's loop does."""
+    def by_tensor(self) -> list[bytes]:
+        """Each tensor read through the page cache into memory of its own. The hashes are the tensors'."""
         for path in self._shards:
             with path.open("rb") as file:
                 (header_bytes,) = struct.unpack("<Q", file.read(8))
@@ -43,49 +44,49 @@ class Steps:
                     start, end = tensor["data_offsets"]
                     file.seek(8 + header_bytes + start)
                     self._tensors.append(file.read(end - start))
-        for data in self._tensors:
-            blake3(data).digest()
+        hashes = [blake3(data).digest() for data in self._tensors]
         self._tensors.clear()
+        return hashes
 
-    def bulk(self) -> None:
+    def bulk(self) -> list[bytes]:
         """One file of raw bytes, read in large pieces into one piece of memory."""
-        self._read_fresh(Way(1, BULK_BYTES, direct=False))
+        return self._read_fresh(Way(1, BULK_BYTES, direct=False))
 
-    def direct(self) -> None:
+    def direct(self) -> list[bytes]:
         """Past the page cache."""
-        self._read_fresh(Way(1, BULK_BYTES))
+        return self._read_fresh(Way(1, BULK_BYTES))
 
-    def threads(self) -> None:
+    def threads(self) -> list[bytes]:
         """By several threads."""
-        self._read_fresh(Way(THREADS, CHUNK_BYTES))
+        return self._read_fresh(Way(THREADS, CHUNK_BYTES))
 
-    def reused(self) -> None:
+    def reused(self) -> list[bytes]:
         """Into memory that is there already, in 2 MiB pages."""
         view = memoryview(self._pool)
         read_file(self._part, view, Way(THREADS, CHUNK_BYTES))
-        self._hash(view)
+        return self._hash(view)
 
-    def pipeline(self) -> None:
+    def pipeline(self) -> list[bytes]:
         """Each unit hashed as soon as it is there, while the next ones are read."""
-        view, front = memoryview(self._pool), _Front()
-        hashing = threading.Thread(target=self._hash_behind, args=(view, front))
+        view, front, hashes = memoryview(self._pool), _Front(), list[bytes]()
+        hashing = threading.Thread(target=self._hash_behind, args=(view, front, hashes))
         hashing.start()
         read_file(self._part, view, Way(THREADS, CHUNK_BYTES), front.add)
         hashing.join()
+        return hashes
 
-    def _read_fresh(self, way: Way) -> None:
+    def _read_fresh(self, way: Way) -> list[bytes]:
         view = memoryview(fresh(self._bytes))
         read_file(self._part, view, way)
-        self._hash(view)
+        return self._hash(view)
 
-    def _hash(self, view: memoryview) -> None:
-        for offset, size in self._units:
-            blake3(view[offset : offset + size]).digest()
+    def _hash(self, view: memoryview) -> list[bytes]:
+        return [blake3(view[offset : offset + size]).digest() for offset, size in self._units]
 
-    def _hash_behind(self, view: memoryview, front: "_Front") -> None:
+    def _hash_behind(self, view: memoryview, front: "_Front", hashes: list[bytes]) -> None:
         for offset, size in self._units:
             front.reaches(offset + size)
-            blake3(view[offset : offset + size]).digest()
+            hashes.append(blake3(view[offset : offset + size]).digest())
 
 
 class _Front:
@@ -132,7 +133,7 @@ def main(directory: str, part: str, units: str) -> None:
         if command != "load":
             answers.write("done\n")
             continue
-        step: Callable[[], None] = getattr(steps, name)
+        step: Callable[[], list[bytes]] = getattr(steps, name)
         began_s = time.perf_counter()
         step()
         answers.write(json.dumps({"load_s": time.perf_counter() - began_s, "bytes": size, "tier": "disk"}) + "\n")

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+PIECE = 1 << 20  # pairs of bytes looked up at a time
+
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """Of every name, dtype, shape and byte, in the order of the names."""
@@ -21,10 +23,13 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 def contents(tensors: Mapping[str, Tensor]) -> str:
     """Of the bytes alone, taken two by two, in any order: the same when experts are fused and when they are not."""
-    counts = np.zeros(1 << 16, np.int64)
+    weights = np.random.default_rng(0).integers(1 << 63, size=1 << 16, dtype=np.uint64)  # of each pair of bytes
+    total = 0
     for tensor in tensors.values():
-        counts += np.bincount(_bytes(tensor).view(np.uint16), minlength=1 << 16)
-    return hashlib.sha256(counts.tobytes()).hexdigest()
+        pairs = _bytes(tensor).view(np.uint16)
+        for start in range(0, len(pairs), PIECE):
+            total += int(weights[pairs[start : start + PIECE]].sum(dtype=np.uint64))
+    return f"{total % (1 << 64):016x}"
 
 
 def size_bytes(tensors: Mapping[str, Tensor]) -> int:

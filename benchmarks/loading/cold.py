@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from benchmarks.child import child
 from benchmarks.formats import files
-from benchmarks.loading.contest import Entrant, Race, Results, converted, exact, ready, threads, warmed_up
-from benchmarks.loading.peers import COLD
-from benchmarks.loading.stage import MAIN, TINY, Stage, cold_entrant, pool_bytes, workers
+from benchmarks.loading.cast import Cast
+from benchmarks.loading.contest import Entrant, Race, Results, threads
+from benchmarks.loading.reading import Way
+from benchmarks.loading.stage import MAIN, TINY, Stage, pool_bytes
 from benchmarks.series import Series
 
-RAW = {"raw_16x512k": (16, 512 << 10), "raw_8x1m": (8, 1 << 20), "raw_4x4m": (4, 4 << 20)}
+RAW = {"raw_16x512k": Way(16, 512 << 10), "raw_8x1m": Way(8, 1 << 20), "raw_4x4m": Way(4, 4 << 20)}
 OURS, VERIFIED = "ours", "ours_verified"
 
 
@@ -32,40 +33,35 @@ class ColdFigures:
         return ratio
 
 
-async def measure_cold(stage: Stage) -> ColdFigures:
+async def measure_cold(stage: Stage, loaders: Cast) -> ColdFigures:
     """Races all of them on the main model."""
-    main, tiny = await stage.have(stage.sizes.main, TINY)
+    (main,) = await stage.have(stage.sizes.main)
+    (tiny,) = await stage.sources(TINY)
     await stage.twin("verified")
-    dram_bytes = pool_bytes(main, tiny)
-    stage.say("cold: starting the contestants")
     async with (
-        stage.store(MAIN, dram_bytes, VERIFY="import") as trusting,
-        stage.store("verified", dram_bytes, VERIFY="always") as verifying,
-        workers([trusting, verifying]) as (worker, careful),
+        stage.store(MAIN, pool_bytes(main), VERIFY="import") as trusting,
+        stage.store("verified", pool_bytes(main), VERIFY="always") as verifying,
         child("benchmarks.loading.raw", settings=threads()) as raw,
-        ready(COLD, stage.venvs) as processes,
     ):
         await raw.answer()
-        await converted([*processes.values()], [main.source, tiny.source])
+        await loaders.converted(main.source, tiny)
+        await loaders.warmed_up(tiny)
         await stage.settled()
-        await warmed_up([*processes.values()], tiny.source)
-        for process in (worker, careful):
-            await process.ask(f"load {main.digest}")  # the pool's memory is there from now on
-            await process.ask("free")
+        for store in (trusting, verifying):  # the pool is touched, and the skeleton built, from now on
+            await loaders.worker.ask(f"load {store.address} {main.digest}")
+            await loaders.worker.ask("free")
         parts = trusting.part_files(main.digest)
         entrants = [
             *(
-                Entrant(key, f"raw, {text}", raw, f"{way[0]} {way[1]} {parts[0].parent}", proves=False)
-                for (key, way), text in zip(RAW.items(), ("16 x 512 KiB", "8 x 1 MiB", "4 x 4 MiB"), strict=True)
+                Entrant(
+                    key, f"raw, {way.text}", raw, f"{way.threads} {way.chunk_bytes} {parts[0].parent}", proves=False
+                )
+                for key, way in RAW.items()
             ),
-            cold_entrant(OURS, "Whimbrel, verify=import", worker, trusting, main.digest),
-            cold_entrant(VERIFIED, "Whimbrel, verify=always", careful, verifying, main.digest),
-            *(
-                Entrant(peer.key, peer.label, processes[peer.key], str(main.source))
-                for peer in COLD
-                if peer.key in processes
-            ),
+            loaders.ours(OURS, "Whimbrel, verify=import", trusting, main.digest, cold=True),
+            loaders.ours(VERIFIED, "Whimbrel, verify=always", verifying, main.digest, cold=True),
+            *loaders.entrants(main.source, cold=True),
         ]
-        race = Race(entrants, [*parts, *files(main.source)], stage.sizes.rounds, cold=True, same=exact)
-        results = await race.run(stage.say)
-    return ColdFigures(results, tuple(peer.label for peer in COLD if peer.key not in processes))
+        stage.say("cold")
+        race = Race(entrants, [*parts, *files(main.source)], stage.sizes.rounds, cold=True)
+        return ColdFigures(await race.run(stage.say), loaders.missing)

@@ -1,16 +1,14 @@
 """Loaders raced round by round: the same checkpoint, one after the other, each in a process of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from benchmarks.cache import drop, read
-from benchmarks.child import Child, child
-from benchmarks.loading.peers import ROOT, Peer
+from benchmarks.child import Child
 from benchmarks.machine import cores
 from benchmarks.series import BenchmarkBroken, Series
 
@@ -89,7 +87,7 @@ class Race:
     files: Sequence[Path]
     rounds: int
     cold: bool
-    same: Callable[[str], str]  # the part of a check's answer that all must share
+    check: str = "check"  # what contestants are asked for, and must all answer alike
 
     async def run(self, say: Callable[[str], None]) -> Results:
         """Raises BenchmarkBroken when two do not end with the same bytes."""
@@ -103,7 +101,7 @@ class Race:
             for entrant in (*self.entrants[first:], *self.entrants[:first]):
                 loaded, check = await self._one(entrant)
                 seconds[entrant.key].append(loaded)
-                proof = _agreed(proof, self.same(check), entrant) if entrant.proves else proof
+                proof = _agreed(proof, check, entrant) if entrant.proves else proof
         results = (
             Result(entrant.key, entrant.label, took[0].bytes, Series.of(loaded.load_s for loaded in took))
             for entrant in self.entrants
@@ -118,19 +116,9 @@ class Race:
         loaded = LOADED.validate_json(await entrant.process.ask(f"load {entrant.order}"))
         if entrant.tier and loaded.tier != entrant.tier:
             raise BenchmarkBroken(f"{entrant.label} took its bytes from {loaded.tier}, not from {entrant.tier}")
-        check = await entrant.process.ask("check") if entrant.proves else ""
+        check = await entrant.process.ask(self.check) if entrant.proves else ""
         await entrant.process.ask("free")
         return loaded, check
-
-
-def exact(check: str) -> str:
-    """Every name, shape and byte."""
-    return check.partition(" ")[0]
-
-
-def fused_or_not(check: str) -> str:
-    """The bytes, in whatever tensors."""
-    return check.partition(" ")[2]
 
 
 def _agreed(proof: str | None, mine: str, entrant: Entrant) -> str:
@@ -139,35 +127,6 @@ def _agreed(proof: str | None, mine: str, entrant: Entrant) -> str:
     return mine
 
 
-@asynccontextmanager
-async def ready(peers: Sequence[Peer], venvs: Path) -> AsyncIterator[dict[str, Child]]:
-    """A process for each peer that is installed, by key, all with their imports behind them."""
-    async with AsyncExitStack() as stack:
-        started: dict[str, Child] = {}
-        for peer in peers:
-            if peer.installed(venvs):
-                settings = {**threads(), "PYTHONPATH": str(ROOT), **peer.settings}
-                starting = child("benchmarks.loading.contestant", [peer.loader], settings, peer.python(venvs))
-                started[peer.key] = await stack.enter_async_context(starting)
-        for process in started.values():
-            await process.answer()
-        yield started
-
-
 def threads() -> dict[str, str]:
     """Of torch, for every contestant."""
     return {"OMP_NUM_THREADS": str(cores())}
-
-
-async def converted(processes: Sequence[Child], directories: Sequence[Path]) -> None:
-    """Each has the models in its own format; torch's is what tensorizer's is made from, so in order."""
-    for process in processes:
-        for directory in directories:
-            await process.ask(f"convert {directory}")
-
-
-async def warmed_up(processes: Sequence[Child], directory: Path) -> None:
-    """Each has loaded something small: what it imports late is imported."""
-    for process in processes:
-        await process.ask(f"load {directory}")
-        await process.ask("free")

@@ -1,8 +1,9 @@
 """One loader in a process of its own: python -m benchmarks.loading.contestant LOADER
 
 It imports, says "ready", and obeys a line at a time:
-  load DIRECTORY  loads it; answers a Loaded as JSON, and keeps the tensors
-  check           answers the checksum and the checksum of the contents
+  load cold|warm DIRECTORY  loads it; answers a Loaded as JSON, and keeps the tensors
+  check           answers the checksum
+  contents        answers the checksum of the contents, in whatever tensors
   free            lets go of the tensors
   convert DIRECTORY  writes the file that the loader reads, if it is not safetensors
 """
@@ -24,7 +25,6 @@ from benchmarks.loading.loaders import LOADERS, Load
 
 CONVERT: dict[str, Callable[[Path], None]] = {
     "torch_load": write_torch,
-    "torch_load_mapped": write_torch,
     "tensorizer": write_tensorizer,
 }
 
@@ -41,12 +41,15 @@ class Contestant:
         """The answer."""
         match command:
             case "load":
+                mode, _, directory = rest.partition(" ")
                 began_s = time.perf_counter()
-                self._tensors = self._load(Path(rest))
+                self._tensors = self._load(Path(directory), mode == "warm")
                 load_s = time.perf_counter() - began_s
                 return json.dumps({"load_s": load_s, "bytes": size_bytes(self._tensors), "tier": ""})
             case "check":
-                return f"{checksum(self._tensors)} {contents(self._tensors)}"
+                return checksum(self._tensors)
+            case "contents":
+                return contents(self._tensors)
             case "free":
                 self._tensors = {}
                 gc.collect()

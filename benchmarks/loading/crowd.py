@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from benchmarks.cache import drop
 from benchmarks.child import Child
+from benchmarks.loading.cast import workers
 from benchmarks.loading.contest import LOADED, Loaded
 from benchmarks.loading.importing import Imported
-from benchmarks.loading.stage import MAIN, Stage, pool_bytes, workers
+from benchmarks.loading.stage import MAIN, Stage, pool_bytes
 from benchmarks.loading.store import Store
 from benchmarks.series import Series
 
@@ -43,7 +44,7 @@ async def measure_crowd(stage: Stage) -> CrowdFigures:
     rounds: dict[int, list[tuple[float, float]]] = {count: [] for count in COUNTS}
     async with (
         stage.store(MAIN, pool_bytes(*models), VERIFY="import") as store,
-        workers([store] * max(COUNTS)) as processes,
+        workers(max(COUNTS)) as processes,
     ):
         await _at_once(store, processes, models)  # the pool's memory and the skeletons are there from now on
         for number in range(stage.sizes.rounds):
@@ -58,7 +59,9 @@ async def _at_once(store: Store, processes: Sequence[Child], models: Sequence[Im
     for model in models:
         await store.evict(model.digest)
         await asyncio.to_thread(drop, store.part_files(model.digest))
-    orders = (process.ask(f"load {model.digest}") for process, model in zip(processes, models, strict=True))
+    orders = (
+        process.ask(f"load {store.address} {model.digest}") for process, model in zip(processes, models, strict=True)
+    )
     loads: list[Loaded] = [LOADED.validate_json(answer) for answer in await asyncio.gather(*orders)]
     for process in processes:
         await process.ask("free")

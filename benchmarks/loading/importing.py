@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.formats import shards
 from benchmarks.loading.store import Store
 from benchmarks.memory import Peak, descendants
+from mesh.checkpoint.layout import total_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,13 @@ class Imported:
     source: Path
     took_s: float
     peak_bytes: int  # private memory of the store and its import process, beyond what the store had before
-    largest_unit_bytes: int
+    units: tuple[tuple[int, int], ...]  # offset in its part and bytes, in order
+    part_files: tuple[Path, ...]
+
+    @property
+    def largest_unit_bytes(self) -> int:
+        """Of its units."""
+        return max(size for _, size in self.units)
 
     @property
     def gb_per_s(self) -> float:
@@ -34,7 +41,13 @@ async def imported(store: Store, source: Path) -> Imported:
         summary = await store.take(source)
         took_s = time.perf_counter() - began_s
     manifest = (await store.client.stat(store.address, summary.digest)).manifest
-    largest = max(unit.bytes for unit in manifest.units)
     files = await asyncio.to_thread(store.part_files, summary.digest)
-    size = sum(path.stat().st_size for path in files)
-    return Imported(summary.digest, size, source, took_s, peak.grown_private_bytes, largest)
+    return Imported(
+        digest=summary.digest,
+        bytes=total_bytes(manifest),
+        source=source,
+        took_s=took_s,
+        peak_bytes=peak.grown_private_bytes,
+        units=tuple((unit.offset, unit.bytes) for unit in manifest.units),
+        part_files=tuple(files),
+    )

@@ -1,10 +1,12 @@
 """Other people's loaders, each behind one call: a directory in, every tensor in memory out.
 
-Each function here imports what it needs, which is not timed, and returns the call that is. They run in the peers'
-environments, so nothing of ours but this package is imported.
+Each function here imports what it needs, which is not timed, and returns the call that is. `warm` says that the files
+are in the page cache: some are then better told to read in another way. They run in the peers' environments, so nothing
+of ours but this package is imported.
 """
 
 import mmap
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,14 +17,14 @@ from torch import Tensor
 
 from benchmarks.formats import shards, tensorizer_file, torch_file
 
-Load = Callable[[Path], dict[str, Tensor]]
+Load = Callable[[Path, bool], dict[str, Tensor]]
 
 
 def safetensors() -> Load:
     """load_file maps the file and has read nothing, so every page is touched, which is faster than cloning."""
     from safetensors.torch import load_file  # noqa: PLC0415  not in every environment
 
-    def load(directory: Path) -> dict[str, Tensor]:
+    def load(directory: Path, warm: bool) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for shard in shards(directory):
             tensors |= load_file(shard)
@@ -40,7 +42,7 @@ def from_pretrained() -> Load:
     bars.disable_progress_bar()
     auto: Any = AutoModelForCausalLM
 
-    def load(directory: Path) -> dict[str, Tensor]:
+    def load(directory: Path, warm: bool) -> dict[str, Tensor]:
         model = auto.from_pretrained(directory, dtype=torch.bfloat16, local_files_only=True)
         return touched(dict(model.state_dict()))
 
@@ -48,29 +50,21 @@ def from_pretrained() -> Load:
 
 
 def torch_load() -> Load:
-    """Unpickles and reads into fresh memory; mapped (mmap=True) and touched, it was slower from disk."""
+    """Reads into fresh memory; from the page cache, mapped and touched, which is faster there."""
 
-    def load(directory: Path) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = torch.load(torch_file(directory), weights_only=True)
-        return tensors
-
-    return load
-
-
-def torch_load_mapped() -> Load:
-    """The same, mapped and touched: faster when the page cache is warm."""
-
-    def load(directory: Path) -> dict[str, Tensor]:
-        return touched(torch.load(torch_file(directory), weights_only=True, mmap=True))
+    def load(directory: Path, warm: bool) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = torch.load(torch_file(directory), weights_only=True, mmap=warm)
+        return touched(tensors) if warm else tensors
 
     return load
 
 
 def fastsafetensors() -> Load:
-    """The reader without GPUDirect, which is the one for host memory."""
+    """The reader without GPUDirect, which is the one for host memory; buffered when the page cache has the bytes."""
     from fastsafetensors import SafeTensorsFileLoader  # noqa: PLC0415
 
-    def load(directory: Path) -> dict[str, Tensor]:
+    def load(directory: Path, warm: bool) -> dict[str, Tensor]:
+        os.environ["FASTSAFETENSORS_ODIRECT"] = "0" if warm else "1"  # read at each open
         loader = SafeTensorsFileLoader(None, "cpu", nogds=True)
         loader.add_filenames({0: [str(shard) for shard in shards(directory)]})
         buffers = loader.copy_files_to_device()  # tensors keep it alive
@@ -83,7 +77,7 @@ def runai() -> Load:
     """Tensors that are ours to keep (owned=True), so none is copied."""
     from runai_model_streamer import SafetensorsStreamer  # noqa: PLC0415
 
-    def load(directory: Path) -> dict[str, Tensor]:
+    def load(directory: Path, warm: bool) -> dict[str, Tensor]:
         with SafetensorsStreamer() as streamer:
             streamer.stream_files([str(shard) for shard in shards(directory)])
             return dict(streamer.get_tensors())
@@ -95,7 +89,7 @@ def tensorizer() -> Load:
     """Eager, with as many readers as it chooses."""
     from tensorizer import TensorDeserializer  # noqa: PLC0415
 
-    def load(directory: Path) -> dict[str, Tensor]:
+    def load(directory: Path, warm: bool) -> dict[str, Tensor]:
         deserializer = TensorDeserializer(str(tensorizer_file(directory)), device="cpu")
         return {name: tensor.data for name, tensor in deserializer.items()}
 
@@ -107,7 +101,6 @@ LOADERS: Mapping[str, Callable[[], Load]] = MappingProxyType(
         "safetensors": safetensors,
         "from_pretrained": from_pretrained,
         "torch_load": torch_load,
-        "torch_load_mapped": torch_load_mapped,
         "fastsafetensors": fastsafetensors,
         "runai": runai,
         "tensorizer": tensorizer,

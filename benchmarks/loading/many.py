@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from benchmarks.loading.contest import Entrant, Race, Results, fused_or_not, ready, warmed_up
-from benchmarks.loading.peers import FROM_PRETRAINED, SAFETENSORS
-from benchmarks.loading.stage import MAIN, TINY, Stage, cold_entrant, pool_bytes, warm_entrant, workers
+from benchmarks.formats import shards
+from benchmarks.loading.cast import Cast
+from benchmarks.loading.contest import Race, Results
+from benchmarks.loading.stage import MAIN, Stage, pool_bytes
 from benchmarks.models import Moe
 
 OURS = "ours"
-PEERS = (SAFETENSORS, FROM_PRETRAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +20,19 @@ class ManyFigures:
     warm: Results
 
 
-async def measure_many(stage: Stage) -> ManyFigures:
+async def measure_many(stage: Stage, loaders: Cast) -> ManyFigures:
     """Transformers and we fuse the experts, load_file does not: so the bytes are compared, not the names."""
-    moe, tiny = await stage.have(stage.sizes.moe, TINY)
-    stage.say("many small tensors: starting the contestants")
-    async with (
-        stage.store(MAIN, pool_bytes(moe, tiny), VERIFY="import") as store,
-        workers([store]) as (worker,),
-        ready(PEERS, stage.venvs) as processes,
-    ):
-        await warmed_up([*processes.values()], tiny.source)
-        await worker.ask(f"load {moe.digest}")
-        await worker.ask("free")
-        theirs = [Entrant(peer.key, peer.label, processes[peer.key], str(moe.source)) for peer in PEERS]
-        files = [*store.part_files(moe.digest), *moe.source.glob("*.safetensors")]
-        ours = cold_entrant(OURS, "Whimbrel", worker, store, moe.digest)
-        cold = await Race([ours, *theirs], files, stage.sizes.rounds, cold=True, same=fused_or_not).run(stage.say)
-        ours = warm_entrant(OURS, "Whimbrel", worker, moe.digest)
-        warm = await Race([ours, *theirs], files, stage.sizes.rounds, cold=False, same=fused_or_not).run(stage.say)
-    return ManyFigures(stage.sizes.moe, cold, warm)
+    (moe,) = await stage.have(stage.sizes.moe)
+    await loaders.warmed_up(moe.source, everybody=False)
+    async with stage.store(MAIN, pool_bytes(moe), VERIFY="import") as store:
+        await loaders.worker.ask(f"load {store.address} {moe.digest}")
+        await loaders.worker.ask("free")
+        on_disk = [*store.part_files(moe.digest), *shards(moe.source)]
+        raced = []
+        for cold in (True, False):
+            stage.say(f"many small tensors, {'cold' if cold else 'warm'}")
+            ours = loaders.ours(OURS, "Whimbrel", store, moe.digest, cold=cold)
+            entrants = [ours, *loaders.entrants(moe.source, cold=cold, everybody=False)]
+            race = Race(entrants, on_disk, stage.sizes.rounds, cold=cold, check="contents")
+            raced.append(await race.run(stage.say))
+    return ManyFigures(stage.sizes.moe, *raced)

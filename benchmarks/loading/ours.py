@@ -1,8 +1,8 @@
-"""Our side of the race, where a worker stands: python -m benchmarks.loading.ours STORE_ADDRESS
+"""Our side of the race, where a worker stands: python -m benchmarks.loading.ours
 
 The worker's own loader in a process of its own, on a store that runs elsewhere. It obeys the lines of contestant.py,
-with a checkpoint's digest for the directory, and one more:
-  load DIGEST     a replica with its weights assigned, as a worker makes it for its engine
+with a store and a checkpoint for the directory, and one more:
+  load STORE_ADDRESS DIGEST  a replica with its weights assigned, as a worker makes it for its engine
   touch           reads a byte of each page, as a first forward pass does; answers the seconds
 """
 
@@ -43,8 +43,8 @@ class Unobserved:
 class Worker:
     """Loads one checkpoint at a time."""
 
-    def __init__(self, store_address: str, loader: Loader) -> None:
-        self._store_address, self._loader = store_address, loader
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
         self._held = AsyncExitStack()
         self._loaded: LoadedReplica | None = None
 
@@ -52,9 +52,11 @@ class Worker:
         """The answer."""
         match command:
             case "load":
-                return await self._load(rest)
+                return await self._load(*rest.split(" "))
             case "check":
-                return f"{checksum(self._tensors())} {contents(self._tensors())}"
+                return checksum(self._tensors())
+            case "contents":
+                return contents(self._tensors())
             case "touch":
                 began_s = time.perf_counter()
                 touched(self._tensors())
@@ -63,9 +65,9 @@ class Worker:
                 await self._free()
         return "done"
 
-    async def _load(self, digest: str) -> str:
+    async def _load(self, store_address: str, digest: str) -> str:
         began_s = time.perf_counter()
-        order = Order("benchmark", digest, self._store_address)
+        order = Order("benchmark", digest, store_address)
         self._loaded = await self._held.enter_async_context(self._loader.load(order, Unobserved()))
         load_s = time.perf_counter() - began_s
         return json.dumps({"load_s": load_s, "bytes": size_bytes(self._tensors()), "tier": self._loaded.tier.value})
@@ -82,7 +84,7 @@ class Worker:
         await self._held.aclose()
 
 
-async def main(store_address: str, answers: IO[str]) -> None:
+async def main(answers: IO[str]) -> None:
     """Until standard input ends."""
     settings = WorkerSettings.load()
     preimport(("llama", "qwen3_moe"))
@@ -91,7 +93,7 @@ async def main(store_address: str, answers: IO[str]) -> None:
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
     limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
     loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, limits)
-    worker = Worker(store_address, loader)
+    worker = Worker(loader)
     answers.write("ready\n")
     while line := await asyncio.to_thread(sys.stdin.readline):
         command, _, rest = line.rstrip("\n").partition(" ")
@@ -101,4 +103,4 @@ async def main(store_address: str, answers: IO[str]) -> None:
 
 if __name__ == "__main__":
     tune_malloc()  # as a worker does
-    asyncio.run(main(sys.argv[1], answers_only()))
+    asyncio.run(main(answers_only()))

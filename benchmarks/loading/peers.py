@@ -31,24 +31,12 @@ class Peer:
         return Path(self.python(venvs)).exists()
 
 
-SAFETENSORS = Peer("safetensors", "safetensors load_file, touched", "safetensors")
-FROM_PRETRAINED = Peer("from_pretrained", "transformers from_pretrained", "from_pretrained")
-COLD = (
-    SAFETENSORS,
-    FROM_PRETRAINED,
+PEERS = (
+    Peer("safetensors", "safetensors load_file, touched", "safetensors"),
+    Peer("from_pretrained", "transformers from_pretrained", "from_pretrained"),
     Peer("torch_load", "torch.load", "torch_load", settings=HUGE_PAGES),
     Peer("fastsafetensors", "fastsafetensors", "fastsafetensors", "fastsafetensors", HUGE_PAGES),
     Peer("runai", "runai-model-streamer", "runai", "runai-model-streamer"),
     Peer("tensorizer", "tensorizer", "tensorizer", "tensorizer", HUGE_PAGES),
 )
-WARM = (
-    SAFETENSORS,
-    FROM_PRETRAINED,
-    Peer("torch_load", "torch.load, mapped", "torch_load_mapped"),
-    Peer(
-        "fastsafetensors", "fastsafetensors, buffered", "fastsafetensors", "fastsafetensors",
-        MappingProxyType({**HUGE_PAGES, "FASTSAFETENSORS_ODIRECT": "0"}),
-    ),
-    Peer("runai", "runai-model-streamer", "runai", "runai-model-streamer", HUGE_PAGES),
-    Peer("tensorizer", "tensorizer", "tensorizer", "tensorizer", HUGE_PAGES),
-)  # fmt: skip
+EVERYWHERE = ("safetensors", "from_pretrained")  # in our own environment

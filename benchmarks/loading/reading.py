@@ -18,6 +18,11 @@ class Way:
     chunk_bytes: int
     direct: bool = True
 
+    @property
+    def text(self) -> str:
+        """Such as "16 x 512 KiB"."""
+        return f"{self.threads} x {self.chunk_bytes >> 10} KiB"
+
 
 def _unheard(chunk: range) -> None:
     """Nobody waits for a chunk."""

@@ -4,13 +4,16 @@ import asyncio
 from dataclasses import dataclass
 
 from benchmarks.cache import drop
-from benchmarks.loading.stage import MAIN, TINY, Stage, pool_bytes, workers
+from benchmarks.loading.cast import workers
+from benchmarks.loading.stage import MAIN, Stage, pool_bytes
 from benchmarks.memory import Memory, Peak
+
+SMALL_KV = {"WHIMBREL_KV_BYTES": str(1 << 20)}  # the cache is no part of a load
 
 
 @dataclass(frozen=True, slots=True)
 class ResidenceFigures:
-    """`idle`: both processes once they have loaded something tiny; its shared part, the pool, is the model's."""
+    """`idle`: both processes before the load; the pool, its shared part, is the model's."""
 
     model_bytes: int
     idle: Memory
@@ -29,18 +32,15 @@ class ResidenceFigures:
 
 async def measure_residence(stage: Stage) -> ResidenceFigures:
     """One cold load into a pool that just holds it."""
-    main, tiny = await stage.have(stage.sizes.main, TINY)
+    (main,) = await stage.have(stage.sizes.main)
     stage.say("memory of a load")
     async with (
         stage.store(MAIN, pool_bytes(main), VERIFY="always") as store,
-        workers([store]) as (worker,),
+        workers(1, SMALL_KV) as (worker,),
     ):
-        await worker.ask(f"load {tiny.digest}")
-        await worker.ask("free")
-        await store.evict(tiny.digest)
         await asyncio.to_thread(drop, store.part_files(main.digest))
         async with Peak(lambda: [store.pid, worker.pid]).watching() as peak:
-            await worker.ask(f"load {main.digest}")
+            await worker.ask(f"load {store.address} {main.digest}")
             await worker.ask("touch")
         await worker.ask("free")
     return ResidenceFigures(main.bytes, peak.before, peak.highest)

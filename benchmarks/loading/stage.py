@@ -3,18 +3,17 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.child import Child, child
-from benchmarks.loading.contest import Entrant, threads
 from benchmarks.loading.importing import Imported, imported
 from benchmarks.loading.store import Store, store
 from benchmarks.models import Llama, Moe, Spec, random_models
 
 TINY = Llama(0.02)  # loaded once by each contestant before anything is timed
+SEGMENT_BYTES = 64 << 20  # WHIMBREL_SEGMENT_BYTES, as it comes
 MAIN = "main"  # the store that imports
 
 
@@ -38,18 +37,21 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`scratch` is on the disk that is measured; `venvs` holds the peers' environments."""
+    """`scratch` is on the disk that is measured."""
 
     scratch: Path
     models: Path
-    venvs: Path
     sizes: Sizes
     say: Callable[[str], None]
+    _sources: dict[Spec, Path] = field(default_factory=dict)
     _imports: dict[Spec, Imported] = field(default_factory=dict)
 
     async def sources(self, *specs: Spec) -> list[Path]:
         """The models as Hugging Face directories."""
-        return await random_models(self.models, specs)
+        missing = [spec for spec in specs if spec not in self._sources]
+        if missing:
+            self._sources.update(zip(missing, await random_models(self.models, missing), strict=True))
+        return [self._sources[spec] for spec in specs]
 
     @asynccontextmanager
     async def store(self, name: str, dram_bytes: int, **settings: str) -> AsyncIterator[Store]:
@@ -81,35 +83,8 @@ class Stage:
 
 
 def pool_bytes(*checkpoints: Imported) -> int:
-    """Room for these at once, rounded up as a store may round it."""
-    return sum(-(-checkpoint.bytes // (2 << 20)) * (2 << 20) + (2 << 20) for checkpoint in checkpoints)
-
-
-@asynccontextmanager
-async def workers(stores: Sequence[Store], settings: Mapping[str, str] | None = None) -> AsyncIterator[list[Child]]:
-    """One of our loaders for each of these stores, with its imports behind it."""
-    own = {**threads(), **(settings or {})}
-    async with AsyncExitStack() as stack:
-        started = [
-            await stack.enter_async_context(child("benchmarks.loading.ours", [one.address], own)) for one in stores
-        ]
-        for process in started:
-            await process.answer()
-        yield started
-
-
-def cold_entrant(key: str, label: str, worker: Child, of: Store, digest: str) -> Entrant:
-    """Ours, from disk: the store drops the checkpoint from its memory first."""
-
-    async def evict() -> None:
-        await of.evict(digest)
-
-    return Entrant(key, label, worker, digest, evict, tier="disk")
-
-
-def warm_entrant(key: str, label: str, worker: Child, digest: str) -> Entrant:
-    """Ours, from the store's memory."""
-    return Entrant(key, label, worker, digest, tier="dram")
+    """Room for these at once, each in whole segments, so that all of it can be touched before."""
+    return sum(-(-checkpoint.bytes // SEGMENT_BYTES) * SEGMENT_BYTES for checkpoint in checkpoints)
 
 
 def _linked(source: Path, target: Path) -> None:

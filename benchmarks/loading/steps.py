@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from benchmarks.child import child
 from benchmarks.formats import shards
 from benchmarks.loading.ablation import LABELS
-from benchmarks.loading.contest import Entrant, Race, Results, exact
-from benchmarks.loading.stage import MAIN, Stage
+from benchmarks.loading.contest import Entrant, Race, Results
+from benchmarks.loading.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,11 @@ class StepFigures:
 async def measure_steps(stage: Stage) -> StepFigures:
     """Cold, each round all of them."""
     (main,) = await stage.have(stage.sizes.main)
-    async with stage.store(MAIN, dram_bytes=0) as store:
-        manifest = (await store.client.stat(store.address, main.digest)).manifest
-        (part,) = store.part_files(main.digest)
-    units = [(unit.offset, unit.bytes) for unit in manifest.units]
+    (part,) = main.part_files
+    units = json.dumps(main.units)
     stage.say("ablation")
-    async with child("benchmarks.loading.ablation", [str(main.source), str(part), json.dumps(units)]) as process:
+    async with child("benchmarks.loading.ablation", [str(main.source), str(part), units]) as process:
         await process.answer()
         entrants = [Entrant(key, label, process, key, proves=False) for key, label in LABELS.items()]
-        race = Race(entrants, [part, *shards(main.source)], stage.sizes.rounds, cold=True, same=exact)
+        race = Race(entrants, [part, *shards(main.source)], stage.sizes.rounds, cold=True)
         return StepFigures(await race.run(stage.say))

@@ -1,14 +1,14 @@
 """Bytes already in this node's memory: ours in the store's DRAM, theirs in the page cache. Time until a replica."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.child import Child
 from benchmarks.formats import files
-from benchmarks.loading.contest import Entrant, Race, Results, converted, exact, ready, warmed_up
+from benchmarks.loading.cast import Cast
+from benchmarks.loading.contest import Race, Results
 from benchmarks.loading.importing import Imported
-from benchmarks.loading.peers import FROM_PRETRAINED, SAFETENSORS, WARM, Peer
-from benchmarks.loading.stage import MAIN, TINY, Stage, pool_bytes, warm_entrant, workers
+from benchmarks.loading.stage import MAIN, TINY, Stage, pool_bytes
+from benchmarks.loading.store import Store
 from benchmarks.models import Llama
 from benchmarks.series import Series
 
@@ -45,46 +45,33 @@ class WarmFigures:
         return sorted((self.main, *self.scale), key=lambda size: size.parameters_b)
 
 
-async def measure_warm(stage: Stage, *, scale: bool) -> WarmFigures:
-    """Races the main size, and with `scale` the others."""
-    main_size, others = stage.sizes.main, stage.sizes.scale if scale else ()
-    main, tiny, *more = await stage.have(main_size, TINY, *others)
-    stage.say("warm: starting the contestants")
-    async with (
-        stage.store(MAIN, pool_bytes(main, tiny, *more), VERIFY="import") as store,
-        workers([store]) as (worker,),
-        ready(WARM, stage.venvs) as processes,
-    ):
-        await converted([*processes.values()], [main.source, tiny.source])
-        await warmed_up([*processes.values()], tiny.source)
-        everybody = await _size(stage, main_size, main, worker, processes, WARM)
-        few = [
-            await _size(stage, size, one, worker, processes, (SAFETENSORS, FROM_PRETRAINED))
-            for size, one in zip(others, more, strict=True)
+async def measure_warm(stage: Stage, loaders: Cast, *, scale: bool) -> WarmFigures:
+    """Races the main size with everybody, and with `scale` the others with those of our own environment."""
+    sizes = (stage.sizes.main, *(stage.sizes.scale if scale else ()))
+    models = await stage.have(*sizes)
+    (tiny,) = await stage.sources(TINY)
+    await loaders.converted(models[0].source, tiny)
+    await loaders.warmed_up(tiny)
+    async with stage.store(MAIN, pool_bytes(*models), VERIFY="import") as store:
+        main, *others = [
+            await _size(stage, loaders, store, size, model) for size, model in zip(sizes, models, strict=True)
         ]
-    return WarmFigures(everybody, tuple(few), tuple(peer.label for peer in WARM if peer.key not in processes))
+    return WarmFigures(main, tuple(others), loaders.missing)
 
 
-async def _size(  # noqa: PLR0917  private, and called twice
-    stage: Stage, size: Llama, model: Imported, worker: Child, processes: Mapping[str, Child], peers: Sequence[Peer]
-) -> WarmSize:
+async def _size(stage: Stage, loaders: Cast, store: Store, size: Llama, model: Imported) -> WarmSize:
     stage.say(f"warm, {size.parameters_b:g} billion weights")
-    touches = [await _touched(worker, model.digest) for _ in range(1 + stage.sizes.rounds)]
-    entrants = [
-        warm_entrant(OURS, "Whimbrel", worker, model.digest),
-        *(
-            Entrant(peer.key, peer.label, processes[peer.key], str(model.source))
-            for peer in peers
-            if peer.key in processes
-        ),
-    ]
-    results = await Race(entrants, files(model.source), stage.sizes.rounds, cold=False, same=exact).run(stage.say)
-    return WarmSize(size.parameters_b, results, Series.of(touches[1:]))
+    order = f"{store.address} {model.digest}"
+    touches = [await _touched(loaders.worker, order) for _ in range(1 + stage.sizes.rounds)]
+    ours = loaders.ours(OURS, "Whimbrel", store, model.digest, cold=False)
+    entrants = [ours, *loaders.entrants(model.source, cold=False, everybody=size == stage.sizes.main)]
+    race = Race(entrants, files(model.source), stage.sizes.rounds, cold=False)
+    return WarmSize(size.parameters_b, await race.run(stage.say), Series.of(touches[1:]))
 
 
-async def _touched(worker: Child, digest: str) -> float:
+async def _touched(worker: Child, order: str) -> float:
     """The first brings the checkpoint to DRAM, and has the skeleton built that a worker keeps."""
-    await worker.ask(f"load {digest}")
+    await worker.ask(f"load {order}")
     touch_s = float(await worker.ask("touch"))
     await worker.ask("free")
     return touch_s

@@ -4,8 +4,9 @@ import asyncio
 from dataclasses import dataclass
 
 from benchmarks.child import child
+from benchmarks.loading.cast import workers
 from benchmarks.loading.contest import LOADED
-from benchmarks.loading.stage import MAIN, Stage, pool_bytes, workers
+from benchmarks.loading.stage import MAIN, Stage, pool_bytes
 from benchmarks.series import Series
 
 STREAM = {"WHIMBREL_TRANSPORT": "stream"}
@@ -31,18 +32,19 @@ async def measure_wire(stage: Stage) -> WireFigures:
     units, tcp = [], []
     async with (
         stage.store(MAIN, pool_bytes(main), VERIFY="import") as store,
-        workers([store]) as (mapping,),
-        workers([store], STREAM) as (streaming,),
+        workers(1) as (mapping,),
+        workers(1, STREAM) as (streaming,),
         child("benchmarks.loading.tcp", ["send"]) as sender,
     ):
-        await mapping.ask(f"load {main.digest}")  # holds it in DRAM
+        order = f"load {store.address} {main.digest}"
+        await mapping.ask(order)  # holds it in DRAM
         port = await sender.answer()
         async with child("benchmarks.loading.tcp", ["receive", port]) as receiver:
             await receiver.answer()
             await asyncio.gather(*(side.ask(f"hold {main.bytes}") for side in (sender, receiver)))
             for number in range(stage.sizes.rounds):
                 stage.say(f"  round {number + 1} of {stage.sizes.rounds}")
-                loaded = LOADED.validate_json(await streaming.ask(f"load {main.digest}"))
+                loaded = LOADED.validate_json(await streaming.ask(order))
                 await streaming.ask("free")
                 units.append(loaded.bytes / loaded.load_s / 1e9)
                 sent = asyncio.create_task(sender.ask("copy"))
