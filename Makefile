@@ -65,7 +65,7 @@ gpu: $(STAMP) ## run what needs a CUDA device: the devices' tests, and how fast 
 	@python -m benchmarks.device --device cuda
 
 lock: ## pin what the virtual environment has
-	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^atheris==' > requirements.lock
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
