@@ -19,10 +19,10 @@ from mesh.facts import Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import EngineError
-from services.worker.engine.model import assign
+from services.worker.engine.model import assign, release
 from services.worker.engine.pool import KVSpec, LayerKV
 from services.worker.engine.replica import Replica
-from services.worker.loading.device import Device
+from services.worker.loading.device import Device, Weights
 from services.worker.loading.skeletons import Skeletons
 from services.worker.loading.threads import ended
 from services.worker.naming import replica_name
@@ -83,14 +83,7 @@ class Loader:
         try:
             async with self._device.load(order.store_address, stat, observer.progress) as weights:
                 skeleton = await building
-                replica = await self._joined(order, stat.manifest, skeleton, weights.parts)
-                try:
-                    tier = await weights.complete()
-                except BaseException:
-                    replica.unload()
-                    self._skeletons.give_back(stat.manifest, skeleton)
-                    raise
-                yield LoadedReplica(replica, tier)
+                yield await self._runnable(order, stat.manifest, skeleton, weights)
                 self._skeletons.give_back(stat.manifest, skeleton)
         finally:
             building.cancel()
@@ -101,18 +94,21 @@ class Loader:
         config = await self._stores.read_file(order.store_address, order.digest, CONFIG)
         return await asyncio.to_thread(self._skeletons.build, manifest, config)
 
-    async def _joined(
-        self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, parts: Sequence[Tensor]
-    ) -> Replica:
-        """Off the loop; also when cancelled, nothing looks at the parts any more afterwards."""
-        join = partial(self._join, order, manifest, skeleton, parts)
+    async def _runnable(
+        self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, weights: Weights
+    ) -> LoadedReplica:
+        """Whatever goes wrong, nothing looks at the parts any more afterwards, and the skeleton is kept."""
+        join = partial(self._join, order, manifest, skeleton, weights.parts)
         joining = asyncio.get_running_loop().run_in_executor(None, join)
         try:
-            return await asyncio.shield(joining)
-        except asyncio.CancelledError:
+            replica = await asyncio.shield(joining)
+            return LoadedReplica(replica, await weights.complete())
+        except BaseException:
             await ended([joining])
             if not joining.exception():
                 joining.result().unload()
+            release(skeleton)
+            self._skeletons.give_back(manifest, skeleton)
             raise
 
     def _join(self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, parts: Sequence[Tensor]) -> Replica:

@@ -52,6 +52,13 @@ class Behaviour:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def stops(self, loading: asyncio.Future[Any]) -> None:
+        """Returns when it waits for `go_on`; raises what the load failed with if it never got there."""
+        stopped = asyncio.ensure_future(self.stopped.wait())
+        await asyncio.wait([stopped, loading], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        assert self.stopped.is_set(), await loading
+
 
 class FakeStore(store_pb2_grpc.StoreServiceServicer):
     """Holds one checkpoint. `held` counts the streams that hold memory now."""

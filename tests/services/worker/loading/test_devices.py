@@ -129,7 +129,7 @@ async def test_memory_is_there_before_its_bytes_and_complete_waits_for_the_last(
     stat = await scene.stores.stat(scene.address, CHECKPOINT.digest)
     async with twin.device.load(scene.address, stat, lambda progress: None) as weights:
         complete = asyncio.ensure_future(weights.complete())
-        await does.stopped.wait()
+        await does.stops(complete)
         assert [part.numel() for part in weights.parts] == [len(part) for part in CHECKPOINT.parts]
         assert not complete.done()
         assert unit_bytes(read(weights)) != EXPECTED
@@ -318,7 +318,7 @@ async def test_an_opening_that_lies_is_data_loss(scene: Scene, twin: Twin, lie: 
 async def test_cancelling_frees_everything(scene: Scene, twin: Twin, way: dict[str, Any], at: int) -> None:
     scene.store.does = does = Behaviour(batches=[[index] for index in range(UNITS)], stop_at=at, **way)
     loading = asyncio.create_task(scene.loaded(twin))
-    await does.stopped.wait()
+    await does.stops(loading)
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loading
@@ -330,7 +330,7 @@ async def test_cancelling_frees_everything(scene: Scene, twin: Twin, way: dict[s
 async def test_cancelling_before_the_store_has_opened_frees_everything(scene: Scene, twin: Twin) -> None:
     scene.store.does = does = Behaviour(stop_at=-1)
     loading = asyncio.create_task(scene.loaded(twin))
-    await does.stopped.wait()
+    await does.stops(loading)
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loading
@@ -346,7 +346,7 @@ async def test_an_error_in_the_block_frees_everything(scene: Scene, twin: Twin, 
     async def fail() -> None:
         async with twin.device.load(scene.address, stat, lambda progress: None) as weights:
             seen.append(weights)
-            await scene.store.does.stopped.wait()
+            await scene.store.does.stops(asyncio.ensure_future(weights.complete()))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

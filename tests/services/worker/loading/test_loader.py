@@ -104,7 +104,7 @@ def units(scene: Scene) -> int:
 async def test_the_skeleton_points_at_its_bytes_before_they_have_come(scene: Scene) -> None:
     scene.store.does = does = Behaviour(batches=[[index] for index in range(units(scene))], stop_at=1)
     loading = asyncio.create_task(scene.hold())
-    await does.stopped.wait()
+    await does.stops(loading)
     await asyncio.to_thread(scene.skeletons.joining.wait, 30)
     assert scene.skeletons.joining.is_set()
     assert not does.go_on.is_set()
@@ -120,7 +120,7 @@ async def test_cancelling_while_bytes_come_frees_everything(scene: Scene, way: d
         pytest.skip("only Open has a moment before its memory is there")
     scene.store.does = does = Behaviour(batches=[[index] for index in range(units(scene))], stop_at=at, **way)
     loading = asyncio.create_task(scene.hold())
-    await does.stopped.wait()
+    await does.stops(loading)
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loading
@@ -161,7 +161,8 @@ async def test_the_last_listener_who_leaves_cancels_the_load_and_the_next_one_lo
     scene.store.does = does = Behaviour(batches=[[index] for index in range(units(scene))], stop_at=1)
     events = replicas.load(scene.order)
     assert isinstance(await anext(events), LoadProgress)
-    await does.stopped.wait()
+    async with asyncio.timeout(60):
+        await does.stopped.wait()
     (facts,) = replicas.facts()
     assert facts.bytes == sum(part.bytes for part in scene.store.checkpoint.manifest.parts) + KV_BYTES
     await events.aclose()
