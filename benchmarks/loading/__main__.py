@@ -70,6 +70,8 @@ async def _measure(options: argparse.Namespace) -> Figures:
         stage = Stage(scratch, options.models or scratch / "models", sizes, say)
         await stage.sources(sizes.main, TINY)
         figures = Figures(imported=(await stage.have(sizes.main))[0])
+        if not options.quick:
+            figures = replace(figures, least_imported=(await stage.have(TINY))[0])
         if RACES & set(parts):
             async with cast(options.peers_venvs, say) as loaders:
                 if "cold" in parts:

@@ -10,6 +10,8 @@ from benchmarks.loading.store import Store
 from benchmarks.memory import Peak, descendants
 from mesh.checkpoint.layout import total_bytes
 
+RING_BYTES = 64 << 20  # what an import may hold beside two units
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -18,6 +20,7 @@ class Imported:
     digest: str
     bytes: int
     source: Path
+    source_bytes: int
     took_s: float
     peak_bytes: int  # private memory of the store and its import process, beyond what the store had before
     units: tuple[tuple[int, int], ...]  # offset in its part and bytes, in order
@@ -31,7 +34,11 @@ class Imported:
     @property
     def gb_per_s(self) -> float:
         """Of the source's bytes."""
-        return sum(shard.stat().st_size for shard in shards(self.source)) / self.took_s / 1e9
+        return self.source_bytes / self.took_s / 1e9
+
+    def over_bound(self, least: "Imported") -> float:
+        """Memory that the weights took, over two units and the ring; `least` is what a tiny import takes."""
+        return (self.peak_bytes - least.peak_bytes) / (2 * self.largest_unit_bytes + RING_BYTES)
 
 
 async def imported(store: Store, source: Path) -> Imported:
@@ -46,6 +53,7 @@ async def imported(store: Store, source: Path) -> Imported:
         digest=summary.digest,
         bytes=total_bytes(manifest),
         source=source,
+        source_bytes=sum(path.stat().st_size for path in shards(source)),
         took_s=took_s,
         peak_bytes=peak.grown_private_bytes,
         units=tuple((unit.offset, unit.bytes) for unit in manifest.units),

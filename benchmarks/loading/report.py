@@ -23,6 +23,7 @@ class Figures:
     """What was measured; None: left out."""
 
     imported: Imported | None = None
+    least_imported: Imported | None = None  # something tiny, for what Python itself takes
     cold: ColdFigures | None = None
     warm: WarmFigures | None = None
     many: ManyFigures | None = None
@@ -56,6 +57,8 @@ class Figures:
                 "import_peak_bytes": self.imported.peak_bytes,
                 "import_largest_unit_bytes": self.imported.largest_unit_bytes,
             }
+        if self.imported and self.least_imported:
+            figures["import_memory_over_bound"] = self.imported.over_bound(self.least_imported)
         if self.steps:
             figures["ablation_gb_per_s"] = {
                 step.key: round(step.gb_per_s.median, 4) for step in self.steps.results.entries
@@ -92,6 +95,9 @@ def say_figures(figures: Figures) -> None:
             f"\nImport: {one.gb_per_s:.2f} GB/s; at most {one.peak_bytes / 1e6:.0f} MB of private memory in store and "
             f"import process, imports of Python included; the largest unit has {one.largest_unit_bytes / 1e6:.0f} MB"
         )
+        if figures.least_imported:
+            share = one.over_bound(figures.least_imported)
+            say(f"  beyond a tiny import's memory: {share:.2f} of two units and the ring")
     if figures.steps:
         say("\nAblation, cold, every byte hashed:")
         for step in figures.steps.results.entries:

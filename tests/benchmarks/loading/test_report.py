@@ -8,7 +8,7 @@ import pytest
 from benchmarks.loading.cold import ColdFigures
 from benchmarks.loading.contest import Result, Results
 from benchmarks.loading.crowd import Crowd, CrowdFigures
-from benchmarks.loading.importing import Imported
+from benchmarks.loading.importing import RING_BYTES, Imported
 from benchmarks.loading.peers import PEERS
 from benchmarks.loading.report import Figures, say_figures
 from benchmarks.loading.residence import ResidenceFigures
@@ -83,7 +83,13 @@ def test_a_part_that_was_not_measured_is_left_out_of_the_json() -> None:
     assert json.loads(Figures(wire=wire).json()) == {"peer_vs_tcp": 0.25, "peer_gb_per_s": 1.0, "tcp_gb_per_s": 4.0}
 
 
-def test_the_largest_unit_is_said_beside_the_memory_of_an_import(tmp_path: Path) -> None:
-    imported = Imported("d", 300, tmp_path, 2.0, 250, units=((0, 100), (4096, 200)), part_files=())
-    figures = json.loads(Figures(imported=imported).json())
-    assert (figures["import_peak_bytes"], figures["import_largest_unit_bytes"]) == (250, 200)
+def imported(peak_bytes: int) -> Imported:
+    units = ((0, 100), (4096, RING_BYTES))
+    return Imported("d", 4 * GB, Path("source"), 3 * GB, 2.0, peak_bytes, units, part_files=())
+
+
+def test_an_import_is_rated_by_its_source_and_its_memory_by_two_units_and_the_ring() -> None:
+    figures = json.loads(Figures(imported=imported(100 + 3 * RING_BYTES), least_imported=imported(100)).json())
+    assert figures["import_gb_per_s"] == 1.5
+    assert figures["import_largest_unit_bytes"] == RING_BYTES
+    assert figures["import_memory_over_bound"] == 1.0
