@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from mesh.clients.store import Stat, StoreClient
 from mesh.errors import InvalidRequest, MeshError, Unreachable, Unsuitable
-from mesh.facts import NEARNESS, Kind
+from mesh.facts import NEARNESS, Kind, Tier
 from mesh.state.mirror import Mirror
 
 log = structlog.get_logger()
@@ -132,12 +132,14 @@ class Texts:
 
     async def _stat(self, digest: str) -> tuple[Stat, str]:
         """The manifest, from the nearest store that answers."""
-        holders = [m for m in self._mirror.facts.of_kind(Kind.STORE) if m.store and m.store.tier_of(digest)]
-        holders.sort(key=lambda m: -NEARNESS[m.store.tier_of(digest)])  # type: ignore[union-attr, index]
+        stores = [(m, m.store) for m in self._mirror.facts.of_kind(Kind.STORE) if m.store]
+        holders = [(m, store.tier_of(digest) or Tier.ORIGIN) for m, store in stores if store.tier_of(digest)]
+        holders = holders or [(m, Tier.ORIGIN) for m, store in stores if store.origins]
+        holders.sort(key=lambda holder: -NEARNESS[holder[1]])
         failure: MeshError = Unreachable(
             "no store that is alive holds this model's files", reason="CHECKPOINT_UNREACHABLE", retry_after_s=1.0
         )
-        for member in holders:
+        for member, _ in holders:
             try:
                 return await self._stores.stat(member.address, digest), member.address
             except MeshError as error:

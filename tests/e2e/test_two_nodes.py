@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest_asyncio
 
 from cli.cluster import ClusterOptions
 from mesh.checkpoint.verify import verify_checkpoint
-from mesh.errors import NotFound
+from mesh.clients.channel import Channels
+from mesh.clients.store import StoreClient
+from mesh.errors import NotFound, Unsuitable
 from mesh.facts import Kind
 from mesh.requests import StartKind
 from tests.cluster import process
-from tests.e2e.asking import ask, deploy, until
+from tests.e2e.asking import ask, deploy, until, until_model
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library
 
@@ -59,6 +62,30 @@ async def test_a_checkpoint_that_only_an_origin_has_is_deployed_by_its_digest(no
     assert answer.started.start_kind is StartKind.ORIGIN
     assert answer.token_ids
     assert verify_checkpoint(nodes.far_dir / digest).digest == digest
+
+
+async def test_a_store_that_lost_its_disk_learns_again_from_its_origin(nodes: TwoNodes) -> None:
+    digest, client = nodes.mesh.library.digest("qwen2"), nodes.mesh.client
+    await deploy(client, "lost", checkpoint=digest, keep_alive_s=0.0)
+    await ask(client, "lost")
+    await until_model(client, "lost", lambda model: not model.replicas)
+    await client.delete("from-afar")
+    (far,) = [member for member in await client.cluster() if member.id == "far"]
+    channels = Channels()
+    try:
+        await until(partial(deleted, StoreClient(channels), far.address, digest), bool)
+    finally:
+        await channels.close()
+    assert (await ask(client, "lost")).started.start_kind is StartKind.ORIGIN
+
+
+async def deleted(stores: StoreClient, address: str, digest: str) -> bool:
+    """Whether the store has let go of it: it does once no worker maps it any more."""
+    try:
+        await stores.delete(address, digest)
+    except Unsuitable:
+        return False
+    return True
 
 
 async def test_a_digest_that_nobody_has_is_not_deployed(nodes: TwoNodes) -> None:
