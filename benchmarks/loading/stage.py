@@ -10,10 +10,13 @@ from pathlib import Path
 
 from benchmarks.loading.importing import Imported, imported
 from benchmarks.loading.store import Store, store
+from benchmarks.memory import LOOK_S, memory_of
 from benchmarks.models import Llama, Moe, Spec, random_models
+from benchmarks.series import BenchmarkBroken
 
 TINY = Llama(0.02)  # loaded once by each contestant before anything is timed
 SEGMENT_BYTES = 64 << 20  # WHIMBREL_SEGMENT_BYTES, as it comes
+TOUCH_S = 120.0
 MAIN = "main"  # the store that imports
 
 
@@ -55,10 +58,10 @@ class Stage:
 
     @asynccontextmanager
     async def store(self, name: str, dram_bytes: int, **settings: str) -> AsyncIterator[Store]:
-        """A store whose pool has that many bytes. Stores of one name have one directory, one after the other."""
-        async with store(
-            self.scratch, name, {"DRAM_BYTES": str(dram_bytes), "PREFAULT": "true", **settings}
-        ) as started:
+        """A store whose pool has that many bytes, all touched. Stores of one name have one directory, in turn."""
+        own = {"DRAM_BYTES": str(dram_bytes), "PREFAULT": "true", **settings}
+        async with store(self.scratch, name, own) as started:
+            await _touched(started.pid, dram_bytes)
             yield started
 
     async def have(self, *specs: Spec) -> list[Imported]:
@@ -85,6 +88,18 @@ class Stage:
 def pool_bytes(*checkpoints: Imported) -> int:
     """Room for these at once, each in whole segments, so that all of it can be touched before."""
     return sum(-(-checkpoint.bytes // SEGMENT_BYTES) * SEGMENT_BYTES for checkpoint in checkpoints)
+
+
+async def _touched(pid: int, dram_bytes: int) -> None:
+    """Returns when the store has that much shared memory; it says so nowhere, so its pages are counted."""
+    try:
+        async with asyncio.timeout(TOUCH_S):
+            while True:
+                if memory_of([pid]).shared >= dram_bytes:
+                    return
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError as error:
+        raise BenchmarkBroken(f"the store did not touch {dram_bytes} bytes of memory; are they free?") from error
 
 
 def _linked(source: Path, target: Path) -> None:
