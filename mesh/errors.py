@@ -168,6 +168,10 @@ def to_status(error: MeshError) -> rpc_status._Status:
     return rpc_status.to_status(status_pb2.Status(code=error.code.value[0], message=message, details=packed))
 
 
+LOST_STATUS = "Internal error from Core"
+"""What grpc.aio says when a message that we were writing met the end of the call: the peer's status is gone."""
+
+
 def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> MeshError:
     """The error that a peer's status stands for, so that it can be raised again on this side."""
     code = error.code()
@@ -184,6 +188,8 @@ def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> MeshError:
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest.FromString(detail.value)
             violations = tuple(Violation(v.field, v.description) for v in bad.field_violations)
+    if reason is None and code is grpc.StatusCode.INTERNAL and message == LOST_STATUS:
+        return Unreachable(f"{peer} ended the call, and why was lost", reason="CALL_ENDED", retry_after_s=1.0)
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
         message, retry_after_s = f"{peer} cannot be reached: {message}", 1.0
     return kind_of(code, reason)(

@@ -30,7 +30,7 @@ from mesh.checkpoint.probe import trace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress, paced
 from mesh.checkpoint.records import VERSION, File, Manifest, Part, Tie, Unit
 from mesh.checkpoint.source import MAX_KEPT_BYTES, Form, Source, inspect, read_small
-from mesh.checkpoint.staging import journal_of, publish, staged, staged_bytes, sweep_for, sync_directory
+from mesh.checkpoint.staging import free_bytes, journal_of, make_way, publish, staged, staged_bytes, sync_directory
 from mesh.checkpoint.stream import Reader
 from mesh.checkpoint.validate import validate
 from mesh.checkpoint.verify import FILES, MANIFEST, MAX_MANIFEST_BYTES, load_manifest
@@ -71,7 +71,8 @@ def import_origin(
     signal or an origin out of reach, the same import goes on where it was, if neither source nor software changed.
     """
     found = inspect(source)
-    on_progress(ImportProgress(ImportPhase.READING, 0, found.bytes))
+    begun = min(staged_bytes(root, source.url), found.bytes)
+    on_progress(ImportProgress(ImportPhase.READING, begun, found.bytes))
     with Reader(source, pace) as reader:
         model = _understood(found, base, reader)
         try:
@@ -169,11 +170,8 @@ def _main_dtype(placements: Sequence[Placement]) -> str:
 
 def _make_room(root: Path, name: str, total: int) -> None:
     """Raises StorageFailed if the rest of an import does not fit, even without what others have left half done."""
-    home = next(path for path in (root, *root.absolute().parents) if path.is_dir())
-    needed = total - staged_bytes(root, name)
-    if shutil.disk_usage(home).free < needed:
-        sweep_for(root, name)
-    free = shutil.disk_usage(home).free
+    needed = total - make_way(root, name, total)
+    free = free_bytes(root)
     if free < needed:
         raise StorageFailed(f"{root} has {free} bytes free; the checkpoint needs {needed}")
 

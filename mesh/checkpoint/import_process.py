@@ -23,6 +23,7 @@ from mesh.checkpoint.origins import open_origin
 from mesh.checkpoint.progress import ImportPhase, ImportProgress
 from mesh.checkpoint.records import Manifest
 from mesh.checkpoint.source import inspect
+from mesh.checkpoint.staging import make_way
 from mesh.checkpoint.validate import validate
 
 MESSAGE_CHARS = 4096  # of an error; a header may have a tensor name of megabytes
@@ -69,7 +70,8 @@ def _convert(address: str, root: Path, base_path: Path | None, answers: TextIO) 
         # Most bad sources are refused here, in a tenth of a second; torch takes several to import.
         found, base = inspect(origin), _manifest(base_path)
         check_base(found, base)
-        on_progress(ImportProgress(ImportPhase.READING, 0, found.bytes))
+        begun = make_way(root, origin.url, found.bytes)
+        on_progress(ImportProgress(ImportPhase.READING, begun, found.bytes))
         import torch  # noqa: PLC0415
         import transformers  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ REPORT_S = 1.0
 class ImportPhase(StrEnum):
     """What the importer is doing."""
 
-    READING = "reading"  # headers and config; bytes_total are those of the source
+    READING = "reading"  # headers and config; bytes_total are those of the source, bytes_done what is there already
     WRITING = "writing"  # bytes from the source into the part, hashed; begins where an earlier import was broken off
     PUBLISHING = "publishing"  # fsync, rename
 

@@ -20,6 +20,7 @@ PREFIX = ".tmp-"
 CONTENT = "checkpoint"  # in a temporary directory: what is to be published
 JOURNAL = "journal"
 RESUMABLE_S = 7 * 24 * 3600.0  # that an import which was broken off can be gone on with
+SPARE_BYTES = 64 << 20  # of the file system: journals and manifests must be written even when all else is full
 LOCK = ".lock"  # in the root: held while directories appear, vanish or are swept; in a temporary one: its writer lives
 
 
@@ -65,6 +66,21 @@ def staged_bytes(root: Path, name: str) -> int:
     """Bytes on the disk that an earlier import of that name has left to go on with."""
     content = root / f"{PREFIX}{_spelled(name)}" / CONTENT
     return sum(path.stat().st_blocks * 512 for path in content.glob("*") if path.is_file())
+
+
+def make_way(root: Path, name: str, total: int) -> int:
+    """Bytes of the import of that name that lie here already, at most its `total`. Where the disk lacks room for the
+    rest, what other imports have left goes, even if they could go on."""
+    begun = min(staged_bytes(root, name), total)
+    if free_bytes(root) < total - begun + SPARE_BYTES:
+        sweep_for(root, name)
+    return begun
+
+
+def free_bytes(root: Path) -> int:
+    """Of the file system that holds `root`, or will."""
+    home = next(path for path in (root, *root.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(home).free
 
 
 def publish(content: Path, digest: str) -> Path:

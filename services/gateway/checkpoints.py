@@ -39,16 +39,23 @@ class Checkpoints:
                 yield runnable(event) if isinstance(event, CheckpointSummary) else event
 
     async def find(self, digest: str) -> Found:
-        """A checkpoint that some store holds, or learns of from its origins; NotFound when none does."""
+        """A checkpoint that some store holds, or learns of from its origins.
+
+        NotFound when none does; Unreachable when a store that does not answer may.
+        """
         stores = self._all()
         holders = [m for m in stores if m.store and m.store.tier_of(digest)]
-        for store in holders or [m for m in stores if m.store and m.store.origins]:
+        silent: Unreachable | None = None
+        for store in [*holders, *(m for m in stores if m.store and m.store.origins and m not in holders)]:
             try:
                 stat = await self._stores.stat(store.address, digest)
             except NotFound:
                 continue
+            except Unreachable as error:
+                silent = error
+                continue
             return Found(runnable(stat.summary), stat.manifest.source)
-        raise NotFound(
+        raise silent or NotFound(
             f"no store holds a checkpoint {digest!r}, nor has an origin of theirs it; Import its source first",
             reason="UNKNOWN_CHECKPOINT",
             metadata={"checkpoint": digest},

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 
 from mesh.checkpoint.errors import CheckpointError
 from mesh.checkpoint.importer import import_in_child
@@ -15,6 +16,21 @@ from services.store.faults import as_mesh_error
 from services.store.latest import Latest
 from services.store.room import Room
 from services.store.sources import Sources
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What an import needs of the disk, going by what it last said."""
+
+    progress: ImportProgress
+
+    def outstanding(self) -> int:
+        """Bytes to be written yet."""
+        return self.progress.bytes_total - self.progress.bytes_done
+
+    def unlisted(self) -> int:
+        """Bytes that are written, and in no checkpoint that the catalogue knows."""
+        return self.progress.bytes_done
 
 
 class Imports:
@@ -35,10 +51,13 @@ class Imports:
             child = asyncio.create_task(self._child(address, base, latest), name=f"import {source}")
             try:
                 async with aclosing(latest.until(child)) as moves:
-                    room_bytes = 0
+                    claim: _Claim | None = None
                     async for progress in moves:
-                        if not room_bytes and (room_bytes := progress.bytes_total):
-                            await kept.enter_async_context(self._room.reserved(lambda: room_bytes))
+                        if claim is not None:
+                            claim.progress = progress
+                        elif progress.bytes_total:
+                            claim = _Claim(progress)
+                            await kept.enter_async_context(self._room.reserved(claim.outstanding, claim.unlisted))
                         yield progress
                 stored = await self._catalog.add(await child)
             finally:

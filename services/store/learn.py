@@ -12,7 +12,7 @@ import structlog
 from blake3 import blake3
 
 from mesh.checkpoint import layout
-from mesh.checkpoint.errors import CheckpointError, Damaged
+from mesh.checkpoint.errors import CheckpointError, Damaged, StorageFailed
 from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.origin import Origin
 from mesh.checkpoint.staging import publish, staged, sync_directory
@@ -59,7 +59,7 @@ class Learner:
             async with lock:
                 if not self._catalog.knows(digest):
                     outline = await self._outline(digest)
-                    await asyncio.to_thread(publish_outline, self._catalog.root, outline)
+                    await asyncio.to_thread(_publish, self._catalog.root, outline)
                     await self._catalog.add(outline.manifest)
                     log.info("checkpoint learnt", digest=digest, units=len(outline.manifest.units))
         except CheckpointError as error:
@@ -144,6 +144,14 @@ def _check_files(manifest: Manifest, files: Mapping[str, bytes], source: str) ->
     for file in manifest.files:
         if blake3(files[file.path]).hexdigest() != file.hash:
             raise Damaged(f"{source} sent a file {file.path} that does not have its hash")
+
+
+def _publish(root: Path, outline: Outline) -> None:
+    """Raises StorageFailed."""
+    try:
+        publish_outline(root, outline)
+    except OSError as error:
+        raise StorageFailed(f"{root} cannot take checkpoint {outline.manifest.digest}: {error}") from error
 
 
 def publish_outline(root: Path, outline: Outline) -> None:

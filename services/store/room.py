@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 
 from mesh.checkpoint.errors import StorageFailed
+from mesh.checkpoint.staging import SPARE_BYTES
 from mesh.errors import NoRoom, Unsuitable
 from policy.disk_eviction import tail
 from services.store.catalog import Catalog, Stored
@@ -17,9 +19,16 @@ from services.store.peers import Peers
 from services.store.pins import Pins
 
 log = structlog.get_logger()
-SPARE_BYTES = 64 << 20  # of the file system: journals and manifests must be written even when all else is full
 RETRY_S = 5.0
-Outstanding = Callable[[], int]
+Count = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Claim:
+    """What somebody writes: bytes that are `outstanding`, and those `unlisted`, which the catalogue does not count."""
+
+    outstanding: Count
+    unlisted: Count
 
 
 class Room:
@@ -30,19 +39,21 @@ class Room:
     ) -> None:
         self._catalog, self._pins, self._peers, self._origins = catalog, pins, peers, origins
         self.capacity_bytes = capacity_bytes
-        self._outstanding: set[Outstanding] = set()
+        self._claims: set[_Claim] = set()
         self._making = asyncio.Lock()
 
     @asynccontextmanager
-    async def reserved(self, outstanding: Outstanding) -> AsyncIterator[None]:
-        """Keeps room for what `outstanding()` says is still to be written. Raises NoRoom; then nothing is kept."""
+    async def reserved(self, outstanding: Count, unlisted: Count = lambda: 0) -> AsyncIterator[None]:
+        """Keeps room for what `outstanding()` says is still to be written. What `unlisted()` says has been, beside the
+        checkpoints of the catalogue, counts against the capacity. Raises NoRoom; then nothing is kept."""
+        claim = _Claim(outstanding, unlisted)
         async with self._making:
-            await self._make(outstanding())
-            self._outstanding.add(outstanding)
+            await self._make(claim)
+            self._claims.add(claim)
         try:
             yield
         finally:
-            self._outstanding.discard(outstanding)
+            self._claims.discard(claim)
 
     async def evict(self, digest: str) -> int:
         """Takes all units of a checkpoint off the disk; returns their bytes. Its manifest stays: it can be fetched.
@@ -60,14 +71,14 @@ class Room:
             raise Unsuitable(f"checkpoint {digest} is in use; unload its replicas first", reason="CHECKPOINT_IN_USE")
         return await self._drop(stored, stored.disk_bytes)
 
-    async def _make(self, wanted_bytes: int) -> None:
+    async def _make(self, claim: _Claim) -> None:
         passed_over: set[str] = set()
-        while (lacking := wanted_bytes - await asyncio.to_thread(self._free_bytes)) > 0:
+        while (lacking := await asyncio.to_thread(self._lacking_bytes, (*self._claims, claim))) > 0:
             stored = await self._next_to_leave(passed_over)
             if stored is None:
                 raise NoRoom(
-                    f"the disk lacks {lacking} of {wanted_bytes} bytes, and what is on it is in use or the only copy; "
-                    "delete some, raise WHIMBREL_DISK_BYTES, or name an origin that has them in WHIMBREL_ORIGINS",
+                    f"the disk lacks {lacking} of {claim.outstanding()} bytes, and what is on it is in use or the only "
+                    "copy; delete some, raise WHIMBREL_DISK_BYTES, or name an origin that has them in WHIMBREL_ORIGINS",
                     reason="DISK_FULL",
                     retry_after_s=RETRY_S,
                 )
@@ -100,10 +111,11 @@ class Room:
         self._catalog.changed()
         return freed
 
-    def _free_bytes(self) -> int:
-        outstanding = sum(each() for each in self._outstanding)
+    def _lacking_bytes(self, claims: Sequence[_Claim]) -> int:
+        outstanding = sum(claim.outstanding() for claim in claims)
         disk = os.statvfs(self._catalog.root)
-        free = disk.f_bavail * disk.f_frsize - SPARE_BYTES
+        lacking = outstanding - (disk.f_bavail * disk.f_frsize - SPARE_BYTES)
         if self.capacity_bytes is not None:
-            free = min(free, self.capacity_bytes - self._catalog.used_bytes)
-        return free - outstanding
+            used = self._catalog.used_bytes + sum(claim.unlisted() for claim in claims)
+            lacking = max(lacking, outstanding + used - self.capacity_bytes)
+        return lacking

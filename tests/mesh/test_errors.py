@@ -12,6 +12,7 @@ from mesh.clients.channel import unary
 from mesh.errors import (
     DOMAIN,
     TABLE,
+    Broken,
     DataLoss,
     Expired,
     InvalidRequest,
@@ -21,6 +22,7 @@ from mesh.errors import (
     UnknownStatus,
     Unreachable,
     Violation,
+    from_rpc,
 )
 from tests.mesh.edge import Context, Edge, Shape
 
@@ -124,3 +126,10 @@ async def test_a_status_without_our_details_becomes_the_error_of_its_code(
     with pytest.raises(MeshError, match="by somebody else") as caught:
         await edge.call(Shape.UNARY_UNARY)
     assert type(caught.value) is kind
+
+
+def test_a_call_whose_status_was_lost_has_broken_off_and_is_no_fault_of_the_peer() -> None:
+    met = aio.AioRpcError(grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core")
+    assert isinstance(from_rpc(met, "store at here:1"), Unreachable)
+    own = aio.AioRpcError(grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "a bug")
+    assert isinstance(from_rpc(own, "store at here:1"), Broken)

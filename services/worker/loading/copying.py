@@ -27,9 +27,11 @@ from services.worker.loading.threads import ended, ending_with
 from services.worker.settings import Transport
 
 log = structlog.get_logger()
+CORRUPT_UNIT = "CORRUPT_UNIT"
 COPY_BYTES = 8 << 20  # of one copy: a load that is cancelled ends within as many
 PIN_BYTES = 64 << 20  # of one page-locking, a multiple of COPY_BYTES
 FLYING = 4  # copies under way at a time, and slots of the staging ring
+TRIES = 3  # of reading bytes that pass by: a unit found damaged has gone out in part, and is fetched for the next try
 QUEUED = 16  # pieces that wait for the thread: MiB when they come by gRPC
 
 
@@ -83,13 +85,24 @@ class CopyDevice:
 
     async def fill(self, source: Source, manifest: Manifest, parts: list[Tensor], tell: Tell) -> Tier:
         """Copies everything; the tier that it came from. Whatever happens, no copy is under way afterwards."""
-        try:
-            async with source.pieces(tell) as pieces, copying(Copies(self._copier, manifest, parts)) as put:
-                async for piece in pieces:
-                    await put(piece)
-        except OSError as error:
-            raise Broken(f"copying to the device failed: {error}", reason="DEVICE_FAILED") from error
-        return source.tier
+        left = TRIES if source.repeatable else 1
+        while True:
+            left -= 1
+            try:
+                await self._copy_all(source, manifest, parts, tell)
+            except OSError as error:
+                raise Broken(f"copying to the device failed: {error}", reason="DEVICE_FAILED") from error
+            except DataLoss as error:
+                if error.reason != CORRUPT_UNIT or not left:
+                    raise
+                log.warning("a unit was damaged; all is read again", digest=manifest.digest, why=error.message)
+            else:
+                return source.tier
+
+    async def _copy_all(self, source: Source, manifest: Manifest, parts: list[Tensor], tell: Tell) -> None:
+        async with source.pieces(tell) as pieces, copying(Copies(self._copier, manifest, parts)) as put:
+            async for piece in pieces:
+                await put(piece)
 
     async def _from_supply(self, address: str, stat: Stat, parts: list[Tensor], tell: Tell) -> Tier:
         async with self._supply.open(address, stat) as source:
@@ -197,7 +210,7 @@ class Copies:
         self._hash.update(chunk)
         if offset + len(chunk) == unit.bytes and self._hash.hexdigest() != unit.hash:
             error = CorruptUnit(self._manifest.digest, unit.name, "what came does not have its hash")
-            raise DataLoss(str(error), reason="CORRUPT_UNIT") from error
+            raise DataLoss(str(error), reason=CORRUPT_UNIT) from error
 
 
 @asynccontextmanager

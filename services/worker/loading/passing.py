@@ -43,6 +43,8 @@ class InOrder:
 class Passing:
     """A piece is what a slot of the ring, or a message, holds; they come in order. `way` is tried first."""
 
+    repeatable = True
+
     def __init__(self, stores: StoreClient, address: str, stat: Stat, way: Way, last: Way) -> None:
         self._stores, self._address, self._manifest, self.tier = stores, address, stat.manifest, stat.tier
         self._every = range(len(stat.manifest.units))

@@ -28,9 +28,12 @@ class Piece:
 
 
 class Source(Protocol):
-    """Where pieces come from; `tier` is the farthest that any come from."""
+    """Where pieces come from."""
 
     tier: Tier
+    """The farthest that any come from."""
+    repeatable: bool
+    """Whether `pieces` may be called again."""
 
     def pieces(self, tell: Tell) -> AbstractAsyncContextManager[AsyncIterator[Piece]]:
         """Every byte of every unit once; a unit's pieces come in order. `tell` hears how it goes.

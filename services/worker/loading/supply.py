@@ -20,6 +20,8 @@ from services.worker.settings import Transport
 class Mapped:
     """The parts in the store's memory, mapped. A piece is a unit, and comes when it has been filled, in any order."""
 
+    repeatable = False  # nor need they be: what is damaged on its disk, the store fetches as it fills
+
     def __init__(self, opening: Opening, mappings: list[Mapping], stat: Stat, tier: Tier) -> None:
         self.mappings, self.tier = mappings, tier
         self._opening, self._units = opening, stat.manifest.units

@@ -36,6 +36,8 @@ class FakeStore(StoreServiceServicer):
 
     async def Stat(self, request: pb.StatRequest, context: Any) -> pb.StatResponse:  # noqa: N802
         """A checkpoint that an engine could run."""
+        if self.fails:
+            raise self.fails
         manifest = self._manifests[request.digest]
         return pb.StatResponse(manifest=layout.dump(manifest), checkpoint=self._checkpoint(manifest))
 

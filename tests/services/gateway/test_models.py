@@ -131,6 +131,15 @@ async def test_a_rollback_needs_a_checkpoint_before_the_right_etag_and_a_model(b
         await bench.client.rollback("nobody")
 
 
+async def test_a_store_that_does_not_answer_is_passed_over_for_another_that_has_the_checkpoint(bench: Bench) -> None:
+    first, second = await bench.store("s1"), await bench.store("s2")
+    first.fails = Unreachable("it is gone")
+    assert (await bench.deployed()).checkpoint.digest == bench.old
+    second.fails = Unreachable("it is gone, too")
+    with pytest.raises(Unreachable):
+        await bench.client.update("m", checkpoint=bench.new)
+
+
 async def test_a_rollback_to_what_no_store_has_any_more_changes_nothing(bench: Bench) -> None:
     await bench.store("s1", CheckpointFacts(bench.old, 100, Tier.DISK))
     async with fake_store(bench.state, "s2", bench.manifests, (CheckpointFacts(bench.new, 100, Tier.DISK),)):

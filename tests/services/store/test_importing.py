@@ -5,9 +5,11 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mesh.checkpoint.staging import SPARE_BYTES, staged_bytes
 from mesh.checkpoint.verify import verify_checkpoint
 from mesh.clients.store import StoreClient
 from mesh.errors import InvalidRequest, NoRoom, NotFound
@@ -179,6 +181,25 @@ async def test_an_import_whose_store_is_killed_is_gone_on_with_by_the_next(
         assert isinstance(summary, CheckpointSummary)
         verify_checkpoint(tmp_path / "store" / summary.digest)
         assert names_in(tmp_path / "store") == {summary.digest}
+
+
+async def test_an_import_that_is_gone_on_with_needs_room_for_the_rest_alone(
+    redis_url: str, client: StoreClient, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_deep(tmp_path / "deep")
+    async with process(Kind.STORE, redis_url=redis_url, store_dir=tmp_path / "store") as store:
+        async with aclosing(client.import_checkpoint(store.address, str(source))) as events:
+            async for event in events:
+                if event.phase == "writing" and event.bytes_done > event.bytes_total * 0.6:
+                    break
+            child = importer_of(store)
+            await store.kill()
+        await gone(child)
+    rest = event.bytes_total - staged_bytes(tmp_path / "store", str(source))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=rest + SPARE_BYTES, f_frsize=1))
+    async with serving(state, tmp_path / "store") as again:
+        summary = await run_import(again.client, again.address, source)
+    verify_checkpoint(tmp_path / "store" / summary.digest)
 
 
 async def test_an_import_makes_room_or_says_that_there_is_none(state: State, tmp_path: Path, llama: Path) -> None:

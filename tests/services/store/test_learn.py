@@ -1,12 +1,13 @@
 """Checkpoints that a node learns of: only what was asked for, with every small file right, or nothing at all."""
 
 import asyncio
+import resource
 from pathlib import Path
 
 import pytest
 
 from mesh.checkpoint import layout
-from mesh.errors import InvalidRequest, NotFound, Unreachable
+from mesh.errors import InvalidRequest, NoRoom, NotFound, Unreachable
 from mesh.state.connection import State
 from tests.services.store.made import CONFIG, Made, flip, make
 from tests.services.store.node import node
@@ -81,4 +82,18 @@ async def test_when_only_liars_have_it_nothing_is_left_behind(state: State, tmp_
         assert here.catalog.all() == ()
         assert names_in(tmp_path / "here") == set()
         one.config = CONFIG
+        assert (await here.learner.find(made.digest)).manifest == made.manifest
+
+
+async def test_a_disk_that_takes_no_more_is_said_to_be_full(state: State, tmp_path: Path, made: Made) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with node(state, tmp_path / "here", origins=[str(made.directory.parent)]) as here:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # the holes for its parts are larger
+        try:
+            with pytest.raises(NoRoom) as full:
+                await here.learner.find(made.digest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert full.value.reason == "STORAGE_FAILED"
+        assert names_in(tmp_path / "here") == set()
         assert (await here.learner.find(made.digest)).manifest == made.manifest

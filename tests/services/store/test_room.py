@@ -138,3 +138,15 @@ async def test_evicting_what_is_not_here_is_refused(state: State, tmp_path: Path
     async with node(state, tmp_path / "here") as here:
         with pytest.raises(NotFound):
             await here.room.evict("0" * 64)
+
+
+async def test_what_is_written_already_is_not_reserved_again_but_counts_against_the_capacity(
+    state: State, tmp_path: Path
+) -> None:
+    async with node(state, tmp_path / "here", disk_bytes=10 * MB) as here:
+        written = 0
+        async with here.room.reserved(lambda: 6 * MB - written, lambda: written):
+            written = 6 * MB
+            with pytest.raises(NoRoom):
+                async with here.room.reserved(lambda: 5 * MB):
+                    pass

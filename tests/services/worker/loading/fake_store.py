@@ -19,7 +19,7 @@ from whimbrel.store.v1 import store_pb2 as pb
 from whimbrel.store.v1 import store_pb2_grpc
 
 from mesh.checkpoint import layout
-from mesh.errors import MeshError, NoRoom, Unreachable
+from mesh.errors import DataLoss, MeshError, NoRoom, Unreachable
 from mesh.interceptor import Surround
 from tests.services.worker.loading.checkpoints import Checkpoint
 
@@ -47,6 +47,7 @@ class Behaviour:
     opening: Callable[[list[pb.OpenResponse]], list[pb.OpenResponse]] = lambda events: events
     ringing: Callable[[pb.SlotFilled], pb.SlotFilled] = lambda filled: filled
     ring_ends_early: bool = False
+    corrupt: int = 0  # how many more times it finds the last unit damaged when bytes pass by
     fail_at: int | None = None  # messages (of Open: batches; ring, stream: pieces) before it dies
     stop_at: int | None = None  # messages before it waits for `go_on`
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -117,6 +118,10 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
                         os.pwrite(slots[slot], bytes([FRESH]) * self.does.slot_bytes, 0)  # it must have been taken
                         free.append(slot)
                     piece = data[offset : offset + self.does.slot_bytes]
+                    if self._finds_damage(unit):
+                        while len(free) < self.does.slots:  # a write that meets the end of a call hides why it ended
+                            free.append((await anext(requests)).free.slot)
+                        raise _damaged()
                     slot = free.pop(0)
                     os.pwrite(slots[slot], piece, 0)
                     filled = self.does.ringing(pb.SlotFilled(slot=slot, unit=unit, offset=offset, bytes=len(piece)))
@@ -133,6 +138,8 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
             for offset in range(0, len(data), self.does.chunk_bytes):
                 await self._pace(at)
                 at += 1
+                if self._finds_damage(unit):
+                    raise _damaged()
                 chunk = self.does.damage(unit, offset, data[offset : offset + self.does.chunk_bytes])
                 await context.write(pb.ReadUnitsResponse(unit=unit, offset=offset, data=chunk))
 
@@ -172,6 +179,12 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
                     piece = data[at : at + step - within]
                     os.pwrite(segments[firsts[unit.part] + number], piece, within)
                     at += len(piece)
+
+    def _finds_damage(self, unit: int) -> bool:
+        if not self.does.corrupt or unit < len(self.checkpoint.manifest.units) - 1:
+            return False
+        self.does.corrupt -= 1
+        return True
 
     async def _pace(self, at: int) -> None:
         if self.does.fail_at is not None and at >= self.does.fail_at:
@@ -220,6 +233,10 @@ class _Memory:
             token=self._token,
             segment_bytes=(segment_bytes or does.segment_bytes) if told is None else told,
         )
+
+
+def _damaged() -> MeshError:
+    return DataLoss("its bytes do not have its hash", reason="CORRUPT_UNIT")
 
 
 def _gone() -> MeshError:

@@ -221,6 +221,21 @@ async def test_a_store_that_dies_before_it_has_opened_is_unreachable(scene: Scen
         await scene.loaded(twin)
 
 
+@pytest.mark.parametrize("way", [{"larger_than_dram": True}, {"wrong_socket": True}])
+async def test_bytes_that_pass_by_are_read_again_when_a_unit_was_damaged_and_not_for_ever(
+    scene: Scene, twin: Twin, way: dict[str, Any]
+) -> None:
+    scene.store.does = Behaviour(corrupt=2, **way)
+    assert unit_bytes(await scene.loaded(twin)) == EXPECTED
+    assert scene.store.rings + scene.store.streams == 3
+    scene.store.does = Behaviour(corrupt=99, **way)
+    with pytest.raises(DataLoss):
+        await scene.loaded(twin)
+    assert scene.store.rings + scene.store.streams == 6
+    assert not maps()
+    assert nothing_left(twin)
+
+
 @pytest.mark.parametrize("unit", [0, UNITS - 1])
 async def test_a_byte_that_changed_on_the_network_is_data_loss(scene: Scene, twin: Twin, unit: int) -> None:
     def damage(index: int, offset: int, data: bytes) -> bytes:
