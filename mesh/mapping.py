@@ -28,18 +28,28 @@ class Mapping:
         self.address = address_of(memoryview(self._memory)) + start
         self.view = memoryview(self._memory)[start : start + size]
 
-    def place(self, descriptor: int, offset: int, length: int) -> None:
+    def place(self, descriptor: int, offset: int, length: int, *, ours: bool = False) -> None:
         """Lays the first `length` bytes of a file over ours from `offset` on, which is on a page's border.
 
-        Where it is not writable, the file's own pages are shared; else a page that is written is copied first.
-        Raises OSError.
+        Where it is not writable, the file's own pages are shared; else a page that is written is copied first, unless
+        the file is `ours`: then what is written goes into it. Raises OSError.
         """
         if offset < 0 or length < 1 or offset % mmap.PAGESIZE or offset + length > self.bytes:
             raise ValueError(f"[{offset}, {offset + length}) is no range of {self.bytes} bytes")
-        flags = MAP_FIXED | MAP_NORESERVE | (mmap.MAP_PRIVATE if self._writable else mmap.MAP_SHARED)
+        flags = MAP_FIXED | MAP_NORESERVE | (mmap.MAP_PRIVATE if self._writable and not ours else mmap.MAP_SHARED)
         wanted = self.address + offset
         if _libc().mmap(wanted, length, self._protection, flags, descriptor, 0) != wanted:
             raise _os_error()
+
+    def advise(self, advice: int, offset: int, length: int) -> None:
+        """madvise; other threads run meanwhile, as they do not with Python's own. Raises OSError."""
+        if _libc().madvise(self.address + offset, length, advice):
+            raise _os_error()
+
+    def close(self) -> None:
+        """Gives the addresses back now. Raises BufferError while somebody has a view, other than ours."""
+        self.view.release()
+        self._memory.close()
 
     def release(self) -> None:
         """Lets go of what is mapped and written, whoever still has a view: from now on there are zeros."""
@@ -52,7 +62,7 @@ def fresh(size: int) -> Mapping:
     """Memory of our own, in huge pages where the kernel gives them: those are filled in half the time."""
     mapping = Mapping(size, writable=True)
     with contextlib.suppress(OSError):  # a kernel without huge pages
-        mapping._memory.madvise(mmap.MADV_HUGEPAGE)
+        mapping.advise(mmap.MADV_HUGEPAGE, 0, size)
     return mapping
 
 
@@ -71,6 +81,7 @@ def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return libc
 
 

@@ -85,6 +85,7 @@ async def build(settings: StoreSettings, ground: Ground) -> AsyncIterator[Sequen
         await stack.enter_async_context(catalog)
         await stack.enter_async_context(dram)
         slots = await stack.enter_async_context(Slots(settings.rings, settings.ring_slots, settings.ring_slot_bytes))
+        await stack.enter_async_context(owned(dram.enlarge(activity), ground))
         if settings.prefault:
             await stack.enter_async_context(owned(dram.prefault(), ground))
         on_corrupt = quarantine.on_corrupt
@@ -121,7 +122,7 @@ def _say_pages(settings: StoreSettings) -> None:
     if huge_pages():
         log.info("memory for checkpoints", dram_bytes=settings.dram_bytes, pages="2 MiB")
     else:
-        faster = "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+        faster = "Linux 6.1 or newer, or: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
         log.info("memory for checkpoints", dram_bytes=settings.dram_bytes, pages="4 KiB", faster=faster)
 
 

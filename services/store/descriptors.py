@@ -1,4 +1,4 @@
-"""How many files this process may have open: each segment of shared memory takes two."""
+"""How many files this process may have open: each segment of shared memory takes one."""
 
 import resource
 
@@ -7,7 +7,6 @@ import structlog
 from mesh.errors import Unsuitable
 
 log = structlog.get_logger()
-A_SEGMENT = 2  # its own, and its mapping's
 OTHERS = 512  # connections, part files, libraries
 
 
@@ -15,7 +14,7 @@ def raise_limit(dram_bytes: int, segment_bytes: int) -> None:
     """Raises our soft limit to the hard one. Raises Unsuitable when that is too few for a pool of whole segments."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = A_SEGMENT * -(-dram_bytes // segment_bytes) + OTHERS
+    needed = -(-dram_bytes // segment_bytes) + OTHERS
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise Unsuitable(
             f"a pool of {dram_bytes} bytes in segments of {segment_bytes} needs {needed} open files, and this process "

@@ -19,6 +19,7 @@ from mesh.clock import Clock
 from mesh.errors import MeshError
 from services.store.activity import Activity
 from services.store.catalog import Catalog, Stored
+from services.store.pipeline import until_done
 from services.store.quarantine import Quarantine
 
 log = structlog.get_logger()
@@ -80,7 +81,9 @@ class Scrub:
                 for start in range(0, unit.bytes, CHUNK_BYTES):
                     await self._activity.quiet()
                     began_s, count = self._clock.now(), min(CHUNK_BYTES, unit.bytes - start)
-                    await loop.run_in_executor(thread, reader.hash, hasher, unit.offset + start, count)
+                    hashing = loop.run_in_executor(thread, reader.hash, hasher, unit.offset + start, count)
+                    await until_done(hashing)  # it reads into what we are about to close
+                    hashing.result()
                     await asyncio.sleep(self._nap_s(count, self._clock.now() - began_s))
             right = hasher.hexdigest() == unit.hash
         except OSError as error:

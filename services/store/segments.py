@@ -1,22 +1,20 @@
 """A piece of shared memory that the store alone can write. Which checkpoint lies in it is none of its business."""
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import mmap
 import os
+import threading
 from pathlib import Path
 
-import numpy as np
-
 from mesh.errors import Unsuitable
+from mesh.mapping import HUGE_BYTES, Mapping
 
 F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; the fcntl module of Python 3.11 does not name it
-MADV_POPULATE_WRITE = 23  # linux/mman.h, since 5.14
-HUGE_PAGE = 2 << 20
-SHMEM_HUGE = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
-_libc = ctypes.CDLL(None, use_errno=True)
+MADV_POPULATE_WRITE, MADV_COLLAPSE = 23, 25  # linux/mman.h, since 5.14 and 6.1
+STEP_BYTES = 16 << 20  # enlarged at a time: a few milliseconds' work, or tens where a host gives the memory first
+SMAPS = Path("/proc/self/smaps")
 
 
 class Segment:
@@ -28,19 +26,25 @@ class Segment:
 
     LEAST_BYTES = mmap.PAGESIZE
 
-    def __init__(self, size_bytes: int) -> None:
-        self.bytes = max(size_bytes, self.LEAST_BYTES)
+    def __init__(self, size_bytes: int, room_bytes: int = 0, *, collapse: int = MADV_COLLAPSE) -> None:
+        """It can grow to `room_bytes`. `collapse` is the advice that makes 2 MiB pages of what is there."""
+        self.bytes, self._collapse = max(size_bytes, self.LEAST_BYTES), collapse
+        self.ready_bytes = 0  # so far its pages are as large as they get
+        self._enlarging = threading.Lock()
+        self._closed = False
         self._fd = os.memfd_create("whimbrel-part", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self._fd, self.bytes)
-            self._map = mmap.mmap(self._fd, self.bytes)
+            # The seal allows no further mapping that can write, so this one reaches beyond the end as it is now.
+            self._map = Mapping(max(self.bytes, room_bytes), writable=True)
+            self._map.place(self._fd, 0, self._map.bytes, ours=True)
             with contextlib.suppress(OSError):  # a kernel without huge pages
-                self._map.madvise(mmap.MADV_HUGEPAGE)
+                self._map.advise(mmap.MADV_HUGEPAGE, 0, self._map.bytes)
             fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE)
         except BaseException:
             os.close(self._fd)
             raise
-        self.view = memoryview(self._map)
+        self.view = self._map.view[: self.bytes]
 
     def read_only(self) -> int:
         """A new descriptor to hand to a worker; it can be mapped shared and read-only on every kernel."""
@@ -65,29 +69,69 @@ class Segment:
         return False
 
     def grow(self, size_bytes: int) -> None:
-        """Adds fresh pages at the end. Slices of the old `view` must be gone."""
+        """Adds fresh pages at the end, within its room."""
+        if size_bytes > self._map.bytes:
+            raise ValueError(f"a segment with room for {self._map.bytes} bytes cannot have {size_bytes}")
         if size_bytes > self.bytes:
-            self.view.release()
-            self._map.resize(size_bytes)
+            os.ftruncate(self._fd, size_bytes)
+            self.ready_bytes = min(self.ready_bytes, self.bytes // HUGE_BYTES * HUGE_BYTES)
             self.bytes = size_bytes
-            self.view = memoryview(self._map)
+            self.view.release()
+            self.view = self._map.view[:size_bytes]
+
+    def enlarge(self) -> None:
+        """Makes more of it ready, STEP_BYTES at most: a 2 MiB page for every 512 that are there or would be fetched.
+
+        What lies there stays, whoever maps it. The kernel may not be able to; then the pages are small. On a thread.
+        """
+        with self._enlarging:
+            if self._closed:
+                return
+            start = self.ready_bytes
+            end = min(start + STEP_BYTES, self.bytes // HUGE_BYTES * HUGE_BYTES)
+            try:
+                for extent in range(start, end, HUGE_BYTES):
+                    self._map.advise(MADV_POPULATE_WRITE, extent, mmap.PAGESIZE)  # of nothing, nothing is made
+                if start < end:
+                    self._map.advise(self._collapse, start, end - start)
+            except OSError:  # an older kernel, or memory too scattered, which more attempts would only find again
+                end = self.bytes
+            self.ready_bytes = end if self.bytes - end >= HUGE_BYTES else self.bytes
 
     def touch(self) -> None:
         """Has the kernel find and clear all pages now, on a thread, so that no load waits for that. Raises OSError."""
-        with self.view[:] as view:
-            at = np.frombuffer(view, np.uint8).ctypes.data
-            populated = _libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(self.bytes), MADV_POPULATE_WRITE)
-            if populated == 0:
-                return
-            if ctypes.get_errno() != errno.EINVAL:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            ctypes.memset(at, 0, self.bytes)  # an older kernel
+        while not self.ready:
+            self.enlarge()
+        try:
+            self._map.advise(MADV_POPULATE_WRITE, 0, self.bytes)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            for page in range(0, self.bytes, mmap.PAGESIZE):  # an older kernel
+                self.view[page] |= 0
+
+    def huge_bytes(self) -> int:
+        """Bytes of it that this process has mapped in 2 MiB pages."""
+        name, found = f"{self._map.address:x}-", False
+        for line in SMAPS.read_text().splitlines():
+            if "-" in line.split(" ", 1)[0]:
+                found = line.startswith(name)
+            elif found and line.startswith("ShmemPmdMapped:"):
+                return int(line.split()[1]) << 10
+        return 0
 
     def close(self) -> None:
         """Gives the memory back to the kernel; large ones take a while, so call it on a thread."""
-        self.view.release()
-        self._map.close()
-        os.close(self._fd)
+        with self._enlarging:
+            self._closed = True
+            self.view.release()
+            self._map.close()
+            os.close(self._fd)
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is left to enlarge."""
+        return self._closed or self.ready_bytes == self.bytes
 
     @property
     def _path(self) -> str:
@@ -108,9 +152,12 @@ def check_kernel() -> None:
 
 
 def huge_pages() -> bool:
-    """Whether segments get 2 MiB pages on this machine."""
+    """Whether segments get 2 MiB pages on this machine, which one of them tries."""
+    segment = Segment(HUGE_BYTES)
     try:
-        modes = SHMEM_HUGE.read_text()
-    except OSError:
+        segment.touch()
+        return segment.huge_bytes() == HUGE_BYTES
+    except OSError:  # no memory, or no /proc
         return False
-    return "[never]" not in modes and "[deny]" not in modes
+    finally:
+        segment.close()

@@ -59,7 +59,7 @@ class StoreSettings(ServiceSettings):
         ge=2 << 20,
         le=1 << 40,
         multiple_of=2 << 20,
-        description="Bytes that memory for checkpoints is handed out in; each piece takes two file descriptors.",
+        description="Bytes that memory for checkpoints is handed out in; each piece takes a file descriptor.",
     )
     prefault: bool = Field(
         False,

@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 import structlog
@@ -11,6 +11,7 @@ from mesh.checkpoint.layout import Manifest, Unit
 from mesh.clock import Clock
 from mesh.errors import NoRoom, Unsuitable
 from policy.eviction import Held, make_room
+from services.store.activity import Activity
 from services.store.memory import PartMemory
 from services.store.pins import Pins
 from services.store.resident import Resident
@@ -34,6 +35,7 @@ class DramPool:
         self._spares = Spares()
         self._making = asyncio.Lock()  # memory is asked of the kernel for one at a time
         self._promised_bytes = 0  # for a resident that is being made
+        self._settled = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,6 +103,7 @@ class DramPool:
         if resident.missing():
             self._spares.put(resident.take_useless())
         self._forget_if_empty(resident)
+        self._settled.set()
         self._on_change()
 
     def evict(self, digest: str) -> int:
@@ -128,6 +131,19 @@ class DramPool:
                 except OSError as error:
                     log.warning("the pool is not touched any further", error=_refused(error).message)
                     return
+
+    async def enlarge(self, activity: Activity) -> None:
+        """After loads, gives what they filled pages of 2 MiB, while nobody waits for bytes. Goes on until cancelled."""
+        while True:
+            await self._settled.wait()
+            self._settled.clear()
+            while small := next((one for one in self._resident_segments() if not one.ready), None):
+                await activity.quiet()
+                await asyncio.to_thread(small.enlarge)
+
+    def _resident_segments(self) -> Iterator[Segment]:
+        for resident in self._residents.values():
+            yield from resident.segments
 
     async def _touch_another(self) -> None:
         """A spare more. Cancelled, it returns when the thread has ended, for until then the segment is in its hands."""
@@ -193,7 +209,7 @@ class DramPool:
         try:
             await close_all(self._spares.surplus(self.capacity_bytes - self.used_bytes))
             for number, (part, index) in enumerate(gaps):
-                part.segments[index] = _sized(spares[number], part.size(index))
+                part.segments[index] = self._sized(spares[number], part.size(index))
                 spares[number] = None
                 self._promised_bytes -= part.size(index)
                 if number % AT_ONCE == AT_ONCE - 1:
@@ -202,18 +218,17 @@ class DramPool:
             self._promised_bytes = 0
             self._spares.put(filter(None, spares))
 
-
-def _sized(segment: Segment | None, size_bytes: int) -> Segment:
-    if segment is None:
-        return Segment(size_bytes)
-    segment.grow(size_bytes)
-    return segment
+    def _sized(self, segment: Segment | None, size_bytes: int) -> Segment:
+        if segment is None:
+            return Segment(size_bytes, self.segment_bytes)
+        segment.grow(size_bytes)
+        return segment
 
 
 def _refused(error: OSError) -> NoRoom:
     if error.errno == errno.EMFILE:
         return NoRoom(
-            "the store is out of file descriptors, of which each segment takes two; raise its limit (ulimit -n) or "
+            "the store is out of file descriptors, of which each segment takes one; raise its limit (ulimit -n) or "
             "WHIMBREL_SEGMENT_BYTES",
             reason="DESCRIPTORS",
         )

@@ -44,6 +44,8 @@ async def test_any_number_of_segments_comes_in_order(handover: Handover) -> None
     with handover.offer(segments) as token:
         slots = await fetch(handover.socket_path, token)
     assert [int.from_bytes(slot.view[:2], "big") for slot in slots] == list(range(SEGMENTS))
+    for segment in segments:
+        segment.close()
 
 
 async def test_a_client_that_takes_its_time_gets_all_of_them_and_holds_nobody_up(handover: Handover) -> None:

@@ -11,6 +11,7 @@ from mesh.checkpoint.verify import verify_checkpoint
 from mesh.clock import MonotonicClock
 from mesh.errors import DataLoss
 from mesh.state.connection import State
+from services.store.activity import Activity
 from services.store.catalog import QUARANTINE, Stored
 from services.store.presence import Presence
 from services.store.scrub import CURSOR, Scrub
@@ -96,6 +97,32 @@ async def test_it_stands_aside_while_somebody_waits_for_the_disk(state: State, t
                 assert not (tmp_path / "here" / CURSOR).exists()
         async with scrubbing(here) as mended:
             await asyncio.wait_for(mended.tried.wait(), 30)
+
+
+class Telling(Activity):
+    """Says when a chunk is about to be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def quiet(self) -> None:
+        await super().quiet()
+        self.asked.set()
+
+
+async def test_stopped_while_it_hashes_it_lets_its_thread_come_to_an_end(
+    state: State, tmp_path: Path, made: Made
+) -> None:
+    async with node(state, tmp_path / "here") as here:
+        for _ in range(20):
+            activity, mended = Telling(), Mended(here)
+            scrub = Scrub(here.catalog, here.quarantine, activity, mended.repair, MonotonicClock(), period_s=1e-9)
+            task = asyncio.create_task(scrub.run())
+            await activity.asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
 
 async def test_it_goes_on_where_it_stood(state: State, tmp_path: Path, made: Made) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mesh.checkpoint.layout import Manifest
 from mesh.clock import HandClock
 from mesh.errors import NoRoom, Unsuitable
+from services.store.activity import Activity
 from services.store.pins import Pins
 from services.store.resident import Resident
 from services.store.segments import Segment
@@ -22,6 +23,7 @@ from services.store.tiers import DramPool
 from tests.services.store.inside import SEGMENT, bytes_in, inside
 from tests.services.store.made import MB, make, manifest_of_sizes
 from tests.services.store.serving import descriptors
+from tests.services.store.test_segments import can_collapse
 
 PAGE = 4096
 
@@ -53,13 +55,17 @@ def held(segment: Segment) -> Iterator[None]:
 
 
 def shared_memory_bytes() -> int:
-    """Bytes of memfds of ours that this process maps."""
-    total = 0
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if "memfd:whimbrel-part" in line:
-            start, end = (int(number, 16) for number in line.split()[0].split("-"))
-            total += end - start
-    return total
+    """Bytes of the memfds that this process has open, whoever else does."""
+    found = [path.stat() for path in Path("/proc/self/fd").iterdir() if path.is_symlink() and is_ours(path)]
+    return sum({one.st_ino: one.st_size for one in found}.values())
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a descriptor is a segment's."""
+    try:
+        return "memfd:whimbrel-part" in str(path.readlink())
+    except FileNotFoundError:  # the one that lists them
+        return False
 
 
 async def test_a_part_is_a_row_of_equal_segments_the_last_one_shorter() -> None:
@@ -284,3 +290,20 @@ async def through(sizes: list[list[list[int]]], capacity_pages: int, operations:
         finally:
             for number in range(len(manifests)):
                 model.unuse(number)
+
+
+@can_collapse
+async def test_what_a_load_has_filled_gets_large_pages_once_nobody_waits_for_bytes(tmp_path: Path) -> None:
+    made, activity = make(tmp_path, seed=1, part_units=((3 * MB, 2 * MB),)), Activity()
+    async with inside(tmp_path) as store, asyncio.TaskGroup() as group:
+        enlarging = group.create_task(store.dram.enlarge(activity))
+        with activity.busy():
+            await store.use(made)
+            segments = store.resident(made).segments
+            assert [segment.ready_bytes for segment in segments] == [0] * 3
+        async with asyncio.timeout(30):
+            while not all(segment.ready for segment in segments):  # noqa: ASYNC110  the kernel tells nobody
+                await asyncio.sleep(0.01)
+        assert [segment.huge_bytes() for segment in segments] == [2 * MB, 2 * MB, 0]
+        assert store.content(made) == made.parts
+        enlarging.cancel()
