@@ -179,8 +179,9 @@ async def test_corrupt_bytes_on_the_disk_are_never_answered_with(mesh: Running) 
             await read(events, seen)
     assert lost.value.reason == "UNITS_MISSING"  # found, set aside, and nobody else has it
     assert all(isinstance(event, Progress) for event in seen)
-    gone = await until_model(mesh.client, "rotten", lambda model: model.nearest_tier is Tier.ORIGIN)
-    assert gone.state is ModelState.COLD
+    await until_model(
+        mesh.client, "rotten", lambda model: (model.nearest_tier, model.state) == (Tier.ORIGIN, ModelState.COLD)
+    )
     with pytest.raises(DataLoss) as missing:
         await ask(mesh.client, "rotten")
     assert missing.value.reason == "UNITS_MISSING"
