@@ -6,7 +6,8 @@ CheckpointError
 │   └── CorruptUnit     a unit's bytes do not have its hash
 ├── BadAddress          the source's address is none that is known
 ├── NotACheckpoint      the source has no config.json, or no safetensors
-├── OriginUnreachable   the source's server did not answer, or would not; trying again may help
+├── OriginUnreachable   the source's server did not answer; trying again may help
+│   └── OriginRefused   it would not, and will not until somebody changes what the message says
 ├── PickleRefused       the source has weights only as pickles
 ├── BadShard            a safetensors file, or their index, is truncated or malformed
 ├── TensorClash         two shards hold a tensor of the same name
@@ -53,7 +54,11 @@ class NotACheckpoint(CheckpointError):
 
 
 class OriginUnreachable(CheckpointError):
-    """The source could not be read now: no answer, no permission, or it changed under the import."""
+    """The source could not be read now: no answer, or it changed under the import."""
+
+
+class OriginRefused(OriginUnreachable):
+    """The source may not be read, or cannot be this way: no permission, no use of ranges, a setting that forbids it."""
 
 
 class PickleRefused(CheckpointError):
@@ -93,7 +98,7 @@ class ImportFailed(CheckpointError):
 
 
 IMPORT_ERRORS: tuple[type[CheckpointError], ...] = (
-    BadAddress, NotACheckpoint, OriginUnreachable, PickleRefused, BadShard, TensorClash, PathEscapes,
+    BadAddress, NotACheckpoint, OriginUnreachable, OriginRefused, PickleRefused, BadShard, TensorClash, PathEscapes,
     UnsupportedModel, ShardMismatch, BaseMismatch, StorageFailed, ImportFailed,
 )  # fmt: skip
 """What an importing process may answer, by class name."""

@@ -1,7 +1,7 @@
 """What a caller sees of a CheckpointError: one table."""
 
 from mesh.checkpoint import errors
-from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unreachable
+from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unreachable, Unsuitable
 
 RETRY_S = 5.0
 SOURCE_REASONS: dict[type[errors.CheckpointError], str] = {
@@ -17,6 +17,15 @@ SOURCE_REASONS: dict[type[errors.CheckpointError], str] = {
 }
 """What is wrong with the directory that an import was told to read, or with its base: the caller's to mend."""
 
+OTHERS: tuple[tuple[type[errors.CheckpointError], type[MeshError], str], ...] = (
+    (errors.CorruptUnit, DataLoss, "CORRUPT_UNIT"),
+    (errors.Damaged, DataLoss, "DAMAGED"),
+    (errors.ManifestError, DataLoss, "DAMAGED"),
+    (errors.StorageFailed, NoRoom, "STORAGE_FAILED"),
+    (errors.OriginRefused, Unsuitable, "ORIGIN_REFUSED"),
+)
+"""The rest, the narrower kind first."""
+
 
 def as_mesh_error(error: errors.CheckpointError) -> MeshError:
     """The error to answer with."""
@@ -24,12 +33,9 @@ def as_mesh_error(error: errors.CheckpointError) -> MeshError:
         if isinstance(error, kind):
             field = "base" if kind is errors.BaseMismatch else "source"
             return InvalidRequest.field(field, str(error), reason=reason)
-    if isinstance(error, errors.CorruptUnit):
-        return DataLoss(str(error), reason="CORRUPT_UNIT")
-    if isinstance(error, (errors.Damaged, errors.ManifestError)):
-        return DataLoss(str(error), reason="DAMAGED")
-    if isinstance(error, errors.StorageFailed):
-        return NoRoom(str(error), reason="STORAGE_FAILED")
+    for kind, becomes, reason in OTHERS:
+        if isinstance(error, kind):
+            return becomes(str(error), reason=reason)
     if isinstance(error, errors.OriginUnreachable):
         return Unreachable(str(error), reason="ORIGIN_UNREACHABLE", retry_after_s=RETRY_S)
     return Broken(str(error), reason="IMPORT_FAILED")

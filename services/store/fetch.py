@@ -11,7 +11,7 @@ import structlog
 
 from mesh.checkpoint.errors import CheckpointError
 from mesh.clock import Clock
-from mesh.errors import DataLoss, MeshError, NoRoom, Unreachable
+from mesh.errors import DataLoss, MeshError, NoRoom, Unreachable, Unsuitable
 from services.store.activity import Activity
 from services.store.board import Board
 from services.store.catalog import Catalog, Stored
@@ -169,7 +169,7 @@ def _files(stored: Stored, *, wanted: bool) -> Iterator[list[int] | None]:
 def _nobody(stored: Stored, missing: Sequence[int], failures: Sequence[MeshError]) -> MeshError:
     digest, why = stored.manifest.digest, "; ".join(dict.fromkeys(failure.message for failure in failures[-3:]))
     lack = f"{len(missing)} units of checkpoint {digest} are not on this node"
-    if any(isinstance(failure, Unreachable) for failure in failures):
+    if any(isinstance(failure, Unreachable | Unsuitable) for failure in failures):
         return Unreachable(
             f"{lack}, and who has them cannot be reached: {why}", reason="SOURCES_UNREACHABLE", retry_after_s=RETRY_S
         )

@@ -10,7 +10,7 @@ from mesh.checkpoint.layout import Manifest
 from services.store.memory import PartMemory, clear, copy
 
 CHUNK_BYTES = 1 << 20
-SHARE_BYTES = 64 << 20
+SHARE_BYTES = 8 << 20  # of one call, which whoever stops a landing waits for
 
 
 class Stopped(Exception):

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from obstore.exceptions import BaseError, NotSupportedError, PreconditionError
 
-from mesh.checkpoint.errors import CheckpointError, NotACheckpoint, OriginUnreachable
+from mesh.checkpoint.errors import CheckpointError, NotACheckpoint, OriginRefused, OriginUnreachable
 from mesh.checkpoint.origins.address import Scheme
 
 CREDENTIALS: Mapping[Scheme, str] = MappingProxyType(
@@ -36,9 +36,9 @@ def blame(error: Exception, place: str, scheme: Scheme) -> CheckpointError:
     if isinstance(error, PreconditionError):
         return changed(place)
     if isinstance(error, NotSupportedError):
-        return OriginUnreachable(f"{place} cannot be read in pieces: the server ignores Range; use one that honours it")
+        return OriginRefused(f"{place} cannot be read in pieces: the server ignores Range; use one that honours it")
     if status_of(error) in {401, 403} or _is_about_login(error):
-        return OriginUnreachable(f"{place} may not be read ({cause}); {CREDENTIALS[scheme]}")
+        return OriginRefused(f"{place} may not be read ({cause}); {CREDENTIALS[scheme]}")
     for code, what in _MISSING.items():
         if code in cause:
             return NotACheckpoint(f"{place} is not there: its {what} does not exist ({cause})")

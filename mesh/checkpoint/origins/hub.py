@@ -22,7 +22,14 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from mesh.checkpoint.errors import BadAddress, CheckpointError, NotACheckpoint, OriginUnreachable, PathEscapes
+from mesh.checkpoint.errors import (
+    BadAddress,
+    CheckpointError,
+    NotACheckpoint,
+    OriginRefused,
+    OriginUnreachable,
+    PathEscapes,
+)
 from mesh.checkpoint.origins.address import Address
 from mesh.checkpoint.origins.blame import changed
 from mesh.checkpoint.origins.patience import ANSWER_S, CONNECT_S, PIECE_BYTES, SILENCE_S, waits
@@ -166,11 +173,11 @@ class HubOrigin:
         if status in TRANSIENT:
             raise Broken(f"status {status}")
         if status in {401, 403}:
-            raise OriginUnreachable(f"{place} may not be read (status {status}); {LOGIN}")
+            raise OriginRefused(f"{place} may not be read (status {status}); {LOGIN}")
         if status == 404:
             raise NotACheckpoint(f"{place} is not there (status 404)")
         if status == 200:
-            raise OriginUnreachable(f"{place} cannot be read in pieces: the hub's server ignores Range")
+            raise OriginRefused(f"{place} cannot be read in pieces: the hub's server ignores Range")
         if status == 416:
             raise changed(place)
         if status != 206:
@@ -188,13 +195,13 @@ class HubOrigin:
         if isinstance(error, GatedRepoError) or (
             status in {401, 403} and not isinstance(error, RepositoryNotFoundError)
         ):
-            return OriginUnreachable(f"{self.url} may not be read (status {status}); {LOGIN}")
+            return OriginRefused(f"{self.url} may not be read (status {status}); {LOGIN}")
         if isinstance(error, RepositoryNotFoundError) or status == 404:
             return NotACheckpoint(f"{self.url} is not there, or only for who may see it; if it is private, {LOGIN}")
         if isinstance(error, HFValidationError):
             return BadAddress(f"is no hub's repository: {error}")
         if isinstance(error, OfflineModeIsEnabled):
-            return OriginUnreachable(f"{self.url} was not asked: HF_HUB_OFFLINE is set; unset it in the environment")
+            return OriginRefused(f"{self.url} was not asked: HF_HUB_OFFLINE is set; unset it in the environment")
         cause = f"status {status}" if status else f"{type(error).__name__}: {str(error)[:200]}"
         return OriginUnreachable(
             f"{self.url} could not be read: {cause}; see that {self._api.endpoint} is a hub that runs, and try again"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, HTTPStore, ObjectStore, S3Store
 
-from mesh.checkpoint.errors import OriginUnreachable
+from mesh.checkpoint.errors import OriginRefused
 from mesh.checkpoint.origins.address import Address, Scheme
 from mesh.checkpoint.origins.blame import CREDENTIALS, cause_of
 from mesh.checkpoint.origins.patience import (
@@ -33,13 +33,11 @@ RETRY: "RetryConfig" = {
 
 
 def client_of(address: Address) -> ObjectStore:
-    """Asks no server. Raises OriginUnreachable if the environment's settings cannot be used."""
+    """Asks no server. Raises OriginRefused if the environment's settings cannot be used."""
     try:
         return _made(address)
     except BaseError as error:
-        raise OriginUnreachable(
-            f"{address} cannot be asked: {cause_of(error)}; {CREDENTIALS[address.scheme]}"
-        ) from error
+        raise OriginRefused(f"{address} cannot be asked: {cause_of(error)}; {CREDENTIALS[address.scheme]}") from error
 
 
 def _made(address: Address) -> ObjectStore:

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from mesh.checkpoint import errors
-from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unreachable
+from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unreachable, Unsuitable
 from services.store.faults import as_mesh_error
 
 SEEN: dict[type[errors.CheckpointError], tuple[type[MeshError], str]] = {
@@ -23,6 +23,7 @@ SEEN: dict[type[errors.CheckpointError], tuple[type[MeshError], str]] = {
     errors.CorruptUnit: (DataLoss, "CORRUPT_UNIT"),
     errors.StorageFailed: (NoRoom, "STORAGE_FAILED"),
     errors.OriginUnreachable: (Unreachable, "ORIGIN_UNREACHABLE"),
+    errors.OriginRefused: (Unsuitable, "ORIGIN_REFUSED"),
     errors.ImportFailed: (Broken, "IMPORT_FAILED"),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from mesh.checkpoint.convert import import_origin
-from mesh.checkpoint.errors import BadAddress, NotACheckpoint, OriginUnreachable, PathEscapes
+from mesh.checkpoint.errors import BadAddress, NotACheckpoint, OriginRefused, OriginUnreachable, PathEscapes
 from mesh.checkpoint.importer import import_in_child
 from mesh.checkpoint.origin import read_range
 from mesh.checkpoint.origins import patience
@@ -70,7 +70,7 @@ async def test_an_importing_process_that_is_told_to_stay_offline_does(
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", the_hub.url)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(OriginUnreachable, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(OriginRefused, match="HF_HUB_OFFLINE is set"):
         await import_in_child(NAME, root, lambda _: None)
     assert not the_hub.asked
 
@@ -114,7 +114,7 @@ def test_what_is_not_there_is_no_checkpoint(open_hub: Open, address: str, said: 
 
 def test_a_gated_repository_says_what_to_do(the_hub: Hub, open_hub: Open) -> None:
     the_hub.gated = True
-    with pytest.raises(OriginUnreachable, match=r"status 403.*accept the model's terms"):
+    with pytest.raises(OriginRefused, match=r"status 403.*accept the model's terms"):
         open_hub()
 
 

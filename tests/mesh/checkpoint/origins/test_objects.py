@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mesh.checkpoint.convert import import_origin
-from mesh.checkpoint.errors import NotACheckpoint, OriginUnreachable, PathEscapes
+from mesh.checkpoint.errors import NotACheckpoint, OriginRefused, OriginUnreachable, PathEscapes
 from mesh.checkpoint.importer import import_in_child
 from mesh.checkpoint.origin import read_range
 from mesh.checkpoint.origins import objects as module
@@ -109,7 +109,7 @@ def test_wrong_keys_are_told_what_to_set(s3: Bucket, source: Path) -> None:
     try:
         with (
             closing(open_origin(address)) as origin,
-            pytest.raises(OriginUnreachable, match=r"403.*AWS_ACCESS_KEY_ID") as refused,
+            pytest.raises(OriginRefused, match=r"403.*AWS_ACCESS_KEY_ID") as refused,
         ):
             inspect(origin)
     finally:
