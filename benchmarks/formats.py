@@ -18,12 +18,6 @@ def tensorizer_file(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.tensors")
 
 
-def files(directory: Path) -> list[Path]:
-    """All of them that are there."""
-    extra = (torch_file(directory), tensorizer_file(directory))
-    return [*shards(directory), *(path for path in extra if path.exists())]
-
-
 def write_torch(directory: Path) -> None:
     """From the safetensors, in one file, unless it is there."""
     import torch  # noqa: PLC0415

@@ -52,8 +52,8 @@ class Peak:
 
     def __init__(self, pids: Callable[[], list[int]]) -> None:
         self._pids = pids
-        self.before = self.highest = memory_of(pids())
-        self._private = self.highest.private
+        self.before = self._last = memory_of(pids())
+        self._private, self._files = self.before.private, self.before.files
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Self]:
@@ -67,9 +67,12 @@ class Peak:
             await asyncio.to_thread(self._look)
 
     @property
-    def grown_bytes(self) -> int:
-        """The highest total beyond that at the start."""
-        return self.highest.total - self.before.total
+    def highest(self) -> Memory:
+        """The most of each kind; of shared pages what there are in the end.
+
+        While one process begins to map what another has, looking at one after the other counts pages twice.
+        """
+        return Memory(self._private, max(self.before.shared, self._last.shared), self._files)
 
     @property
     def grown_private_bytes(self) -> int:
@@ -82,9 +85,8 @@ class Peak:
             await asyncio.sleep(LOOK_S)
 
     def _look(self) -> None:
-        now = memory_of(self._pids())
-        self.highest = max(self.highest, now, key=lambda memory: memory.total)
-        self._private = max(self._private, now.private)
+        self._last = now = memory_of(self._pids())
+        self._private, self._files = max(self._private, now.private), max(self._files, now.files)
 
 
 def _rollup(text: str) -> dict[str, int]:

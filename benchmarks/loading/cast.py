@@ -39,7 +39,7 @@ class Cast:
         """The peers for a race; without `everybody`, those of our own environment."""
         mode = "cold" if cold else "warm"
         return [
-            Entrant(peer.key, peer.label, self.peers[peer.key], f"{mode} {directory}")
+            Entrant(peer.key, peer.label, self.peers[peer.key], f"{mode} {directory}", files=peer.files(directory))
             for peer in PEERS
             if peer.key in self.peers and (everybody or peer.key in EVERYWHERE)
         ]
@@ -52,7 +52,7 @@ class Cast:
 
         order = f"{of.address} {digest}"
         if cold:
-            return Entrant(key, label, self.worker, order, evict, tier="disk")
+            return Entrant(key, label, self.worker, order, evict, of.part_files(digest), tier="disk")
         return Entrant(key, label, self.worker, order, tier="dram")
 
 

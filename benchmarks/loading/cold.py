@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from benchmarks.child import child
-from benchmarks.formats import files
 from benchmarks.loading.cast import Cast
 from benchmarks.loading.contest import Entrant, Race, Results, threads
 from benchmarks.loading.reading import Way
@@ -54,7 +53,12 @@ async def measure_cold(stage: Stage, loaders: Cast) -> ColdFigures:
         entrants = [
             *(
                 Entrant(
-                    key, f"raw, {way.text}", raw, f"{way.threads} {way.chunk_bytes} {parts[0].parent}", proves=False
+                    key,
+                    f"raw, {way.text}",
+                    raw,
+                    f"{way.threads} {way.chunk_bytes} {parts[0].parent}",
+                    files=parts,
+                    proves=False,
                 )
                 for key, way in RAW.items()
             ),
@@ -63,5 +67,5 @@ async def measure_cold(stage: Stage, loaders: Cast) -> ColdFigures:
             *loaders.entrants(main.source, cold=True),
         ]
         stage.say("cold")
-        race = Race(entrants, [*parts, *files(main.source)], stage.sizes.rounds, cold=True)
+        race = Race(entrants, stage.sizes.rounds, cold=True)
         return ColdFigures(await race.run(stage.say), loaders.missing)

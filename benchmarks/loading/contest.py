@@ -38,6 +38,7 @@ class Entrant:
     process: Child
     order: str
     before: Callable[[], Awaitable[None]] = _nothing
+    files: Sequence[Path] = ()  # what it reads
     tier: str = ""
     proves: bool = True  # has tensors to show; the raw limit has none
 
@@ -81,10 +82,9 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Rounds over the same files, out of the page cache (cold) or in it (warm)."""
+    """Rounds over the same model, its files out of the page cache (cold) or in it (warm)."""
 
     entrants: Sequence[Entrant]
-    files: Sequence[Path]
     rounds: int
     cold: bool
     check: str = "check"  # what contestants are asked for, and must all answer alike
@@ -95,8 +95,6 @@ class Race:
         proof: str | None = None
         for number in range(self.rounds):
             say(f"  round {number + 1} of {self.rounds}")
-            if not self.cold:
-                await asyncio.to_thread(read, self.files)
             first = number % len(self.entrants)
             for entrant in (*self.entrants[first:], *self.entrants[:first]):
                 loaded, check = await self._one(entrant)
@@ -111,8 +109,7 @@ class Race:
 
     async def _one(self, entrant: Entrant) -> tuple[Loaded, str]:
         await entrant.before()
-        if self.cold:
-            await asyncio.to_thread(drop, self.files)
+        await asyncio.to_thread(drop if self.cold else read, entrant.files)
         loaded = LOADED.validate_json(await entrant.process.ask(f"load {entrant.order}"))
         if entrant.tier and loaded.tier != entrant.tier:
             raise BenchmarkBroken(f"{entrant.label} took its bytes from {loaded.tier}, not from {entrant.tier}")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from benchmarks.formats import shards
 from benchmarks.loading.cast import Cast
 from benchmarks.loading.contest import Race, Results
 from benchmarks.loading.stage import MAIN, Stage, pool_bytes
@@ -27,12 +26,11 @@ async def measure_many(stage: Stage, loaders: Cast) -> ManyFigures:
     async with stage.store(MAIN, pool_bytes(moe), VERIFY="import") as store:
         await loaders.worker.ask(f"load {store.address} {moe.digest}")
         await loaders.worker.ask("free")
-        on_disk = [*store.part_files(moe.digest), *shards(moe.source)]
         raced = []
         for cold in (True, False):
             stage.say(f"many small tensors, {'cold' if cold else 'warm'}")
             ours = loaders.ours(OURS, "Whimbrel", store, moe.digest, cold=cold)
             entrants = [ours, *loaders.entrants(moe.source, cold=cold, everybody=False)]
-            race = Race(entrants, on_disk, stage.sizes.rounds, cold=cold, check="contents")
+            race = Race(entrants, stage.sizes.rounds, cold=cold, check="contents")
             raced.append(await race.run(stage.say))
     return ManyFigures(stage.sizes.moe, *raced)

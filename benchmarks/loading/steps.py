@@ -25,6 +25,7 @@ async def measure_steps(stage: Stage) -> StepFigures:
     stage.say("ablation")
     async with child("benchmarks.loading.ablation", [str(main.source), str(part), units]) as process:
         await process.answer()
-        entrants = [Entrant(key, label, process, key, proves=False) for key, label in LABELS.items()]
-        race = Race(entrants, [part, *shards(main.source)], stage.sizes.rounds, cold=True)
+        on_disk = [part, *shards(main.source)]
+        entrants = [Entrant(key, label, process, key, files=on_disk, proves=False) for key, label in LABELS.items()]
+        race = Race(entrants, stage.sizes.rounds, cold=True)
         return StepFigures(await race.run(stage.say))

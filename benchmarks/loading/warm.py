@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from benchmarks.child import Child
-from benchmarks.formats import files
 from benchmarks.loading.cast import Cast
 from benchmarks.loading.contest import Race, Results
 from benchmarks.loading.importing import Imported
@@ -52,20 +51,22 @@ async def measure_warm(stage: Stage, loaders: Cast, *, scale: bool) -> WarmFigur
     (tiny,) = await stage.sources(TINY)
     await loaders.converted(models[0].source, tiny)
     await loaders.warmed_up(tiny)
-    async with stage.store(MAIN, pool_bytes(*models), VERIFY="import") as store:
-        main, *others = [
-            await _size(stage, loaders, store, size, model) for size, model in zip(sizes, models, strict=True)
-        ]
+    main, *others = [await _size(stage, loaders, size, model) for size, model in zip(sizes, models, strict=True)]
     return WarmFigures(main, tuple(others), loaders.missing)
 
 
-async def _size(stage: Stage, loaders: Cast, store: Store, size: Llama, model: Imported) -> WarmSize:
+async def _size(stage: Stage, loaders: Cast, size: Llama, model: Imported) -> WarmSize:
     stage.say(f"warm, {size.parameters_b:g} billion weights")
+    async with stage.store(MAIN, pool_bytes(model), VERIFY="import") as store:
+        return await _raced(stage, loaders, store, size, model)
+
+
+async def _raced(stage: Stage, loaders: Cast, store: Store, size: Llama, model: Imported) -> WarmSize:
     order = f"{store.address} {model.digest}"
     touches = [await _touched(loaders.worker, order) for _ in range(1 + stage.sizes.rounds)]
     ours = loaders.ours(OURS, "Whimbrel", store, model.digest, cold=False)
     entrants = [ours, *loaders.entrants(model.source, cold=False, everybody=size == stage.sizes.main)]
-    race = Race(entrants, files(model.source), stage.sizes.rounds, cold=False)
+    race = Race(entrants, stage.sizes.rounds, cold=False)
     return WarmSize(size.parameters_b, await race.run(stage.say), Series.of(touches[1:]))
 
 

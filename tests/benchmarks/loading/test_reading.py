@@ -38,5 +38,5 @@ def test_a_file_that_is_too_short_is_an_error(file: Path) -> None:
 def test_a_dropped_file_has_no_page_in_the_cache_and_a_read_one_has_all(file: Path) -> None:
     read([file])
     assert cached_pages(file) == SIZE // 4096
-    drop([file])
+    drop([file], others=False)
     assert cached_pages(file) == 0
