@@ -15,10 +15,11 @@ SEEN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint that the engine can run, and where it was imported from."""
+    """A checkpoint, where it was imported from, and a store that knows it."""
 
     summary: CheckpointSummary
     source: str
+    store_id: str
 
 
 class Checkpoints:
@@ -39,6 +40,12 @@ class Checkpoints:
                 yield runnable(event) if isinstance(event, CheckpointSummary) else event
 
     async def find(self, digest: str) -> Found:
+        """A checkpoint that the engine can run. Raises what `known` does, and Unsuitable."""
+        found = await self.known(digest)
+        runnable(found.summary)
+        return found
+
+    async def known(self, digest: str) -> Found:
         """A checkpoint that some store holds, or learns of from its origins.
 
         NotFound when none does; Unreachable when a store that does not answer may.
@@ -54,7 +61,7 @@ class Checkpoints:
             except Unreachable as error:
                 silent = error
                 continue
-            return Found(runnable(stat.summary), stat.manifest.source)
+            return Found(stat.summary, stat.manifest.source, store.id)
         raise silent or NotFound(
             f"no store holds a checkpoint {digest!r}, nor has an origin of theirs it; Import its source first",
             reason="UNKNOWN_CHECKPOINT",
