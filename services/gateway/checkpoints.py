@@ -48,17 +48,18 @@ class Checkpoints:
     async def known(self, digest: str) -> Found:
         """A checkpoint that some store holds, or learns of from its origins.
 
-        NotFound when none does; Unreachable when a store that does not answer may.
+        NotFound when none does; Unreachable when a store that does not answer may; Unsuitable when only an origin may
+        that refuses its store.
         """
         stores = self._all()
         holders = [m for m in stores if m.store and m.store.tier_of(digest)]
-        silent: Unreachable | None = None
+        silent: Unreachable | Unsuitable | None = None
         for store in [*holders, *(m for m in stores if m.store and m.store.origins and m not in holders)]:
             try:
                 stat = await self._stores.stat(store.address, digest)
             except NotFound:
                 continue
-            except Unreachable as error:
+            except (Unreachable, Unsuitable) as error:  # Unsuitable: its origins refuse it
                 silent = error
                 continue
             return Found(stat.summary, stat.manifest.source, store.id)

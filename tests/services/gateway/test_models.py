@@ -131,13 +131,17 @@ async def test_a_rollback_needs_a_checkpoint_before_the_right_etag_and_a_model(b
         await bench.client.rollback("nobody")
 
 
-async def test_a_store_that_does_not_answer_is_passed_over_for_another_that_has_the_checkpoint(bench: Bench) -> None:
+async def test_a_store_that_does_not_answer_or_may_not_learn_is_passed_over_for_another_that_has_the_checkpoint(
+    bench: Bench,
+) -> None:
     first, second = await bench.store("s1"), await bench.store("s2")
     first.fails = Unreachable("it is gone")
     assert (await bench.deployed()).checkpoint.digest == bench.old
+    first.fails = Unsuitable("its origin wants a login", reason="ORIGIN_REFUSED")
+    assert (await bench.client.update("m", checkpoint=bench.new)).checkpoint.digest == bench.new
     second.fails = Unreachable("it is gone, too")
     with pytest.raises(Unreachable):
-        await bench.client.update("m", checkpoint=bench.new)
+        await bench.client.update("m", checkpoint=bench.old)
 
 
 async def test_a_rollback_to_what_no_store_has_any_more_changes_nothing(bench: Bench) -> None:
