@@ -102,7 +102,7 @@ def runnable(summary: CheckpointSummary) -> CheckpointSummary:
     if summary.base:
         raise Unsuitable(
             "an adapter cannot be deployed as a model yet: a later release serves adapters beside their base; until "
-            "then it stays in the store, and `status` shows it",
+            "then it can be imported, and moved by prefetch and evict --checkpoint",
             reason="UNSUPPORTED_ADAPTER",
             metadata={"checkpoint": summary.digest, "base": summary.base},
         )
