@@ -53,8 +53,9 @@ class Checkpoints:
         """
         stores = self._all()
         holders = [m for m in stores if m.store and m.store.tier_of(digest)]
+        others = [m for m in stores if m not in holders and (m.store is None or m.store.origins)]  # None: just joined
         silent: Unreachable | Unsuitable | None = None
-        for store in [*holders, *(m for m in stores if m.store and m.store.origins and m not in holders)]:
+        for store in [*holders, *others]:
             try:
                 stat = await self._stores.stat(store.address, digest)
             except NotFound:

@@ -177,13 +177,14 @@ async def test_corrupt_bytes_on_the_disk_are_never_answered_with(mesh: Running) 
     async with aclosing(mesh.client.generate("rotten", PROMPT, within_s=60)) as events:
         with pytest.raises(DataLoss) as lost:
             await read(events, seen)
-    assert lost.value.reason == "CORRUPT_UNIT"
+    assert lost.value.reason == "UNITS_MISSING"  # found, set aside, and nobody else has it
     assert all(isinstance(event, Progress) for event in seen)
-    gone = await until_model(mesh.client, "rotten", lambda model: model.nearest_tier is None)
-    assert gone.state is ModelState.COLD
-    with pytest.raises(Unreachable) as missing:
+    await until_model(
+        mesh.client, "rotten", lambda model: (model.nearest_tier, model.state) == (Tier.ORIGIN, ModelState.COLD)
+    )
+    with pytest.raises(DataLoss) as missing:
         await ask(mesh.client, "rotten")
-    assert missing.value.reason == "CHECKPOINT_UNREACHABLE"
+    assert missing.value.reason == "UNITS_MISSING"
 
 
 async def test_the_stream_of_events_is_capped_and_followed_through_a_flood(mesh: Running, redis: Redis) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mesh.mapping import HUGE_BYTES, Mapping
-from services.store.segments import STEP_BYTES, Segment
+from services.store.segments import STEP_BYTES, Segment, huge_pages
 from tests.services.store.serving import descriptors
 
 SIZE = 1 << 20
@@ -122,6 +122,13 @@ def test_touched_memory_is_in_pages_of_2_mib_but_for_what_is_left_over() -> None
     assert stored_bytes(segment) == segment.bytes
     assert segment.view[:] == bytes(segment.bytes)
     segment.close()
+
+
+@can_collapse
+def test_the_store_can_tell_which_pages_it_gets() -> None:
+    before = descriptors(), mapped_bytes()
+    assert huge_pages()
+    assert (descriptors(), mapped_bytes()) == before
 
 
 @can_collapse
