@@ -84,7 +84,8 @@ class StoreSettings(ServiceSettings):
         Verify.ALWAYS,
         description="always: check every unit's BLAKE3 when it leaves the disk, which costs about 0.2 CPU seconds a "
         "GB: cores that idle hide it, busy ones do not. fetch: trust the disk for this node's loads, and check what is "
-        "sent from it to others; not what such a load has left in memory. import: trust it for that, too. What arrives over a network is checked in any case.",
+        "sent from it to others; not what such a load has left in memory. import: trust it for that, too. What arrives "
+        "over a network is checked in any case.",
     )
     source_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories, separated by ':', that Import may read below. Empty: any absolute path."
