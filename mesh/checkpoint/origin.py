@@ -7,8 +7,9 @@ class Origin(Protocol):
     """The files of one directory, as they were at first sight. Safe to call from several threads; calls block.
 
     Names in subdirectories ("files/config.json") can be asked for, but are not listed. Errors are CheckpointErrors:
-    NotACheckpoint, PathEscapes, and OriginUnreachable where trying again may help: also when a file has changed since
-    it was first looked at, so that nobody reads a mix of two versions.
+    NotACheckpoint, PathEscapes, OriginRefused where somebody has to mend something first, and OriginUnreachable where
+    trying again may help: also when a file has changed since it was first looked at, so that nobody reads a mix of two
+    versions.
     """
 
     url: str

@@ -117,15 +117,18 @@ class GatewayClient:
             response = await unary(self._models.Rollback(request, timeout=limit()), self._peer)
         return model_from(response.model)
 
-    def prefetch(self, name: str, tier: Tier = Tier.DRAM, store_id: str = "") -> AsyncGenerator[Prefetching]:
-        """Brings a model's checkpoint to DISK or DRAM of a store: its progress, to the end. Leaving gives up."""
-        request = pb.ModelServicePrefetchRequest(name=name, tier=TIERS[tier], store_id=store_id)
+    def prefetch(
+        self, name: str = "", tier: Tier = Tier.DRAM, store_id: str = "", *, checkpoint: str = ""
+    ) -> AsyncGenerator[Prefetching]:
+        """Brings a model's checkpoint, or the one of that digest, to DISK or DRAM of a store: its progress, to the end.
+        Leaving gives up."""
+        request = pb.ModelServicePrefetchRequest(name=name, tier=TIERS[tier], store_id=store_id, checkpoint=checkpoint)
         return self._read(self._models.Prefetch(request, timeout=limit(IMPORT_S)), prefetching_from)
 
-    async def evict(self, name: str, tier: Tier = Tier.DRAM, store_id: str = "") -> int:
-        """Drops a model's checkpoint from DISK or DRAM of one store or of all; returns the bytes freed. Unsuitable
-        where it is in use."""
-        request = pb.ModelServiceEvictRequest(name=name, tier=TIERS[tier], store_id=store_id)
+    async def evict(self, name: str = "", tier: Tier = Tier.DRAM, store_id: str = "", *, checkpoint: str = "") -> int:
+        """Drops a model's checkpoint, or the one of that digest, from DISK or DRAM of one store or of all; returns the
+        bytes freed. Unsuitable where it is in use."""
+        request = pb.ModelServiceEvictRequest(name=name, tier=TIERS[tier], store_id=store_id, checkpoint=checkpoint)
         with self._named():
             response = await unary(self._models.Evict(request, timeout=limit(EVICT_S)), self._peer)
         return response.freed_bytes

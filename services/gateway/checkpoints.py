@@ -15,10 +15,11 @@ SEEN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint that the engine can run, and where it was imported from."""
+    """A checkpoint, where it was imported from, and a store that knows it."""
 
     summary: CheckpointSummary
     source: str
+    store_id: str
 
 
 class Checkpoints:
@@ -39,23 +40,30 @@ class Checkpoints:
                 yield runnable(event) if isinstance(event, CheckpointSummary) else event
 
     async def find(self, digest: str) -> Found:
+        """A checkpoint that the engine can run. Raises what `known` does, and Unsuitable."""
+        found = await self.known(digest)
+        runnable(found.summary)
+        return found
+
+    async def known(self, digest: str) -> Found:
         """A checkpoint that some store holds, or learns of from its origins.
 
-        NotFound when none does; Unreachable when a store that does not answer may.
+        NotFound when none does; Unreachable when a store that does not answer may; Unsuitable when only an origin may
+        that refuses its store.
         """
         stores = self._all()
         holders = [m for m in stores if m.store and m.store.tier_of(digest)]
         others = [m for m in stores if m not in holders and (m.store is None or m.store.origins)]  # None: just joined
-        silent: Unreachable | None = None
+        silent: Unreachable | Unsuitable | None = None
         for store in [*holders, *others]:
             try:
                 stat = await self._stores.stat(store.address, digest)
             except NotFound:
                 continue
-            except Unreachable as error:
+            except (Unreachable, Unsuitable) as error:  # Unsuitable: its origins refuse it
                 silent = error
                 continue
-            return Found(runnable(stat.summary), stat.manifest.source)
+            return Found(stat.summary, stat.manifest.source, store.id)
         raise silent or NotFound(
             f"no store holds a checkpoint {digest!r}, nor has an origin of theirs it; Import its source first",
             reason="UNKNOWN_CHECKPOINT",
@@ -95,7 +103,7 @@ def runnable(summary: CheckpointSummary) -> CheckpointSummary:
     if summary.base:
         raise Unsuitable(
             "an adapter cannot be deployed as a model yet: a later release serves adapters beside their base; until "
-            "then it stays in the store, and `status` shows it",
+            "then it can be imported, and moved by prefetch and evict --checkpoint",
             reason="UNSUPPORTED_ADAPTER",
             metadata={"checkpoint": summary.digest, "base": summary.base},
         )

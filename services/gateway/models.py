@@ -12,8 +12,9 @@ from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1.gateway_pb2_grpc import ModelServiceServicer
 from whimbrel.inference.v1 import inference_pb2
 
+from mesh.checkpoint.layout import is_digest
 from mesh.clients.wire import checkpoint_to, import_progress_to, load_progress_to, seconds, tier_from
-from mesh.errors import Conflict, InvalidRequest, Unsuitable
+from mesh.errors import Conflict, InvalidRequest, NotFound, Unsuitable
 from mesh.facts import CheckpointSummary, ClusterFacts, ModelEntry, Tier
 from mesh.requests import ImportProgress
 from mesh.serve import Ground
@@ -137,8 +138,10 @@ class ModelServicer(ModelServiceServicer):
         self, request: pb.ModelServicePrefetchRequest, context: Context
     ) -> AsyncIterator[pb.ModelServicePrefetchResponse]:
         """See the proto."""
-        digest, tier = self._current(request.name).checkpoint.digest, _tier(request.tier)
-        async with aclosing(self._tiers.prefetch(digest, tier, request.store_id)) as moves:
+        digest, tier, store_id = self._meant(request.name, request.checkpoint), _tier(request.tier), request.store_id
+        if request.checkpoint and not store_id and not self._tiers.having(digest):
+            store_id = (await self._checkpoints.known(digest)).store_id
+        async with aclosing(self._tiers.prefetch(digest, tier, store_id)) as moves:
             async for move in moves:
                 progress = load_progress_to(move.progress)
                 yield pb.ModelServicePrefetchResponse(store_id=move.store_id, progress=progress)
@@ -147,8 +150,22 @@ class ModelServicer(ModelServiceServicer):
         self, request: pb.ModelServiceEvictRequest, context: Context
     ) -> pb.ModelServiceEvictResponse:
         """See the proto."""
-        digest, tier = self._current(request.name).checkpoint.digest, _tier(request.tier)
-        return pb.ModelServiceEvictResponse(freed_bytes=await self._tiers.evict(digest, tier, request.store_id))
+        digest, tier, store_id = self._meant(request.name, request.checkpoint), _tier(request.tier), request.store_id
+        if request.checkpoint and not store_id and not self._tiers.having(digest):
+            raise NotFound(
+                f"no store has a checkpoint {digest}: nothing is to be evicted; `whimbrel status` says what each has",
+                reason="UNKNOWN_CHECKPOINT",
+                metadata={"checkpoint": digest},
+            )
+        return pb.ModelServiceEvictResponse(freed_bytes=await self._tiers.evict(digest, tier, store_id))
+
+    def _meant(self, name: str, checkpoint: str) -> str:
+        """The digest of a model's current checkpoint, or the one given."""
+        if bool(name) == bool(checkpoint):
+            raise InvalidRequest.field("checkpoint", "must be given, or a model's name; one of the two, not both")
+        if checkpoint and not is_digest(checkpoint):
+            raise InvalidRequest.field("checkpoint", "must be a digest: 64 lowercase hex digits")
+        return checkpoint or self._current(name).checkpoint.digest
 
     def _refuse_taken(self, name: str) -> None:
         """Before an import's minutes; the catalogue's own check decides."""

@@ -1,4 +1,4 @@
-"""Moving a model's bytes between the tiers of stores, for an admin: up by Prefetch, out by Evict."""
+"""Moving a checkpoint's bytes between the tiers of stores, for an admin: up by Prefetch, out by Evict."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -27,6 +27,11 @@ class Tiers:
 
     def __init__(self, stores: StoreClient, mirror: Mirror) -> None:
         self._stores, self._mirror = stores, mirror
+
+    def having(self, digest: str) -> list[Member]:
+        """The stores that have any of it, or know it."""
+        stores = self._mirror.facts.of_kind(Kind.STORE)
+        return [member for member in stores if member.store and member.store.tier_of(digest)]
 
     async def prefetch(self, digest: str, tier: Tier, store_id: str) -> AsyncGenerator[Fetching, None]:
         """Progress until all of it is there. Without a `store_id`: where most of it is already."""

@@ -94,6 +94,8 @@ async def build(settings: StoreSettings, ground: Ground) -> AsyncIterator[Sequen
         if settings.scrub_period_s:
             scrub = Scrub(catalog, quarantine, activity, fetcher.repair, clock, period_s=settings.scrub_period_s)
             await stack.enter_async_context(owned(scrub.run(), ground))
+        sources = Sources(settings.source_roots, settings.source_urls)
+        imports = await stack.enter_async_context(Imports(catalog, sources, room, settings.imports))
         servicer = StoreServicer(
             catalog=catalog,
             dram=dram,
@@ -109,7 +111,7 @@ async def build(settings: StoreSettings, ground: Ground) -> AsyncIterator[Sequen
             loads=loads,
             learner=Learner(catalog, peers, origins),
             room=room,
-            imports=Imports(catalog, Sources(settings.source_roots, settings.source_urls), room, settings.imports),
+            imports=imports,
             handover=handover,
             slots=slots,
             draining=ground.draining,

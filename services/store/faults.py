@@ -4,6 +4,7 @@ from mesh.checkpoint import errors
 from mesh.errors import Broken, DataLoss, InvalidRequest, MeshError, NoRoom, Unreachable, Unsuitable
 
 RETRY_S = 5.0
+ORIGIN_REFUSED = "ORIGIN_REFUSED"
 SOURCE_REASONS: dict[type[errors.CheckpointError], str] = {
     errors.BadAddress: "BAD_ADDRESS",
     errors.NotACheckpoint: "NOT_A_CHECKPOINT",
@@ -22,7 +23,7 @@ OTHERS: tuple[tuple[type[errors.CheckpointError], type[MeshError], str], ...] = 
     (errors.Damaged, DataLoss, "DAMAGED"),
     (errors.ManifestError, DataLoss, "DAMAGED"),
     (errors.StorageFailed, NoRoom, "STORAGE_FAILED"),
-    (errors.OriginRefused, Unsuitable, "ORIGIN_REFUSED"),
+    (errors.OriginRefused, Unsuitable, ORIGIN_REFUSED),
 )
 """The rest, the narrower kind first."""
 

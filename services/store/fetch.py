@@ -15,7 +15,7 @@ from mesh.errors import DataLoss, MeshError, NoRoom, Unreachable, Unsuitable
 from services.store.activity import Activity
 from services.store.board import Board
 from services.store.catalog import Catalog, Stored
-from services.store.faults import as_mesh_error
+from services.store.faults import ORIGIN_REFUSED, as_mesh_error
 from services.store.job import Job
 from services.store.memory import PartMemory
 from services.store.origins import Origins
@@ -66,7 +66,8 @@ class Fetcher:
         """Brings `units` to this node's disk, and into `views`, one a part; `arrived(unit)` on the loop as they come.
 
         When it returns, they are on the disk for good; only with `views` they may have no room there, and stay in
-        memory. Raises DataLoss when nobody has them, Unreachable when somebody may, NoRoom, Conflict.
+        memory. Raises DataLoss when nobody has them, Unreachable when somebody may, Unsuitable when we
+        may not read what has them, NoRoom, Conflict.
         """
         digest = stored.manifest.digest
         with self._pins.hold(digest), self._activity.busy(), self._board.fetching(urgent=urgent):
@@ -169,10 +170,13 @@ def _files(stored: Stored, *, wanted: bool) -> Iterator[list[int] | None]:
 def _nobody(stored: Stored, missing: Sequence[int], failures: Sequence[MeshError]) -> MeshError:
     digest, why = stored.manifest.digest, "; ".join(dict.fromkeys(failure.message for failure in failures[-3:]))
     lack = f"{len(missing)} units of checkpoint {digest} are not on this node"
-    if any(isinstance(failure, Unreachable | Unsuitable) for failure in failures):
+    refused = [failure for failure in failures if failure.reason == ORIGIN_REFUSED]
+    if any(isinstance(failure, Unreachable | Unsuitable) for failure in failures if failure not in refused):
         return Unreachable(
             f"{lack}, and who has them cannot be reached: {why}", reason="SOURCES_UNREACHABLE", retry_after_s=RETRY_S
         )
+    if refused:
+        return Unsuitable(f"{lack}, and who has them may not be read: {why}", reason=ORIGIN_REFUSED)
     source = f" from {stored.manifest.source}" if stored.manifest.source else ""
     more = f" ({why})" if why else ""
     return DataLoss(

@@ -17,10 +17,10 @@ from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.origin import Origin
 from mesh.checkpoint.staging import publish, staged, sync_directory
 from mesh.checkpoint.verify import FILES, MANIFEST, MAX_MANIFEST_BYTES
-from mesh.errors import MeshError, NotFound, Unreachable
+from mesh.errors import MeshError, NotFound, Unreachable, Unsuitable
 from mesh.facts import Member
 from services.store.catalog import Catalog, Stored
-from services.store.faults import as_mesh_error
+from services.store.faults import ORIGIN_REFUSED, as_mesh_error
 from services.store.origins import Origins
 from services.store.peers import Peers
 from services.store.presence import JOURNAL
@@ -45,8 +45,8 @@ class Learner:
         self._learning: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, digest: str) -> Stored:
-        """The checkpoint, in the catalogue by then. Raises InvalidRequest, NotFound, and Unreachable when somebody
-        who may have it does not answer."""
+        """The checkpoint, in the catalogue by then. Raises InvalidRequest, NotFound, Unreachable when somebody who
+        may have it does not answer, and Unsuitable when we may not read what may."""
         while True:
             try:
                 return self._catalog.get(digest)
@@ -73,8 +73,11 @@ class Learner:
                     return found
                 failures.append(found)
         if lost := [failure for failure in failures if not isinstance(failure, NotFound)]:
+            said = f"checkpoint {digest} is not in this store, and who may have it does not tell: {lost[-1].message}"
+            if all(failure.reason == ORIGIN_REFUSED for failure in lost):
+                raise Unsuitable(said, reason=ORIGIN_REFUSED)
             raise Unreachable(
-                f"checkpoint {digest} is not in this store, and who may have it does not tell: {lost[-1].message}",
+                said,
                 reason="SOURCES_UNREACHABLE",
                 retry_after_s=RETRY_S,
             )

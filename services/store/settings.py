@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from mesh.checkpoint.errors import BadAddress
@@ -84,7 +84,8 @@ class StoreSettings(ServiceSettings):
         Verify.ALWAYS,
         description="always: check every unit's BLAKE3 when it leaves the disk, which costs about 0.2 CPU seconds a "
         "GB: cores that idle hide it, busy ones do not. fetch: trust the disk for this node's loads, and check what is "
-        "sent to others. import: trust it for that, too. What arrives over a network is checked in any case.",
+        "sent from it to others; not what such a load has left in memory. import: trust it for that, too. What arrives "
+        "over a network is checked in any case.",
     )
     source_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories, separated by ':', that Import may read below. Empty: any absolute path."
@@ -102,10 +103,13 @@ class StoreSettings(ServiceSettings):
         "containers. Empty: a private temporary one.",
     )
 
-    @field_validator("origins", mode="before")
+    @field_validator("origins", "source_roots", "source_urls", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
-        return tuple(url.strip() for url in value.split(",") if url.strip()) if isinstance(value, str) else value
+    def _split(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        separator = os.pathsep if info.field_name == "source_roots" else ","
+        return tuple(item.strip() for item in value.split(separator) if item.strip())
 
     @field_validator("origins", mode="after")
     @classmethod
@@ -116,16 +120,6 @@ class StoreSettings(ServiceSettings):
             except BadAddress as error:
                 raise ValueError(f"{url} {error}") from error
         return value
-
-    @field_validator("source_roots", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
-
-    @field_validator("source_urls", mode="before")
-    @classmethod
-    def _split_urls(cls, value: object) -> object:
-        return tuple(url.strip() for url in value.split(",") if url.strip()) if isinstance(value, str) else value
 
     @field_validator("source_urls", mode="after")
     @classmethod

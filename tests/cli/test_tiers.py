@@ -55,3 +55,20 @@ async def test_evict_of_what_is_in_use_says_by_whom(fakes: Fakes, whimbrel: Whim
 async def test_a_tier_that_no_store_has_is_refused(fakes: Fakes, whimbrel: Whimbrel) -> None:
     assert (await whimbrel.run("prefetch", "curlew", "--tier", "device")).code == 2
     assert not fakes.gateway.requests
+
+
+async def test_a_checkpoint_is_moved_by_its_digest(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    digest = "ab" * 32
+    ended = await whimbrel.run("prefetch", "--checkpoint", digest)
+    await whimbrel.run("evict", "--checkpoint", digest, "--tier", "disk")
+    assert [(request.name, request.checkpoint) for request in fakes.gateway.requests] == [("", digest)] * 2
+    assert ended.out == f"{digest} is in dram of store-1: 3.0 MiB\n"
+
+
+async def test_a_model_and_a_checkpoint_at_once_or_neither_is_refused(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    for command in ("prefetch", "evict"):
+        for arguments in ((), ("curlew", "--checkpoint", "ab" * 32)):
+            ended = await whimbrel.run(command, *arguments)
+            assert ended.code == 2
+            assert "either NAME or --checkpoint DIGEST" in ended.err
+    assert not fakes.gateway.requests

@@ -17,8 +17,8 @@ CREDENTIALS: Mapping[Scheme, str] = MappingProxyType(
         "a public bucket",
         Scheme.AZ: "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_KEY in the "
         "store's environment, or AZURE_SKIP_SIGNATURE=true for a public container",
-        Scheme.HTTP: "it must be readable without a login",
-        Scheme.HTTPS: "it must be readable without a login",
+        Scheme.HTTP: "it must be readable by HEAD and GET without a login",
+        Scheme.HTTPS: "it must be readable by HEAD and GET without a login",
     }
 )
 """What to do when a server wants to know who asks."""
@@ -26,6 +26,8 @@ _STATUS = re.compile(r"status code: (\d{3}) ([A-Z][A-Za-z ]*)?")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _LOGIN = ("token request", "169.254.169.254", "/latest/api/token", "credentials")
 _MISSING = {"NoSuchBucket": "bucket", "ContainerNotFound": "container"}
+CERTIFICATE = "InvalidCertificate"
+REFUSING = frozenset({400, 401, 403, 405, 407, 451})  # 400: S3 says so of expired tokens and wrong regions
 GONE = frozenset({0, 404, 410})  # obstore also says that what may not be asked for is not found
 MOST_CHARS = 200
 
@@ -37,13 +39,13 @@ def blame(error: Exception, place: str, scheme: Scheme) -> CheckpointError:
         return changed(place)
     if isinstance(error, NotSupportedError):
         return OriginRefused(f"{place} cannot be read in pieces: the server ignores Range; use one that honours it")
-    if status_of(error) in {401, 403} or _is_about_login(error):
+    if status_of(error) in REFUSING or _is_about_login(error):
         return OriginRefused(f"{place} may not be read ({cause}); {CREDENTIALS[scheme]}")
-    for code, what in _MISSING.items():
-        if code in cause:
-            return NotACheckpoint(f"{place} is not there: its {what} does not exist ({cause})")
-    if isinstance(error, FileNotFoundError) and status_of(error) in GONE:
-        return NotACheckpoint(f"{place} is not there ({cause})")
+    missing = next((f": its {what} does not exist" for code, what in _MISSING.items() if code in cause), "")
+    if missing or (isinstance(error, FileNotFoundError) and status_of(error) in GONE):
+        return NotACheckpoint(f"{place} is not there{missing} ({cause})")
+    if CERTIFICATE in str(error):
+        return OriginRefused(f"{place} could not be read: {cause}")
     return OriginUnreachable(f"{place} could not be read: {cause}; see that its server runs, and try again")
 
 
@@ -60,7 +62,7 @@ def cause_of(error: Exception) -> str:
         code = _CODE.search(text)
         return f"status {status[1]}" + (f" {code[1]}" if code else "")
     first = text.partition("\n")[0].rpartition(" - ")[2]
-    if "InvalidCertificate" in text:
+    if CERTIFICATE in text:
         return "its certificate is not trusted; set SSL_CERT_FILE to its authority's"
     deepest = re.search(r'message: "([^"]{1,100})"', text)
     said = re.sub(r"\S+://\S+", "…", first) + (f" ({deepest[1]})" if deepest else "")

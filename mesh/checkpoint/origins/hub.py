@@ -177,7 +177,9 @@ class HubOrigin:
         if status == 404:
             raise NotACheckpoint(f"{place} is not there (status 404)")
         if status == 200:
-            raise OriginRefused(f"{place} cannot be read in pieces: the hub's server ignores Range")
+            raise OriginRefused(
+                f"{place} cannot be read in pieces: the hub's server ignores Range; is HF_ENDPOINT a hub?"
+            )
         if status == 416:
             raise changed(place)
         if status != 206:
@@ -201,7 +203,9 @@ class HubOrigin:
         if isinstance(error, HFValidationError):
             return BadAddress(f"is no hub's repository: {error}")
         if isinstance(error, OfflineModeIsEnabled):
-            return OriginRefused(f"{self.url} was not asked: HF_HUB_OFFLINE is set; unset it in the environment")
+            return OriginRefused(
+                f"{self.url} was not asked: HF_HUB_OFFLINE is set; unset it in the store's environment"
+            )
         cause = f"status {status}" if status else f"{type(error).__name__}: {str(error)[:200]}"
         return OriginUnreachable(
             f"{self.url} could not be read: {cause}; see that {self._api.endpoint} is a hub that runs, and try again"

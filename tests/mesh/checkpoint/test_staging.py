@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.checkpoint.errors import NotACheckpoint, OriginUnreachable
+from mesh.checkpoint.errors import NotACheckpoint, OriginRefused, OriginUnreachable
 from mesh.checkpoint.journal import Journal
 from mesh.checkpoint.progress import ImportPhase
 from mesh.checkpoint.staging import RESUMABLE_S, digests_in, journal_of, publish, remove, staged, sweep
@@ -82,7 +82,7 @@ def _break_off(root: Path, hashes: Sequence[str], broken: type[BaseException]) -
 
 
 def test_a_stage_with_a_name_stays_if_it_is_broken_off_from_outside(root: Path) -> None:
-    for broken in (KeyboardInterrupt, OriginUnreachable):
+    for broken in (KeyboardInterrupt, OriginUnreachable, OriginRefused):
         with pytest.raises(broken):
             _break_off(root, ["f" * 64], broken)
         (left,) = names(root)

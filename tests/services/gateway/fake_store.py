@@ -12,7 +12,7 @@ from whimbrel.store.v1.store_pb2_grpc import StoreServiceServicer, add_StoreServ
 
 from mesh.checkpoint import layout
 from mesh.checkpoint.layout import Manifest
-from mesh.errors import MeshError
+from mesh.errors import MeshError, NotFound
 from mesh.facts import CheckpointFacts, Kind, Member, StoreFacts
 from mesh.interceptor import Surround
 from mesh.state.connection import State
@@ -38,6 +38,8 @@ class FakeStore(StoreServiceServicer):
         """A checkpoint that an engine could run."""
         if self.fails:
             raise self.fails
+        if request.digest not in self._manifests:
+            raise NotFound("not here")
         manifest = self._manifests[request.digest]
         return pb.StatResponse(manifest=layout.dump(manifest), checkpoint=self._checkpoint(manifest))
 
@@ -82,7 +84,7 @@ class FakeStore(StoreServiceServicer):
 
 @asynccontextmanager
 async def fake_store(
-    state: State, store_id: str, manifests: Mapping[str, Manifest], held: tuple[CheckpointFacts, ...]
+    state: State, store_id: str, manifests: Mapping[str, Manifest], held: tuple[CheckpointFacts, ...], origins: int = 0
 ) -> AsyncIterator[FakeStore]:
     """Serves and holds its lease until the block ends."""
     # nobody calls the methods that it lacks
@@ -91,7 +93,9 @@ async def fake_store(
     add_StoreServiceServicer_to_server(fake, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    member = Member(Kind.STORE, store_id, f"node of {store_id}", address, store=StoreFacts(0, 0, 0, held))
+    member = Member(
+        Kind.STORE, store_id, f"node of {store_id}", address, store=StoreFacts(0, 0, 0, held, origins=origins)
+    )
     try:
         async with Membership(state, member, lease_s=60.0):
             yield fake

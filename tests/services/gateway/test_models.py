@@ -131,13 +131,17 @@ async def test_a_rollback_needs_a_checkpoint_before_the_right_etag_and_a_model(b
         await bench.client.rollback("nobody")
 
 
-async def test_a_store_that_does_not_answer_is_passed_over_for_another_that_has_the_checkpoint(bench: Bench) -> None:
+async def test_a_store_that_does_not_answer_or_may_not_learn_is_passed_over_for_another_that_has_the_checkpoint(
+    bench: Bench,
+) -> None:
     first, second = await bench.store("s1"), await bench.store("s2")
     first.fails = Unreachable("it is gone")
     assert (await bench.deployed()).checkpoint.digest == bench.old
+    first.fails = Unsuitable("its origin wants a login", reason="ORIGIN_REFUSED")
+    assert (await bench.client.update("m", checkpoint=bench.new)).checkpoint.digest == bench.new
     second.fails = Unreachable("it is gone, too")
     with pytest.raises(Unreachable):
-        await bench.client.update("m", checkpoint=bench.new)
+        await bench.client.update("m", checkpoint=bench.old)
 
 
 async def test_a_rollback_to_what_no_store_has_any_more_changes_nothing(bench: Bench) -> None:
@@ -253,6 +257,51 @@ async def test_a_stores_other_troubles_come_through(bench: Bench) -> None:
         await bench.client.evict("m", Tier.DISK)
     with pytest.raises(Unsuitable, match="the only copy"):
         await fetched(bench)
+
+
+async def test_what_is_not_deployed_is_moved_by_its_digest(bench: Bench) -> None:
+    some = await bench.store("s1", CheckpointFacts(bench.old, 100, Tier.DISK, 100))
+    more = await bench.store("s2", CheckpointFacts(bench.old, 100, Tier.DISK, 100, 50))
+    async with aclosing(bench.client.prefetch(checkpoint=bench.old)) as moves:
+        assert [move.store_id async for move in moves] == ["s2", "s2"]
+    assert await bench.client.evict(tier=Tier.DISK, checkpoint=bench.old) == 14
+    assert [request.digest for request in (*more.prefetches, *some.evictions, *more.evictions)] == [bench.old] * 3
+
+
+async def test_a_prefetch_of_what_only_an_origin_has_goes_to_a_store_that_learns_of_it(bench: Bench) -> None:
+    without = await bench.store("s1", CheckpointFacts(bench.old, 100, Tier.DISK, 100))
+    held = (CheckpointFacts(bench.old, 100, Tier.DISK, 100, 100),)
+    async with fake_store(bench.state, "s2", bench.manifests, held, origins=1) as learning:
+        learning.base = bench.old  # an adapter: it cannot be deployed
+        assert await bench.mirror.until(lambda facts: "store/s2" in facts.members, WAIT_S)
+        async with aclosing(bench.client.prefetch(checkpoint=bench.new)) as moves:
+            assert [move.store_id async for move in moves] == ["s2", "s2"]
+        assert [request.digest for request in learning.prefetches] == [bench.new]
+        with pytest.raises(NotFound, match="Import its source first"):
+            await anext(bench.client.prefetch(checkpoint="ab" * 32))
+    assert without.prefetches == []
+
+
+async def test_an_eviction_of_what_no_store_has_says_where_to_look(bench: Bench) -> None:
+    await bench.store("s1")
+    with pytest.raises(NotFound, match="whimbrel status") as refused:
+        await bench.client.evict(checkpoint="ab" * 32)
+    assert refused.value.reason == "UNKNOWN_CHECKPOINT"
+
+
+@pytest.mark.parametrize(("name", "checkpoint"), [("", ""), ("m", "ab" * 32), ("", "abc"), ("", "AB" * 32)])
+async def test_either_a_model_or_a_digest_says_what_is_moved(bench: Bench, name: str, checkpoint: str) -> None:
+    fake = await bench.store("s1")
+    await bench.deployed()
+    for moving in (
+        anext(bench.client.prefetch(name, checkpoint=checkpoint)),
+        bench.client.evict(name, checkpoint=checkpoint),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            await moving
+        assert [violation.field for violation in refused.value.violations] == ["checkpoint"]
+    assert not fake.prefetches
+    assert not fake.evictions
 
 
 async def test_without_any_store_a_prefetch_says_so(bench: Bench) -> None:

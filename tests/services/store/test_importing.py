@@ -131,10 +131,53 @@ async def gone(pid: int) -> None:
 
 
 def importer_of(store: Started) -> int:
-    """The store's child that imports."""
+    """The store's one child that imports."""
     pid = store.process.pid
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(child)
+
+
+async def test_two_that_import_one_source_share_one_child_which_outlives_the_first_to_leave(
+    redis_url: str, client: StoreClient, tmp_path: Path, large: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(large)
+    async with process(Kind.STORE, redis_url=redis_url, store_dir=tmp_path / "store") as store:
+        async with aclosing(client.import_checkpoint(store.address, str(link))) as second:
+            async with aclosing(client.import_checkpoint(store.address, str(large))) as first:
+                await until_writing(first)
+                child = importer_of(store)
+                assert (await anext(second)).bytes_total  # it begins where the first one is
+                assert importer_of(store) == child
+            seen = [event async for event in second]
+            summary = seen[-1]
+            assert isinstance(summary, CheckpointSummary)
+        verify_checkpoint(tmp_path / "store" / summary.digest)
+        assert names_in(tmp_path / "store") == {summary.digest}
+
+
+async def test_the_child_of_an_import_ends_with_the_last_who_waits_and_the_next_begins_another(
+    redis_url: str, client: StoreClient, tmp_path: Path, large: Path
+) -> None:
+    async with process(Kind.STORE, redis_url=redis_url, store_dir=tmp_path) as store:
+        async with (
+            aclosing(client.import_checkpoint(store.address, str(large))) as second,
+            aclosing(client.import_checkpoint(store.address, str(large))) as first,
+        ):
+            await until_writing(first)
+            child = importer_of(store)
+            await anext(second)
+        await gone(child)
+        assert (await run_import(client, store.address, large)).digest in names_in(tmp_path)
+
+
+async def test_what_makes_an_import_fail_is_told_to_all_who_wait_for_it(store: Serving, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    BAD["SHARD_MISMATCH"][0](source)
+    both = [run_import(store.client, store.address, source) for _ in range(2)]
+    failed = await asyncio.gather(*both, return_exceptions=True)
+    assert [getattr(error, "reason", error) for error in failed] == ["SHARD_MISMATCH"] * 2
 
 
 async def test_an_import_that_is_cancelled_or_killed_leaves_nothing(

@@ -9,7 +9,7 @@ import pytest
 
 from mesh.checkpoint.verify import verify_checkpoint
 from mesh.clients.store import StoreClient
-from mesh.errors import InvalidRequest, Unreachable
+from mesh.errors import InvalidRequest, Unreachable, Unsuitable
 from mesh.facts import Kind
 from tests.bucket import Bucket, bucket
 from tests.cluster import process
@@ -54,6 +54,18 @@ async def test_a_directory_a_bucket_and_a_hub_give_one_checkpoint(
     digests = {(await run_import(store.client, store.address, source)).digest for source in sources}
     assert len(digests) == 1
     assert verify_checkpoint(store.settings.store_dir / digests.pop()).source == "s3://models/team/llama"
+
+
+async def test_a_bucket_that_wants_other_keys_is_not_worth_a_retry_and_says_which_to_set(
+    store: Serving, llama: Path, s3: Bucket
+) -> None:
+    source = s3.put(llama, "locked")
+    s3.demand_keys()
+    with pytest.raises(Unsuitable, match="AWS_ACCESS_KEY_ID") as refused:
+        await run_import(store.client, store.address, source)
+    assert (refused.value.reason, refused.value.retry_after_s) == ("ORIGIN_REFUSED", None)
+    s3.demand_nothing()
+    await run_import(store.client, store.address, source)
 
 
 async def test_a_bucket_that_dies_under_an_import_is_unreachable_and_leaves_nothing_that_counts(

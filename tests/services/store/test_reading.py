@@ -10,6 +10,7 @@ from mesh.errors import DataLoss, InvalidRequest, NotFound
 from mesh.state.connection import State
 from tests.services.store.made import CONFIG, MB, Made, flip, make
 from tests.services.store.serving import Serving, serving
+from tests.services.store.test_opening import fetch
 
 PARTS = ((3 * MB + 5, 100, 2 * MB), (4096, MB))
 
@@ -61,6 +62,31 @@ async def test_a_corrupt_unit_never_arrives_whole(state: State, tmp_path: Path) 
             await read(store, made, [0])
         assert lost.value.reason == "UNITS_MISSING"
     assert (tmp_path / ".quarantine" / f"{made.digest}.units" / "0.bin").is_file()
+
+
+@pytest.mark.parametrize("verify", ["always", "fetch", "import"])
+async def test_what_is_checked_of_a_bit_that_flips_on_the_disk_is_as_the_setting_says(
+    state: State, tmp_path: Path, verify: str
+) -> None:
+    """always: whatever leaves the disk. fetch: what is sent, and loads here are trusted. import: nothing."""
+    made = make(tmp_path, seed=1, part_units=PARTS)
+    flip(made.directory / "part-000.bin", 5)
+    flipped = bytes([made.unit(0)[5] ^ 4])
+    async with serving(state, tmp_path, verify=verify) as store:
+        if verify == "import":
+            assert (await read(store, made, [0]))[0][1][5:6] == flipped
+        async with store.client.open(store.address, made.digest) as opening:
+            if verify == "always":
+                with pytest.raises(DataLoss):
+                    await opening.complete()
+            else:
+                assert bytes((await fetch(await opening.complete()))[0][5:6]) == flipped
+    if verify == "fetch":
+        async with serving(state, tmp_path, verify=verify) as store:
+            with pytest.raises(DataLoss) as lost:
+                await read(store, made, [0])
+            assert lost.value.reason == "CORRUPT_UNIT"
+            assert await read(store, made, [1]) == [(1, made.unit(1))]
 
 
 async def test_a_unit_that_is_not_there_is_refused(state: State, tmp_path: Path) -> None:

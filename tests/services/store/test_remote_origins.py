@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mesh.checkpoint.verify import verify_checkpoint
-from mesh.errors import Unreachable
+from mesh.errors import Unreachable, Unsuitable
 from mesh.state.connection import State
 from tests.bucket import Bucket, bucket
 from tests.services.store.made import MB, Made, make
@@ -53,6 +53,24 @@ async def test_units_come_from_a_web_server_and_only_their_bytes_do(state: State
             await here.fetch(stored)
             assert stored.complete
     assert verify_checkpoint(tmp_path / "here" / made.digest) == made.manifest
+
+
+async def test_a_bucket_that_refuses_us_is_no_loss_of_data_and_not_worth_a_retry(
+    state: State, tmp_path: Path, made: Made, s3: Bucket
+) -> None:
+    origin = s3.put(made.directory.parent, "native")
+    async with node(state, tmp_path / "here", origins=[origin]) as here:
+        s3.demand_keys()
+        with pytest.raises(Unsuitable, match="AWS_ACCESS_KEY_ID") as unknown:
+            await here.learner.find(made.digest)
+        s3.demand_nothing()
+        stored = await here.learner.find(made.digest)
+        s3.demand_keys()
+        with pytest.raises(Unsuitable, match="AWS_ACCESS_KEY_ID") as unread:
+            await here.fetch(stored, [0])
+        assert unknown.value.reason == unread.value.reason == "ORIGIN_REFUSED"
+        s3.demand_nothing()
+        assert await here.fetch(stored, [0]) == [0]
 
 
 async def test_a_bucket_that_dies_is_unreachable_until_it_is_back(

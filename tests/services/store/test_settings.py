@@ -18,8 +18,16 @@ def test_the_defaults_suit_a_laptop() -> None:
 
 
 def test_source_roots_are_a_list_with_colons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHIMBREL_SOURCE_ROOTS", "/models:/mnt/more models:")
-    assert StoreSettings.load().source_roots == (Path("/models"), Path("/mnt/more models"))
+    monkeypatch.setenv("WHIMBREL_SOURCE_ROOTS", "/models: :/mnt/more, models :")
+    assert StoreSettings.load().source_roots == (Path("/models"), Path("/mnt/more, models"))
+
+
+def test_addresses_are_lists_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHIMBREL_ORIGINS", "s3://models/b, /mnt/c,,")
+    monkeypatch.setenv("WHIMBREL_SOURCE_URLS", " https://host/a ,hf://")
+    settings = StoreSettings.load()
+    assert settings.origins == ("s3://models/b", "/mnt/c")
+    assert settings.source_urls == ("https://host/a", "hf://")
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("1048576\n", 1 << 20), ("max\n", None), (str(1 << 60), None)])

@@ -18,7 +18,7 @@ import pytest
 from obstore.store import AzureStore
 
 from mesh.checkpoint.convert import import_origin
-from mesh.checkpoint.errors import NotACheckpoint, OriginUnreachable
+from mesh.checkpoint.errors import NotACheckpoint, OriginRefused, OriginUnreachable
 from mesh.checkpoint.origin import read_range
 from mesh.checkpoint.origins import open_origin
 from mesh.checkpoint.origins.address import parse
@@ -82,7 +82,7 @@ def test_a_missing_container_and_a_wrong_key_are_told_apart(container: str, monk
     with closing(open_origin("az://nobodys/x")) as origin, pytest.raises(NotACheckpoint, match="container does not"):
         inspect(origin)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "A" * 86 + "==")
-    with closing(open_origin(container)) as origin, pytest.raises(OriginUnreachable, match="AZURE_STORAGE_ACCOUNT_KEY"):
+    with closing(open_origin(container)) as origin, pytest.raises(OriginRefused, match="AZURE_STORAGE_ACCOUNT_KEY"):
         inspect(origin)
 
 

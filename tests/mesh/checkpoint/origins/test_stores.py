@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-from mesh.checkpoint.errors import OriginUnreachable
+from mesh.checkpoint.errors import OriginRefused
 from mesh.checkpoint.origins import open_origin
 from mesh.checkpoint.origins.address import parse
 from mesh.checkpoint.origins.stores import client_of
@@ -72,7 +72,7 @@ def test_settings_that_cannot_be_used_say_which(
 ) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(OriginUnreachable, match=named):
+    with pytest.raises(OriginRefused, match=named):
         open_origin(address)
 
 

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import BaseError
 
 from mesh.checkpoint.convert import import_origin
-from mesh.checkpoint.errors import CheckpointError, NotACheckpoint, OriginUnreachable, PathEscapes
+from mesh.checkpoint.errors import CheckpointError, NotACheckpoint, OriginRefused, OriginUnreachable, PathEscapes
 from mesh.checkpoint.importer import import_in_child
 from mesh.checkpoint.origin import read_range
 from mesh.checkpoint.origins import open_origin, patience
+from mesh.checkpoint.origins.address import Scheme
+from mesh.checkpoint.origins.blame import blame
 from mesh.checkpoint.source import inspect
 from tests.web import Answer, Asked, Twist, Web
 
@@ -121,6 +124,9 @@ LIES: dict[str, tuple[Twist, str]] = {
 }
 
 
+HOPELESS = {"it ignores Range", "it wants a login", "it forbids", "it has no HEAD"}
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_server_that_lies_is_found_out(web: Web, lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mesh.checkpoint.origins.stores.RETRY", {"max_retries": 1})
@@ -129,8 +135,9 @@ def test_a_server_that_lies_is_found_out(web: Web, lie: str, monkeypatch: pytest
     before = _peak_bytes()
     with closing(open_origin(f"{web.url}/m")) as origin:
         if said:
-            with pytest.raises(OriginUnreachable, match=said):
+            with pytest.raises(OriginUnreachable, match=said) as refused:
                 read_range(origin, "x", 0, 100)
+            assert isinstance(refused.value, OriginRefused) == (lie in HOPELESS)
         else:
             assert read_range(origin, "x", 0, 100) == bytes(100)
     assert _peak_bytes() - before < 64 << 20
@@ -153,6 +160,13 @@ def test_a_server_without_strong_tags_is_read_by_what_else_it_says(web: Web, hea
             headers = dict.fromkeys(headers, 'W/"2"' if "ETag" in headers else "Wed, 21 Oct 2015 07:28:01 GMT")
             with pytest.raises(OriginUnreachable, match="changed"):
                 read_range(origin, "x", 10, 20)
+
+
+def test_a_certificate_that_is_not_trusted_needs_a_setting_and_no_retry() -> None:
+    said = BaseError("error sending request - invalid peer certificate: InvalidCertificate(UnknownIssuer)")
+    error = blame(said, "https://host/x", Scheme.HTTPS)
+    assert isinstance(error, OriginRefused)
+    assert "set SSL_CERT_FILE" in str(error)
 
 
 def test_a_file_that_vanished_is_no_checkpoint(web: Web) -> None:
