@@ -1,6 +1,7 @@
 """An admin moves a model's bytes: prefetched, its first start is a near one; evicted, it comes from disk again."""
 
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -10,14 +11,13 @@ from mesh.facts import Tier
 from mesh.requests import StartKind
 from tests.e2e.asking import ask, deploy, until_model
 from tests.e2e.conftest import Running
-from tests.e2e.library import BIG
 
 
-async def test_a_prefetched_model_starts_from_memory_and_an_evicted_one_from_disk(shared: Running) -> None:
-    digest = shared.library.digest(BIG)
-    await deploy(shared.client, "moved", checkpoint=digest, keep_alive_s=0.0)
-    if (await shared.client.get("moved")).nearest_tier is Tier.DRAM:  # other tests have used it
-        await evicted(shared)
+async def test_a_prefetched_model_starts_from_memory_and_an_evicted_one_from_disk(
+    shared: Running, tmp_path: Path
+) -> None:
+    source = shared.library.edition("llama", tmp_path / "moved")  # no other test's model keeps it in memory
+    await deploy(shared.client, "moved", source=str(source), keep_alive_s=0.0)
     size_bytes = (await until_model(shared.client, "moved", lambda m: m.nearest_tier is Tier.DISK)).checkpoint.bytes
 
     async with aclosing(shared.client.prefetch("moved")) as moves:
@@ -44,11 +44,11 @@ async def test_what_a_worker_uses_is_not_evicted_and_the_worker_is_named(shared:
 
 
 async def test_the_only_copy_does_not_leave_its_disk(shared: Running) -> None:
-    await deploy(shared.client, "only", checkpoint=shared.library.digest("opt"))
+    await deploy(shared.client, "single", checkpoint=shared.library.digest("opt"))
     with pytest.raises(Unsuitable) as refused:
-        await shared.client.evict("only", Tier.DISK)
+        await shared.client.evict("single", Tier.DISK)
     assert refused.value.reason == "ONLY_COPY"
-    assert (await shared.client.get("only")).nearest_tier is not None
+    assert (await shared.client.get("single")).nearest_tier is not None
 
 
 async def evicted(shared: Running) -> int:
