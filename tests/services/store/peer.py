@@ -34,10 +34,13 @@ class Peer(store_pb2_grpc.StoreServiceServicer):
         self.pause: Callable[[int], Any] = _never
         self.server: aio.Server
         self.address = ""
+        self._death: asyncio.Future[None] | None = None
 
     async def die(self) -> None:
-        """Breaks all its streams, and is gone; its lease stays for a while."""
-        await self.server.stop(0)
+        """Breaks all its streams, and is gone; its lease stays for a while. A stream of its own may ask for it."""
+        if self._death is None:
+            self._death = asyncio.ensure_future(self.server.stop(0))
+        await asyncio.shield(self._death)  # which cancels that stream
 
     async def Stat(self, request: pb.StatRequest, context: Any) -> pb.StatResponse:  # noqa: N802
         """The manifest."""
@@ -94,4 +97,4 @@ async def peer(
         async with Membership(state, member, lease_s=60):
             yield one
     finally:
-        await server.stop(None)
+        await one.die()
