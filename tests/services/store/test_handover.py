@@ -4,7 +4,8 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,29 +33,42 @@ async def handover() -> AsyncIterator[Handover]:
             serving.cancel()
 
 
+@pytest.fixture
+def page() -> Iterator[Callable[[], Segment]]:
+    """Makes segments of a page, and closes them all."""
+    with ExitStack() as stack:
+
+        def make_one() -> Segment:
+            segment = Segment(4096)
+            stack.callback(segment.close)
+            return segment
+
+        yield make_one
+
+
 async def fetch(socket_path: Path, token: bytes) -> list[Mapping]:
     """Every segment that the token opens, a page each."""
     return await map_slots(SharedMemory(socket_path, token, 4096))
 
 
-async def test_any_number_of_segments_comes_in_order(handover: Handover) -> None:
-    segments = [Segment(4096) for _ in range(SEGMENTS)]
+async def test_any_number_of_segments_comes_in_order(handover: Handover, page: Callable[[], Segment]) -> None:
+    segments = [page() for _ in range(SEGMENTS)]
     for index, segment in enumerate(segments):
         segment.view[:2] = index.to_bytes(2, "big")
     with handover.offer(segments) as token:
         slots = await fetch(handover.socket_path, token)
     assert [int.from_bytes(slot.view[:2], "big") for slot in slots] == list(range(SEGMENTS))
-    for segment in segments:
-        segment.close()
 
 
-async def test_a_client_that_takes_its_time_gets_all_of_them_and_holds_nobody_up(handover: Handover) -> None:
+async def test_a_client_that_takes_its_time_gets_all_of_them_and_holds_nobody_up(
+    handover: Handover, page: Callable[[], Segment]
+) -> None:
     """More messages than the kernel keeps for it."""
-    segments = [Segment(4096)] * 40_000
+    segments = [page()] * 40_000
     with handover.offer(segments) as token, socket.socket(socket.AF_UNIX) as slow:
         slow.connect(str(handover.socket_path))
         slow.sendall(token)
-        with handover.offer([Segment(4096)]) as other:
+        with handover.offer([page()]) as other:
             assert len(await fetch(handover.socket_path, other)) == 1
         assert await asyncio.to_thread(count_descriptors, slow) == len(segments)
 
@@ -71,20 +85,22 @@ def count_descriptors(client: socket.socket) -> int:
             return count
 
 
-async def test_an_offer_that_ends_while_the_client_takes_its_time_gives_nothing_more(handover: Handover) -> None:
+async def test_an_offer_that_ends_while_the_client_takes_its_time_gives_nothing_more(
+    handover: Handover, page: Callable[[], Segment]
+) -> None:
     """By then the memory may be somebody else's."""
-    segments = [Segment(4096)] * 40_000
+    segments = [page()] * 40_000
     with socket.socket(socket.AF_UNIX) as slow:
         with handover.offer(segments) as token:
             slow.connect(str(handover.socket_path))
             slow.sendall(token)
-            with handover.offer([Segment(4096)]) as other:  # asked for and had after the first was begun
+            with handover.offer([page()]) as other:  # asked for and had after the first was begun
                 assert len(await fetch(handover.socket_path, other)) == 1
         assert 0 < await asyncio.to_thread(count_descriptors, slow) < len(segments)
 
 
-async def test_a_wrong_or_short_or_old_token_gets_nothing(handover: Handover) -> None:
-    with handover.offer([Segment(4096)]) as token:
+async def test_a_wrong_or_short_or_old_token_gets_nothing(handover: Handover, page: Callable[[], Segment]) -> None:
+    with handover.offer([page()]) as token:
         pass
     for wrong in (token, os.urandom(16), bytes(16)):
         with pytest.raises(Unreachable) as refused:
@@ -100,17 +116,17 @@ async def test_a_client_that_says_nothing_is_cut_off(handover: Handover, monkeyp
     writer.close()
 
 
-async def test_a_client_that_leaves_at_once_hurts_nobody(handover: Handover) -> None:
+async def test_a_client_that_leaves_at_once_hurts_nobody(handover: Handover, page: Callable[[], Segment]) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(handover.socket_path))
-    with handover.offer([Segment(4096)]) as token:
+    with handover.offer([page()]) as token:
         assert len(await fetch(handover.socket_path, token)) == 1
 
 
 async def test_asking_for_more_segments_than_there_are_ends_with_an_error_and_no_descriptors(
-    handover: Handover,
+    handover: Handover, page: Callable[[], Segment]
 ) -> None:
-    with handover.offer([Segment(4096)]) as token:
+    with handover.offer([page()]) as token:
         before = descriptors()
         with pytest.raises(Unreachable):
             await map_parts(SharedMemory(handover.socket_path, token, 4096), [8192], writable=False)
