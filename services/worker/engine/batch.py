@@ -5,32 +5,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from services.worker.engine.blocks import PrefixHit, chain_hash
-from services.worker.engine.request import EngineRequest
+from services.worker.engine.generation import Generation
 from services.worker.engine.table import BlockTable
 
 
 @dataclass(slots=True, eq=False)
-class Generation:
-    """A request inside the engine. Its tokens are the truth; KV, blocks and hashes can be made from them again."""
+class Paged(Generation):
+    """A generation whose KV lies in blocks."""
 
-    request: EngineRequest
-    tokens: list[int]  # prompt, then generated
-    limit: int  # it ends when it has this many tokens
     table: BlockTable
-    stops: frozenset[int]
     kv_len: int = 0  # tokens whose KV is in the pool
     published: int = 0  # leading blocks that others can find
     chain: list[bytes] = field(default_factory=list)  # addresses of its full blocks, as far as asked for
-
-    @property
-    def prompt_len(self) -> int:
-        """Tokens that the client gave."""
-        return len(self.request.prompt_ids)
-
-    @property
-    def generated(self) -> int:
-        """Tokens generated so far, here or elsewhere."""
-        return len(self.tokens) - self.prompt_len
 
     @property
     def pending(self) -> int:
@@ -59,7 +45,7 @@ class Limits:
 class Span:
     """The next `count` tokens of a generation."""
 
-    generation: Generation
+    generation: Paged
     count: int
 
 
@@ -67,19 +53,19 @@ class Span:
 class Plan:
     """Preempt, then admit (adopting the cached prefix), then compute the spans: one-token spans first."""
 
-    preempt: tuple[Generation, ...]
-    admit: tuple[Generation, ...]
+    preempt: tuple[Paged, ...]
+    admit: tuple[Paged, ...]
     spans: tuple[Span, ...]
 
 
 def plan_step(
-    running: Sequence[Generation],
-    waiting: Iterable[Generation],
+    running: Sequence[Paged],
+    waiting: Iterable[Paged],
     *,
     idle_blocks: int,
     block_tokens: int,
     limits: Limits,
-    prefix: Callable[[Generation], PrefixHit],
+    prefix: Callable[[Paged], PrefixHit],
 ) -> Plan:
     """Decoding rows first, then prefills in order of arrival, then new ones while tokens and blocks last.
 
@@ -103,14 +89,14 @@ def plan_step(
 class _Draft:
     """A plan in the making, and what it leaves over."""
 
-    live: list[Generation]  # in order of arrival
+    live: list[Paged]  # in order of arrival
     idle: int
     budget: int
     block_tokens: int
-    grants: dict[Generation, int] = field(default_factory=dict)
-    preempted: list[Generation] = field(default_factory=list)
+    grants: dict[Paged, int] = field(default_factory=dict)
+    preempted: list[Paged] = field(default_factory=list)
 
-    def grant(self, generation: Generation) -> None:
+    def grant(self, generation: Paged) -> None:
         if generation in self.preempted:
             return
         count = min(generation.pending, self.budget)
@@ -121,7 +107,7 @@ class _Draft:
             self._preempt(self.live[-1])
         self._spend(generation, count, generation.table.missing(generation.kv_len + count))
 
-    def admit(self, generation: Generation, hit: PrefixHit) -> bool:
+    def admit(self, generation: Paged, hit: PrefixHit) -> bool:
         """Only if all its tokens fit and each one running can still get a block: else it would soon give way."""
         needed = -(-len(generation.tokens) // self.block_tokens) - hit.blocks
         if self.budget <= 0 or needed + hit.idle + len(self.live) > self.idle:
@@ -132,16 +118,16 @@ class _Draft:
         self._spend(generation, count, hit.idle + -(-(cached + count) // self.block_tokens) - hit.blocks)
         return True
 
-    def _spend(self, generation: Generation, count: int, blocks: int) -> None:
+    def _spend(self, generation: Paged, count: int, blocks: int) -> None:
         if count > 0:
             self.grants[generation] = count
             self.budget -= count
             self.idle -= blocks
 
-    def _affordable(self, generation: Generation) -> int:
+    def _affordable(self, generation: Paged) -> int:
         return (len(generation.table.blocks) + self.idle) * self.block_tokens - generation.kv_len
 
-    def _preempt(self, victim: Generation) -> None:
+    def _preempt(self, victim: Paged) -> None:
         self.live.pop()
         self.preempted.append(victim)
         count = self.grants.pop(victim, 0)

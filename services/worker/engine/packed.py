@@ -18,7 +18,7 @@ from services.worker.engine.attention import (
     PaddedRows,
     attending,
 )
-from services.worker.engine.batch import Generation, Span
+from services.worker.engine.batch import Paged, Span
 from services.worker.engine.pool import KVPool, KVSpec
 
 
@@ -68,7 +68,7 @@ class PackedRunner:
         slots = None if first >= 0 else generation.table.slots(length).to(self.device)
         return Context(length, first, slots)
 
-    def _decoding(self, generations: list[Generation]) -> DecodingRows | None:
+    def _decoding(self, generations: list[Paged]) -> DecodingRows | None:
         if not generations:
             return None
         longest = max(len(g.tokens) for g in generations)
@@ -78,7 +78,7 @@ class PackedRunner:
             return self._padded(generations)
         return EachRow([self._context(Span(g, 1)) for g in generations])
 
-    def _padded(self, generations: list[Generation]) -> PaddedRows:
+    def _padded(self, generations: list[Paged]) -> PaddedRows:
         lengths = torch.tensor([g.kv_len + 1 for g in generations])[:, None]
         longest = int(lengths.max())
         size = self.pool.spec.block_tokens

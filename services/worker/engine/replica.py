@@ -1,217 +1,39 @@
-"""A resident, runnable model: its generations, their blocks, and the step that advances them.
-Built on any thread; from add_replica on, only the engine's thread calls what changes it."""
+"""What the engine asks of a replica, whichever runner is inside."""
 
-import hashlib
-import itertools
-from collections import deque
-from collections.abc import Iterable
+from typing import Protocol
 
-from torch import Tensor
-from transformers import PreTrainedModel
-
-from mesh.requests import FinishReason
-from services.worker.engine import model
-from services.worker.engine.batch import Generation, Limits, Plan, Span, plan_step
-from services.worker.engine.blocks import BlockAllocator, PrefixHit
-from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong, TokenOutOfRange
-from services.worker.engine.packed import PackedRunner
-from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
-from services.worker.engine.sample import Draw, sample
-from services.worker.engine.table import BlockTable
 
 
-class Replica:
-    """`module` has its weights assigned; `kv_bytes` of KV are allocated here. `digest` names the checkpoint: KV is
-    shared only between equal digests. `spec` saves the probe when the manifest has it."""
+class Replica(Protocol):
+    """A resident, runnable model. Built on any thread; from add_replica on, only the engine's thread calls what
+    changes it."""
 
-    def __init__(
-        self,
-        name: str,
-        digest: str,
-        module: PreTrainedModel,
-        kv_bytes: int,
-        *,
-        spec: KVSpec | None = None,
-        eos_token_ids: Iterable[int] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        model.prepare(module)
-        spec = spec or model.probe_kv(module)
-        text = module.config.get_text_config(decoder=True)
-        blocks = blocks_in(kv_bytes, spec)
-        self.name = name
-        self.digest = digest
-        self.limits = limits or Limits()
-        self.vocabulary = len(module.get_input_embeddings().get_parameter("weight"))
-        self.max_positions: int | None = getattr(text, "max_position_embeddings", None)
-        self.context_tokens = min(self.max_positions or blocks * spec.block_tokens, blocks * spec.block_tokens)
-        self.eos_token_ids = frozenset(_eos(text.eos_token_id) if eos_token_ids is None else eos_token_ids)
-        self._spec = spec
-        # Parent of every first block: KV of other checkpoints, or laid out otherwise, is never taken for ours.
-        self.prefix_root = hashlib.blake2b(digest.encode() + spec.fingerprint(), digest_size=16).digest()
-        self._runner = PackedRunner(module, spec, blocks)
-        self._blocks = BlockAllocator(blocks)
-        self._running: list[Generation] = []  # in order of arrival
-        self._waiting: deque[Generation] = deque()
-        self._steps = self._tokens = self._prefix_tokens = self._preemptions = 0
-
-    def check(self, request: EngineRequest) -> None:
-        """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing."""
-        tokens = (*request.prompt_ids, *request.generated)
-        if not request.prompt_ids:
-            raise EmptyPrompt("the prompt has no tokens; send at least one")
-        if min(tokens) < 0 or max(tokens) >= self.vocabulary:
-            raise TokenOutOfRange(f"tokens must be from 0 to {self.vocabulary - 1}")
-        complete = bool(request.generated) and len(tokens) == self.max_positions
-        if len(tokens) >= self.context_tokens and not complete:
-            why = "the model's positions" if self.context_tokens == self.max_positions else "the KV memory given to it"
-            raise PromptTooLong(
-                f"{len(tokens)} tokens do not fit {self.name}: {why} allow {self.context_tokens - 1} before a new one"
-            )
-
-    def stats(self) -> ReplicaStats:
-        """A snapshot; callable from any thread."""
-        return ReplicaStats(
-            running=len(self._running),
-            waiting=len(self._waiting),
-            free_blocks=self._blocks.idle,
-            total_blocks=self._blocks.total,
-            steps=self._steps,
-            tokens=self._tokens,
-            prefix_tokens=self._prefix_tokens,
-            preemptions=self._preemptions,
-        )
+    @property
+    def name(self) -> str:
+        """The engine's name for it."""
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do something."""
-        return bool(self._running or self._waiting)
+
+    def check(self, request: EngineRequest) -> None:
+        """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing; any thread."""
+
+    def stats(self) -> ReplicaStats:
+        """A snapshot; callable from any thread."""
 
     def add(self, request: EngineRequest) -> list[TokenStep]:
         """Queue a checked request. One that is complete already finishes at once."""
-        params = request.params
-        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
-        limit = min(len(request.prompt_ids) + params.max_tokens, self.context_tokens)
-        table = BlockTable(self._blocks, self._spec.block_tokens)
-        generation = Generation(request, [*request.prompt_ids, *request.generated], limit, table, stops)
-        finish = _finish(generation) if request.generated else None
-        if finish is not None:
-            return [TokenStep(request.request_id, generation.generated, (), finish)]
-        self._waiting.append(generation)
-        return []
 
     def cancel(self, request_id: str) -> list[TokenStep]:
-        """Drop a request and free its blocks; nothing if it is not here (any more)."""
-        for generation in itertools.chain(self._running, self._waiting):
-            if generation.request.request_id == request_id:
-                return [self._drop(generation, FinishReason.CANCELLED)]
-        return []
+        """Drop a request and free what it holds; nothing if it is not here (any more)."""
 
     def fail(self, why: str) -> list[TokenStep]:
-        """End every request with ERROR and free all blocks."""
-        return [self._drop(g, FinishReason.ERROR, why) for g in [*self._running, *self._waiting]]
-
-    def unload(self) -> None:
-        """Give back weights and KV memory. The replica is of no use afterwards."""
-        model.release(self._runner.module)
-        del self._runner
+        """End every request with ERROR and free what they hold."""
 
     def step(self) -> list[TokenStep]:
         """Run one forward pass; what it gave each request that reached its last token."""
-        plan = self._plan()
-        self._make_room(plan)
-        logits = self._runner.run(plan.spans)
-        finished = self._advance(plan.spans)
-        self._steps += 1
-        return self._deliver(finished, logits) if finished else []
 
-    def _plan(self) -> Plan:
-        plan = plan_step(
-            self._running,
-            self._waiting,
-            idle_blocks=self._blocks.idle,
-            block_tokens=self._spec.block_tokens,
-            limits=self.limits,
-            prefix=self._prefix,
-        )
-        if not plan.spans:
-            raise PoolExhausted(f"{self._blocks.idle} idle blocks of {self._blocks.total} let no request advance")
-        return plan
-
-    def _chain(self, generation: Generation) -> list[bytes]:
-        """Addresses under which a prefix may be found: at least one token is left to compute."""
-        return generation.addresses(len(generation.tokens) - 1, self._spec.block_tokens, self.prefix_root)
-
-    def _prefix(self, generation: Generation) -> PrefixHit:
-        return self._blocks.peek(self._chain(generation))
-
-    def _make_room(self, plan: Plan) -> None:
-        for generation in plan.preempt:  # the youngest first, so that they wait in order of arrival
-            self._running.remove(generation)
-            self._waiting.appendleft(generation)
-            generation.table.clear()
-            generation.kv_len = 0
-            self._preemptions += 1
-        for generation in plan.admit:  # all prefixes before any new block: taking one may evict
-            self._waiting.popleft()
-            self._running.append(generation)
-            generation.kv_len = generation.table.adopt(self._chain(generation))
-            generation.published = len(generation.table.blocks)
-            self._prefix_tokens += generation.kv_len
-        for span in plan.spans:
-            span.generation.table.grow(span.generation.kv_len + span.count, span.generation.limit)
-
-    def _advance(self, spans: Iterable[Span]) -> list[Generation]:
-        """Count and publish what the forward pass wrote; those whose next token can be sampled."""
-        ready = []
-        for span in spans:
-            generation = span.generation
-            generation.kv_len += span.count
-            if generation.kv_len // self._spec.block_tokens > generation.published:
-                self._publish(generation)
-            if not generation.pending:
-                ready.append(generation)
-        return ready
-
-    def _publish(self, generation: Generation) -> None:
-        chain = generation.addresses(generation.kv_len, self._spec.block_tokens, self.prefix_root)
-        for i in range(generation.published, len(chain)):
-            self._blocks.publish(generation.table.blocks[i], chain[i])
-        generation.published = len(chain)
-
-    def _deliver(self, generations: list[Generation], logits: Tensor) -> list[TokenStep]:
-        draws = [Draw(g.request.params, g.tokens, g.prompt_len) for g in generations]
-        steps = []
-        for generation, token in zip(generations, sample(logits, draws), strict=True):
-            generation.tokens.append(token)
-            finish = _finish(generation)
-            if finish is not None:
-                self._forget(generation)
-            step = TokenStep(generation.request.request_id, generation.generated - 1, (token,), finish)
-            steps.append(step)
-        self._tokens += len(steps)
-        return steps
-
-    def _drop(self, generation: Generation, finish: FinishReason, error: str = "") -> TokenStep:
-        self._forget(generation)
-        return TokenStep(generation.request.request_id, generation.generated, (), finish, error)
-
-    def _forget(self, generation: Generation) -> None:
-        generation.table.clear()
-        if generation in self._running:
-            self._running.remove(generation)
-        else:
-            self._waiting.remove(generation)
-
-
-def _finish(generation: Generation) -> FinishReason | None:
-    if generation.tokens[-1] in generation.stops:
-        return FinishReason.STOP
-    return FinishReason.LENGTH if len(generation.tokens) >= generation.limit else None
-
-
-def _eos(configured: int | list[int] | None) -> list[int]:
-    if configured is None:
-        return []
-    return [configured] if isinstance(configured, int) else list(configured)
+    def unload(self) -> None:
+        """Give back weights and KV memory. The replica is of no use afterwards."""

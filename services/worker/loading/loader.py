@@ -20,6 +20,7 @@ from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import EngineError
 from services.worker.engine.model import assign, release
+from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.pool import KVSpec, LayerKV
 from services.worker.engine.replica import Replica
 from services.worker.loading.device import Device, Weights
@@ -116,7 +117,7 @@ class Loader:
         try:
             assign(skeleton, tensor_views(manifest, parts))
             spec = _kv_spec(manifest)
-            return Replica(order.replica, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
+            return PackedReplica(order.replica, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
 

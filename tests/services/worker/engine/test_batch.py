@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker.engine.batch import Generation, Limits, Plan, plan_step
+from services.worker.engine.batch import Limits, Paged, Plan, plan_step
 from services.worker.engine.blocks import BlockAllocator, PrefixHit
 from services.worker.engine.table import BlockTable
 from tests.services.worker.engine.tiny import request
@@ -15,17 +15,17 @@ class Pool:
     def __init__(self, blocks: int) -> None:
         self.allocator = BlockAllocator(blocks)
 
-    def generation(self, tokens: int, kv: int = 0) -> Generation:
+    def generation(self, tokens: int, kv: int = 0) -> Paged:
         table = BlockTable(self.allocator, SIZE)
         table.grow(kv, kv)
-        return Generation(request("r", (1,) * tokens), [1] * tokens, 100, table, frozenset(), kv)
+        return Paged(request("r", (1,) * tokens), [1] * tokens, 100, frozenset(), table, kv)
 
     def plan(
         self,
-        running: list[Generation],
-        waiting: list[Generation],
+        running: list[Paged],
+        waiting: list[Paged],
         limits: Limits,
-        hits: dict[Generation, PrefixHit] | None = None,
+        hits: dict[Paged, PrefixHit] | None = None,
     ) -> Plan:
         found = hits or {}
         return plan_step(
@@ -38,7 +38,7 @@ class Pool:
         )
 
 
-def counts(plan: Plan) -> dict[Generation, int]:
+def counts(plan: Plan) -> dict[Paged, int]:
     return {span.generation: span.count for span in plan.spans}
 
 

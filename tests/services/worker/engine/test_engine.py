@@ -18,7 +18,7 @@ from services.worker.engine.errors import (
     QueueFull,
     UnknownReplica,
 )
-from services.worker.engine.replica import Replica
+from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, greedy, prompt, replica, request, tokens_of
 
@@ -61,7 +61,7 @@ class Heard:
 
 
 @contextmanager
-def running(*replicas: Replica, **options: Any) -> Iterator[tuple[Engine, Heard]]:
+def running(*replicas: PackedReplica, **options: Any) -> Iterator[tuple[Engine, Heard]]:
     heard = Heard()
     engine = Engine(heard, threads=1, **options)
     engine.start()
@@ -140,7 +140,7 @@ def test_a_waiting_request_can_be_cancelled() -> None:
 class OutOfMemoryOnce:
     """A forward hook on a layer, as a full device would behave: one step fails, later ones do not."""
 
-    def __init__(self, victim: Replica) -> None:
+    def __init__(self, victim: PackedReplica) -> None:
         self.armed = threading.Event()
         victim._runner.module.model.layers[1].register_forward_hook(self)
 

@@ -15,8 +15,8 @@ from transformers import (
 
 from services.worker.engine.errors import UnsupportedArchitecture, WeightsMismatch
 from services.worker.engine.model import assign, build, prepare, probe_kv, release
+from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.pool import KVSpec, LayerKV
-from services.worker.engine.replica import Replica
 from tests.services.worker.engine.tiny import (
     FAMILIES,
     LLAMA,
@@ -193,7 +193,7 @@ def test_a_model_loaded_by_transformers_itself_runs_too() -> None:
     model = random_model("llama")
     prepare(model)
     spec = probe_kv(model, 8)
-    served = Replica("llama", "digest", model, 16 * spec.block_bytes)
+    served = PackedReplica("llama", "digest", model, 16 * spec.block_bytes)
     assert tokens_of(run(served, [request("r", prompt(9))])) == {"r": greedy("llama", prompt(9), 24)}
 
 

@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig,
 
 from services.worker.engine.batch import Limits
 from services.worker.engine.model import assign, build, probe_kv
-from services.worker.engine.replica import Replica
+from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.engine.sample import SamplingParams
 
@@ -136,11 +136,13 @@ def body(family: str, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def replica(family: str = "llama", *, blocks: int = 64, name: str = "", limits: Limits | None = None) -> Replica:
+def replica(family: str = "llama", *, blocks: int = 64, name: str = "", limits: Limits | None = None) -> PackedReplica:
     """A replica of the family with `blocks` blocks of 8 tokens, whose memory is full of NaN at first."""
     module = body(family)
     spec = probe_kv(module, BLOCK_TOKENS)
-    made = Replica(name or family, f"digest of {family}", module, blocks * spec.block_bytes, spec=spec, limits=limits)
+    made = PackedReplica(
+        name or family, f"digest of {family}", module, blocks * spec.block_bytes, spec=spec, limits=limits
+    )
     made._runner.pool.buffer.fill_(0xFF)
     return made
 
@@ -170,7 +172,7 @@ def tokens_of(steps: Iterable[TokenStep]) -> dict[str, tuple[int, ...]]:
     return tokens
 
 
-def run(replica: Replica, requests: Iterable[EngineRequest], steps_between: int = 0) -> list[TokenStep]:
+def run(replica: PackedReplica, requests: Iterable[EngineRequest], steps_between: int = 0) -> list[TokenStep]:
     """Steps the replica by hand until it is idle, with new requests arriving `steps_between` steps apart."""
     produced: list[TokenStep] = []
     with torch.inference_mode():

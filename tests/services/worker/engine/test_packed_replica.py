@@ -7,7 +7,7 @@ from mesh.requests import FinishReason
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import EmptyPrompt, PromptTooLong, TokenOutOfRange
 from services.worker.engine.model import probe_kv
-from services.worker.engine.replica import Replica
+from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.tiny import (
     BLOCK_TOKENS,
@@ -161,7 +161,7 @@ def test_addresses_are_salted_with_checkpoint_and_geometry() -> None:
     module = body("llama")
 
     def root(digest: str, block_tokens: int) -> bytes:
-        return Replica("llama", digest, module, 1 << 20, spec=probe_kv(module, block_tokens)).prefix_root
+        return PackedReplica("llama", digest, module, 1 << 20, spec=probe_kv(module, block_tokens)).prefix_root
 
     assert root("a", 8) == root("a", 8)
     assert len({root("a", 8), root("b", 8), root("a", 16)}) == 3

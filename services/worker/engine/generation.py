@@ -1,0 +1,33 @@
+"""One request inside the engine, whichever runner it is on."""
+
+from dataclasses import dataclass
+
+from mesh.requests import FinishReason
+from services.worker.engine.request import EngineRequest
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """Its tokens are the truth; whatever else a runner keeps of it can be made from them again."""
+
+    request: EngineRequest
+    tokens: list[int]  # prompt, then generated
+    limit: int  # it ends when it has this many tokens
+    stops: frozenset[int]
+
+    @property
+    def prompt_len(self) -> int:
+        """Tokens that the client gave."""
+        return len(self.request.prompt_ids)
+
+    @property
+    def generated(self) -> int:
+        """Tokens generated so far, here or elsewhere."""
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def finish(self) -> FinishReason | None:
+        """How it has ended, if it has: by its newest token, which must be a generated one."""
+        if self.tokens[-1] in self.stops:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if len(self.tokens) >= self.limit else None
