@@ -16,6 +16,7 @@ class Paged(Generation):
     table: BlockTable
     kv_len: int = 0  # tokens whose KV is in the pool
     published: int = 0  # leading blocks that others can find
+    root: bytes = b""  # parent of its first block's address: what its KV depends on beside its tokens
     chain: list[bytes] = field(default_factory=list)  # addresses of its full blocks, as far as asked for
 
     @property
@@ -23,12 +24,12 @@ class Paged(Generation):
         """Tokens without KV. 1 when decoding: the newest one."""
         return len(self.tokens) - self.kv_len
 
-    def addresses(self, tokens: int, block_tokens: int, root: bytes) -> list[bytes]:
+    def addresses(self, tokens: int, block_tokens: int) -> list[bytes]:
         """Chain of the full blocks among the first `tokens` tokens."""
         count = tokens // block_tokens
         while len(self.chain) < count:
             start = len(self.chain) * block_tokens
-            parent = self.chain[-1] if self.chain else root
+            parent = self.chain[-1] if self.chain else self.root
             self.chain.append(chain_hash(parent, self.tokens[start : start + block_tokens]))
         return self.chain[:count]
 

@@ -93,7 +93,9 @@ class PackedReplica:
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
         limit = min(len(request.prompt_ids) + params.max_tokens, self.context_tokens)
         table = BlockTable(self._blocks, self._spec.block_tokens)
-        generation = Paged(request, [*request.prompt_ids, *request.generated], limit, stops, table)
+        generation = Paged(
+            request, [*request.prompt_ids, *request.generated], limit, stops, table, root=self.prefix_root
+        )
         finish = generation.finish if request.generated else None
         if finish is not None:
             return [TokenStep(request.request_id, generation.generated, (), finish)]
@@ -140,7 +142,7 @@ class PackedReplica:
 
     def _chain(self, generation: Paged) -> list[bytes]:
         """Addresses under which a prefix may be found: at least one token is left to compute."""
-        return generation.addresses(len(generation.tokens) - 1, self._spec.block_tokens, self.prefix_root)
+        return generation.addresses(len(generation.tokens) - 1, self._spec.block_tokens)
 
     def _prefix(self, generation: Paged) -> PrefixHit:
         return self._blocks.peek(self._chain(generation))
@@ -174,7 +176,7 @@ class PackedReplica:
         return ready
 
     def _publish(self, generation: Paged) -> None:
-        chain = generation.addresses(generation.kv_len, self._spec.block_tokens, self.prefix_root)
+        chain = generation.addresses(generation.kv_len, self._spec.block_tokens)
         for i in range(generation.published, len(chain)):
             self._blocks.publish(generation.table.blocks[i], chain[i])
         generation.published = len(chain)
