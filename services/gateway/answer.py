@@ -148,7 +148,7 @@ class Answers:
     ) -> AsyncGenerator[Event, None]:
         """The answer from one worker: the journal is cancelled there if this ends early."""
         question = prepared.question
-        detokenizer = Detokenizer(prepared.text.tokenizer, asked.stops, question.prompt)
+        detokenizer = Detokenizer(prepared.text.spelling, asked.stops, question.prompt)
         seen, first_s, stop = 0, 0.0, None
         with self._lines.to(place.worker_id, place.address).granted(journal):
             yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing

@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
-
-PROMPT_TAIL = 8  # tokens; enough for any character's bytes
+from services.gateway.spelling import Speller, Spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +18,20 @@ class Piece:
 class Detokenizer:
     """Feeds on one answer's tokens. Text that may turn out to begin a stop text is held back.
 
-    The prompt's last tokens tell whether the answer's first word has a space before it.
+    The prompt's last tokens tell whether the answer's first word has a space before it. Without a spelling (the
+    model has no tokenizer) there is no text.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, stops: Iterable[str], prompt: Sequence[int] = ()) -> None:
-        self._tokenizer, self._stops = tokenizer, tuple(stops)
-        self._stream = DecodeStream(ids=list(prompt[-PROMPT_TAIL:]), skip_special_tokens=True)
-        self._held = ""
+    def __init__(self, spelling: Spelling | None, stops: Iterable[str], prompt: Sequence[int] = ()) -> None:
+        self._speller = Speller(spelling, prompt) if spelling else None
+        self._stops, self._held = tuple(stops), ""
 
     def feed(self, tokens: Iterable[int]) -> Piece:
         """The text that these tokens complete."""
         out, used = self._held, 0
         for token in tokens:
             used += 1
-            out += self._decode(token)
+            out += self._speller.step(token) if self._speller else ""
             if stop := self._find_stop(out):
                 self._held = ""
                 return Piece(out[: out.index(stop)], used, stop)
@@ -42,13 +39,9 @@ class Detokenizer:
         return Piece(out[: len(out) - len(self._held)], used)
 
     def finish(self) -> str:
-        """What was held back, when no stop text came of it."""
+        """What was held back, when no stop text came of it, and U+FFFD for a character that stays unfinished."""
         held, self._held = self._held, ""
-        return held
-
-    def _decode(self, token: int) -> str:
-        """The token's text; an incomplete character stays in the stream."""
-        return "" if self._tokenizer is None else self._stream.step(self._tokenizer, token) or ""
+        return held + (self._speller.finish() if self._speller else "")
 
     def _find_stop(self, text: str) -> str | None:
         """The stop text that comes first."""

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from mesh.clients.store import Stat, StoreClient
 from mesh.errors import InvalidRequest, MeshError, Unreachable, Unsuitable
 from mesh.facts import NEARNESS, Kind, Tier
 from mesh.state.mirror import Mirror
+from services.gateway.spelling import Spelling
 
 log = structlog.get_logger()
 MAX_CONTEXT = "max_context"  # a file of ours beside the checkpoint's, with the manifest's number
@@ -42,6 +43,10 @@ class Text:
     eos_ids: tuple[int, ...]
     vocabulary: int  # ids below this have an embedding; 0: not known
     max_context: int  # tokens of prompt and answer together
+    spelling: Spelling | None = field(init=False)  # of the tokenizer
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spelling", self.tokenizer and Spelling(self.tokenizer))
 
     async def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
         """Token ids; `special` adds what the tokenizer puts around a text."""

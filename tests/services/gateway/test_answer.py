@@ -13,7 +13,7 @@ from services.gateway.journal import Question
 from services.gateway.texts import Text
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, placement
-from tests.services.gateway.test_detokenize import byte_level, end_id
+from tests.services.gateway.tiny_tokenizers import byte_level, end_id
 
 EOS = end_id()
 SAMPLING = Sampling(64, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, (EOS,))
