@@ -90,6 +90,47 @@ class ImportProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenBias:
+    """What is added to one token's logit, from -100 to 100; -100 bans it."""
+
+    token_id: int
+    bias: float
+
+
+class GuideKind(StrEnum):
+    """What the text of a guide is."""
+
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    JSON_OBJECT = "json_object"
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """A shape that an answer keeps to. The text is the schema or the expression; a JSON object has none."""
+
+    kind: GuideKind
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogprob:
+    """A token that could have come, and the natural logarithm of its probability."""
+
+    token_id: int
+    logprob: float
+    text: str = ""  # by itself; only the gateway knows it
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was, and the likeliest in its place, the likeliest first."""
+
+    logprob: float
+    top: tuple[TopLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are chosen, every default resolved. Stop texts stay at the gateway."""
 
@@ -103,6 +144,9 @@ class Sampling:
     frequency_penalty: float
     seed: int
     stop_token_ids: tuple[int, ...]
+    logit_bias: tuple[TokenBias, ...] = ()
+    top_logprobs: int | None = None  # how many a token; None: not even its own
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +181,4 @@ class Frame:
     finish: FinishReason | None = None
     failure_reason: str = ""  # an ErrorInfo reason
     failure: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()  # one for each of `tokens`, when asked for

@@ -4,7 +4,8 @@ EngineError
 ├── RequestRefused          the request cannot be run here, whatever the load
 │   ├── EmptyPrompt
 │   ├── PromptTooLong
-│   └── TokenOutOfRange
+│   ├── TokenOutOfRange
+│   └── GuideRefused        the library cannot compile the guide; the message has its words
 ├── QueueFull               try again later, or another worker
 ├── DuplicateRequest
 ├── UnknownReplica
@@ -35,6 +36,10 @@ class PromptTooLong(RequestRefused):
 
 class TokenOutOfRange(RequestRefused):
     """A token id lies outside the model's vocabulary."""
+
+
+class GuideRefused(RequestRefused):
+    """No grammar can be made of the guide."""
 
 
 class QueueFull(EngineError):

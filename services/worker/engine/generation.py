@@ -1,8 +1,9 @@
 """One request inside the engine, whichever runner it is on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesh.requests import FinishReason
+from services.worker.engine.guide import Following
 from services.worker.engine.request import EngineRequest
 
 
@@ -14,6 +15,10 @@ class Generation:
     tokens: list[int]  # prompt, then generated
     limit: int  # it ends when it has this many tokens
     stops: frozenset[int]
+    following: Following | None = field(init=False)  # of a guided one: how far its answer has come
+
+    def __post_init__(self) -> None:
+        self.following = self.request.grammar.follow() if self.request.grammar else None
 
     @property
     def prompt_len(self) -> int:
@@ -26,8 +31,13 @@ class Generation:
         return len(self.tokens) - self.prompt_len
 
     @property
+    def answer(self) -> list[int]:
+        """The generated tokens."""
+        return self.tokens[self.prompt_len :]
+
+    @property
     def finish(self) -> FinishReason | None:
         """How it has ended, if it has: by its newest token, which must be a generated one."""
-        if self.tokens[-1] in self.stops:
+        if self.tokens[-1] in self.stops or (self.following and self.following.complete(self.answer)):
             return FinishReason.STOP
         return FinishReason.LENGTH if len(self.tokens) >= self.limit else None

@@ -13,7 +13,7 @@ from services.worker.engine import model
 from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
 from services.worker.engine.blocks import BlockAllocator, PrefixHit
 from services.worker.engine.delivery import deliver
-from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong, TokenOutOfRange
+from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
 from services.worker.engine.packed import PackedRunner
 from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
@@ -60,8 +60,7 @@ class PackedReplica:
         tokens = (*request.prompt_ids, *request.generated)
         if not request.prompt_ids:
             raise EmptyPrompt("the prompt has no tokens; send at least one")
-        if min(tokens) < 0 or max(tokens) >= self.vocabulary:
-            raise TokenOutOfRange(f"tokens must be from 0 to {self.vocabulary - 1}")
+        request.check_vocabulary(self.vocabulary)
         complete = bool(request.generated) and len(tokens) == self.max_positions
         if len(tokens) >= self.context_tokens and not complete:
             why = "the model's positions" if self.context_tokens == self.max_positions else "the KV memory given to it"

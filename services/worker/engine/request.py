@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mesh.requests import FinishReason
+from mesh.requests import FinishReason, TokenLogprob
+from services.worker.engine.errors import TokenOutOfRange
+from services.worker.engine.guide import Grammar
 from services.worker.engine.sample import SamplingParams
 
 
@@ -17,6 +19,13 @@ class EngineRequest:
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     generated: tuple[int, ...] = ()
+    grammar: Grammar | None = None  # what the answer keeps to
+
+    def check_vocabulary(self, size: int) -> None:
+        """Raise TokenOutOfRange unless every token that it names is below `size`."""
+        named = (*self.prompt_ids, *self.generated, *(one.token_id for one in self.params.logit_bias))
+        if named and (min(named) < 0 or max(named) >= size):
+            raise TokenOutOfRange(f"tokens must be from 0 to {size - 1}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,7 @@ class TokenStep:
     tokens: tuple[int, ...]
     finish: FinishReason | None = None
     error: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()  # one for each of `tokens`, when asked for
 
 
 @dataclass(frozen=True, slots=True)

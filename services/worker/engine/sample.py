@@ -10,16 +10,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mesh.requests import TokenBias
+
 CACHE_ELEMENTS = 1 << 16  # rows are drawn in parts of about this many logits, to stay in the CPU's cache
 NUCLEUS_WIDTH = 1024  # top_p first looks among this many best tokens; a flatter row is sorted whole
 MAX_SEED = 2**64 - 1
+MOST_BIAS, BAN = 100.0, -1e5  # of a guided answer that leaves nothing but banned tokens, one is taken all the same
+MOST_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to choose tokens. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and penalties 1, 0, 0 are off.
 
-    The repetition penalty looks at prompt and generated tokens, presence and frequency at generated ones.
+    The repetition penalty looks at prompt and generated tokens, presence and frequency at generated ones; biases are
+    added to what the penalties leave. `top_logprobs` asks for each token's log-probability and those of so many others.
     """
 
     max_tokens: int = 16
@@ -33,6 +38,8 @@ class SamplingParams:
     seed: int = 0
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    logit_bias: tuple[TokenBias, ...] = ()
+    top_logprobs: int | None = None
 
     def check(self) -> None:
         """Raise ValueError naming the first field whose value makes no sense."""
@@ -47,6 +54,9 @@ class SamplingParams:
         _within("seed", self.seed, 0, MAX_SEED)
         for token in self.stop_token_ids:
             _within("stop_token_ids", token, 0, math.inf)
+        for one in self.logit_bias:
+            _within("logit_bias", one.bias, -MOST_BIAS, MOST_BIAS)
+        _within("top_logprobs", self.top_logprobs or 0, 0, MOST_TOP_LOGPROBS)
 
     @property
     def penalises(self) -> bool:
@@ -55,22 +65,29 @@ class SamplingParams:
 
     @property
     def is_argmax(self) -> bool:
-        """Whether the choice is the plain argmax of the logits."""
-        return self.temperature == 0.0 and not self.penalises
+        """Whether the choice is the plain argmax of what logits there are."""
+        return self.temperature == 0.0 and not self.penalises and not self.logit_bias
 
 
 @dataclass(slots=True)
 class Draw:
-    """One row to sample: its parameters, and all its tokens, of which the first `prompt_len` are the prompt."""
+    """One row to sample: its parameters, and all its tokens, of which the first `prompt_len` are the prompt.
+    `allowed` [vocabulary] bool is what a guide leaves to choose from; None is everything."""
 
     params: SamplingParams
     tokens: list[int]
     prompt_len: int
+    allowed: Tensor | None = None
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the choice is the plain argmax of the logits."""
+        return self.params.is_argmax and self.allowed is None
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     """Token ids for `logits` [rows, vocabulary], one draw a row. A row's token depends on no other row."""
-    drawn = [i for i, draw in enumerate(draws) if not draw.params.is_argmax]
+    drawn = [i for i, draw in enumerate(draws) if not draw.is_argmax]
     tokens: list[int] = [0] * len(draws)
     if len(drawn) < len(draws):
         tokens = logits.argmax(-1).tolist()
@@ -88,6 +105,10 @@ def _draw(scores: Tensor, draws: list[Draw]) -> list[int]:
     for row, draw in zip(scores, draws, strict=True):
         if draw.params.penalises:
             _penalise(row, draw)
+        if draw.params.logit_bias:
+            _bias(row, draw.params.logit_bias)
+        if draw.allowed is not None:
+            row.masked_fill_(~draw.allowed, -math.inf)
     temperatures = [draw.params.temperature for draw in draws]
     scores /= scores.new_tensor([t or 1.0 for t in temperatures])[:, None]
     _truncate(scores, [draw.params for draw in draws])
@@ -109,6 +130,11 @@ def _penalise(row: Tensor, draw: Draw) -> None:
     if params.presence_penalty or params.frequency_penalty:
         counts = torch.bincount(ids[draw.prompt_len :], minlength=vocabulary)
         row -= params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
+
+
+def _bias(row: Tensor, biases: Sequence[TokenBias]) -> None:
+    ids = torch.tensor([one.token_id for one in biases], device=row.device)
+    row[ids] += row.new_tensor([one.bias if one.bias > -MOST_BIAS else BAN for one in biases])
 
 
 def _truncate(scores: Tensor, params: list[SamplingParams]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mesh.requests import TokenBias
 from services.worker.engine.sample import NUCLEUS_WIDTH, Draw, SamplingParams, gumbel, sample
 
 PROMPT = [3, 1, 4]
@@ -104,6 +105,31 @@ def test_repetition_penalty_counts_the_prompt_and_the_others_do_not() -> None:
     assert greedy(repetition_penalty=3.0) in {0, 2, 5, 7}
 
 
+def test_a_bias_moves_a_token_before_temperature_and_cuts() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, 1.0])
+    raised = (TokenBias(3, 2.0),)
+    assert sample(logits[None], [draw(temperature=0.0, logit_bias=(TokenBias(3, 3.5),))]) == [3]
+    assert sample(logits[None], [draw(temperature=0.0, logit_bias=raised)]) == [0]
+    expected = ((logits + torch.tensor([0.0, 0.0, 0.0, 2.0, 0.0])) / 0.5).softmax(-1)
+    assert torch.allclose(frequencies(logits, temperature=0.5, logit_bias=raised), expected, atol=0.03)
+    assert set(frequencies(logits, 500, top_k=1, logit_bias=(TokenBias(3, 50.0),)).nonzero().flatten().tolist()) == {3}
+
+
+def test_a_bias_of_minus_100_bans_a_token_however_likely() -> None:
+    logits = torch.tensor([400.0, 1.0, 0.0])
+    banned = frequencies(logits, 500, temperature=2.0, logit_bias=(TokenBias(0, -100.0),))
+    assert banned[0] == 0
+    assert sample(logits[None], [draw(temperature=0.0, logit_bias=(TokenBias(0, -100.0), TokenBias(1, -100.0)))]) == [2]
+
+
+def test_what_a_guide_leaves_out_is_never_drawn() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 1.0]])
+    allowed = torch.tensor([False, False, True, True, False])
+    for params in (SamplingParams(temperature=0.0), SamplingParams(seed=3), SamplingParams(top_k=1, seed=1)):
+        assert sample(logits, [Draw(params, PROMPT, 3, allowed)])[0] in {2, 3}
+    assert sample(logits, [Draw(SamplingParams(temperature=0.0), PROMPT, 3, allowed)]) == [2]
+
+
 PARAMS = st.builds(
     SamplingParams,
     temperature=st.sampled_from([0.0, 0.7, 1.5]),
@@ -112,6 +138,7 @@ PARAMS = st.builds(
     min_p=st.sampled_from([0.0, 0.05]),
     repetition_penalty=st.sampled_from([1.0, 1.2]),
     frequency_penalty=st.sampled_from([0.0, 0.5]),
+    logit_bias=st.sampled_from([(), (TokenBias(3, 2.5), TokenBias(39, -100.0))]),
     seed=st.integers(0, 2**64 - 1),
 )
 
@@ -145,6 +172,10 @@ def test_a_row_depends_on_no_other_row(params: list[SamplingParams], vocabulary:
         ("seed", -1),
         ("seed", 2**64),
         ("stop_token_ids", (3, -1)),
+        ("logit_bias", (TokenBias(3, 0.0), TokenBias(4, 100.5))),
+        ("logit_bias", (TokenBias(3, math.nan),)),
+        ("top_logprobs", -1),
+        ("top_logprobs", 21),
     ],
 )
 def test_values_that_make_no_sense_are_named(field: str, value: Any) -> None:
