@@ -14,6 +14,7 @@ from mesh.memory import tune_malloc
 from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
+from services.worker.engine.host_tier import HostTier
 from services.worker.loading.devices import open_device
 from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons, preimport
@@ -36,7 +37,8 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     relay.engine = engine
     limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    loader = Loader(stores, device, skeletons, settings.kv_bytes, limits)
+    tier = HostTier(settings.host_kv_bytes)
+    loader = Loader(stores, device, skeletons, settings.kv_bytes, limits, tier=tier)
     replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
 
     def facts() -> WorkerFacts:

@@ -38,6 +38,11 @@ class WorkerSettings(ServiceSettings):
         description="Memory for weights and KV, in bytes. Unset: half of it.",
     )
     kv_bytes: int = Field(256 << 20, ge=1 << 16, description="KV cache of one replica, in bytes.")
+    host_kv_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        description="Host memory for KV that the replicas' caches give up, in bytes, beside memory_bytes; 0 for none.",
+    )
     slots: int = Field(32, ge=1, le=1024, description="Requests that one replica runs at once.")
     max_batch_tokens: int = Field(
         512, ge=16, description="Tokens of one engine step: bounds how long a prefill holds it."

@@ -4,6 +4,8 @@ Decides only; replica.py carries the plan out."""
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from services.worker.engine.blocks import PrefixHit, chain_hash
 from services.worker.engine.generation import Generation
 from services.worker.engine.table import BlockTable
@@ -18,6 +20,7 @@ class Paged(Generation):
     published: int = 0  # leading blocks that others can find
     root: bytes = b""  # parent of its first block's address: what its KV depends on beside its tokens
     chain: list[bytes] = field(default_factory=list)  # addresses of its full blocks, as far as asked for
+    saved: "Saved | None" = None  # its KV, while it has given way
 
     @property
     def pending(self) -> int:
@@ -32,6 +35,16 @@ class Paged(Generation):
             parent = self.chain[-1] if self.chain else self.root
             self.chain.append(chain_hash(parent, self.tokens[start : start + block_tokens]))
         return self.chain[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """KV of a sequence's first `tokens` tokens in host memory, but for the first `shared` blocks: those stay where
+    others can find them."""
+
+    tokens: int
+    shared: int
+    blocks: Tensor  # bytes [blocks, block_bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +126,7 @@ class _Draft:
         needed = -(-len(generation.tokens) // self.block_tokens) - hit.blocks
         if self.budget <= 0 or needed + hit.idle + len(self.live) > self.idle:
             return False
-        cached = hit.blocks * self.block_tokens
+        cached = hit.blocks * self.block_tokens + hit.beyond
         count = min(len(generation.tokens) - cached, self.budget)
         self.live.append(generation)
         self._spend(generation, count, hit.idle + -(-(cached + count) // self.block_tokens) - hit.blocks)

@@ -17,10 +17,12 @@ BLANK = 0
 
 @dataclass(frozen=True, slots=True)
 class PrefixHit:
-    """How much of a chain is in the pool: leading blocks, and how many of those nobody references now."""
+    """How much of a sequence's KV is there already. `blocks` lead it in the pool, `idle` of which nobody references
+    now; the `beyond` tokens after those wait in host memory, and need blocks."""
 
     blocks: int = 0
     idle: int = 0
+    beyond: int = 0
 
 
 def chain_hash(parent: bytes, tokens: Sequence[int]) -> bytes:
@@ -43,6 +45,7 @@ class BlockAllocator:
         self._cached: dict[bytes, int] = {}
         self._age: NDArray[np.int64] = np.full(total, BLANK, dtype=np.int64)
         self._tick = BLANK
+        self._evicted: list[tuple[int, bytes]] = []
 
     def peek(self, chain: Iterable[bytes]) -> PrefixHit:
         """What `match` would find, changing nothing."""
@@ -117,6 +120,12 @@ class BlockAllocator:
         """How many of `blocks` would become idle if one reference to each were released."""
         return sum(self._references[block] == 1 for block in blocks)
 
+    def evicted(self) -> list[tuple[int, bytes]]:
+        """Blocks that were taken since this was last asked although they held something, and its addresses: their
+        contents last until somebody writes."""
+        evicted, self._evicted = self._evicted, []
+        return evicted
+
     def _reference(self, block: int) -> None:
         if not self._references[block]:
             self.idle -= 1
@@ -137,6 +146,7 @@ class BlockAllocator:
         if address is not None:
             del self._cached[address]
             self._hashes[block] = None
+            self._evicted.append((block, address))
 
 
 def _sliding_max(values: NDArray[np.int64], width: int) -> NDArray[np.int64]:

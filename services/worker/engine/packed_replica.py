@@ -2,8 +2,9 @@
 
 import hashlib
 import itertools
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -11,18 +12,20 @@ from transformers import PreTrainedModel
 from mesh.requests import FinishReason
 from services.worker.engine import model
 from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
-from services.worker.engine.blocks import BlockAllocator, PrefixHit
+from services.worker.engine.costs import Costs
 from services.worker.engine.delivery import deliver
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
+from services.worker.engine.host_tier import HostTier
+from services.worker.engine.kv_cache import KVCache
 from services.worker.engine.packed import PackedRunner
 from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
-from services.worker.engine.table import BlockTable
 
 
 class PackedReplica:
     """`module` has its weights assigned; `kv_bytes` of KV are allocated here. `digest` names the checkpoint: KV is
-    shared only between equal digests. `spec` saves the probe when the manifest has it."""
+    shared only between equal digests. `spec` saves the probe when the manifest has it. `tier` is host memory that
+    all replicas of a worker share; `swaps_exactly` has preempted sequences come back with the very bytes they had."""
 
     def __init__(
         self,
@@ -34,6 +37,10 @@ class PackedReplica:
         spec: KVSpec | None = None,
         eos_token_ids: Iterable[int] | None = None,
         limits: Limits | None = None,
+        tier: HostTier | None = None,
+        costs: Costs | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        swaps_exactly: bool = False,
     ) -> None:
         model.prepare(module)
         spec = spec or model.probe_kv(module)
@@ -50,10 +57,11 @@ class PackedReplica:
         # Parent of every first block: KV of other checkpoints, or laid out otherwise, is never taken for ours.
         self.prefix_root = hashlib.blake2b(digest.encode() + spec.fingerprint(), digest_size=16).digest()
         self._runner = PackedRunner(module, spec, blocks)
-        self._blocks = BlockAllocator(blocks)
+        self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
+        self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, clock=clock)
         self._running: list[Paged] = []  # in order of arrival
         self._waiting: deque[Paged] = deque()
-        self._steps = self._tokens = self._prefix_tokens = self._preemptions = 0
+        self._steps = self._tokens = self._preemptions = 0
 
     def check(self, request: EngineRequest) -> None:
         """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing."""
@@ -73,12 +81,13 @@ class PackedReplica:
         return ReplicaStats(
             running=len(self._running),
             waiting=len(self._waiting),
-            free_blocks=self._blocks.idle,
-            total_blocks=self._blocks.total,
+            free_blocks=self._cache.blocks.idle,
+            total_blocks=self._cache.blocks.total,
             steps=self._steps,
             tokens=self._tokens,
-            prefix_tokens=self._prefix_tokens,
+            prefix_tokens=self._cache.found_tokens,
             preemptions=self._preemptions,
+            raised_tokens=self._cache.raised_tokens,
         )
 
     @property
@@ -91,10 +100,8 @@ class PackedReplica:
         params = request.params
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
         limit = min(len(request.prompt_ids) + params.max_tokens, self.context_tokens)
-        table = BlockTable(self._blocks, self._spec.block_tokens)
-        generation = Paged(
-            request, [*request.prompt_ids, *request.generated], limit, stops, table, root=self.prefix_root
-        )
+        tokens = [*request.prompt_ids, *request.generated]
+        generation = Paged(request, tokens, limit, stops, self._cache.table(), root=self.prefix_root)
         finish = generation.finish if request.generated else None
         if finish is not None:
             return [TokenStep(request.request_id, generation.generated, (), finish)]
@@ -115,70 +122,64 @@ class PackedReplica:
     def unload(self) -> None:
         """Give back weights and KV memory. The replica is of no use afterwards."""
         model.release(self._runner.module)
+        self._cache.unload()
         del self._runner
 
     def step(self) -> list[TokenStep]:
         """Run one forward pass; what it gave each request that reached its last token."""
+        started = self._clock()
         plan = self._plan()
         self._make_room(plan)
         logits = self._runner.run(plan.spans)
         finished = self._advance(plan.spans)
         self._steps += 1
-        return self._deliver(finished, logits) if finished else []
+        steps = self._deliver(finished, logits) if finished else []
+        self._learn(plan, self._clock() - started)
+        return steps
 
     def _plan(self) -> Plan:
         plan = plan_step(
             self._running,
             self._waiting,
-            idle_blocks=self._blocks.idle,
+            idle_blocks=self._cache.blocks.idle,
             block_tokens=self._spec.block_tokens,
             limits=self.limits,
-            prefix=self._prefix,
+            prefix=self._cache.find,
         )
         if not plan.spans:
-            raise PoolExhausted(f"{self._blocks.idle} idle blocks of {self._blocks.total} let no request advance")
+            blocks = self._cache.blocks
+            raise PoolExhausted(f"{blocks.idle} idle blocks of {blocks.total} let no request advance")
         return plan
-
-    def _chain(self, generation: Paged) -> list[bytes]:
-        """Addresses under which a prefix may be found: at least one token is left to compute."""
-        return generation.addresses(len(generation.tokens) - 1, self._spec.block_tokens)
-
-    def _prefix(self, generation: Paged) -> PrefixHit:
-        return self._blocks.peek(self._chain(generation))
 
     def _make_room(self, plan: Plan) -> None:
         for generation in plan.preempt:  # the youngest first, so that they wait in order of arrival
             self._running.remove(generation)
             self._waiting.appendleft(generation)
-            generation.table.clear()
-            generation.kv_len = 0
+            self._cache.give_way(generation, self._swaps_exactly)
             self._preemptions += 1
         for generation in plan.admit:  # all prefixes before any new block: taking one may evict
             self._waiting.popleft()
             self._running.append(generation)
-            generation.kv_len = generation.table.adopt(self._chain(generation))
-            generation.published = len(generation.table.blocks)
-            self._prefix_tokens += generation.kv_len
+            self._cache.enter(generation)
         for span in plan.spans:
-            span.generation.table.grow(span.generation.kv_len + span.count, span.generation.limit)
+            self._cache.grow(span.generation, span.generation.kv_len + span.count)
+        self._cache.settle()
 
     def _advance(self, spans: Iterable[Span]) -> list[Paged]:
         """Count and publish what the forward pass wrote; those whose next token can be sampled."""
         ready = []
         for span in spans:
-            generation = span.generation
-            generation.kv_len += span.count
-            if generation.kv_len // self._spec.block_tokens > generation.published:
-                self._publish(generation)
-            if not generation.pending:
-                ready.append(generation)
+            span.generation.kv_len += span.count
+            self._cache.publish(span.generation)
+            if not span.generation.pending:
+                ready.append(span.generation)
         return ready
 
-    def _publish(self, generation: Paged) -> None:
-        chain = generation.addresses(generation.kv_len, self._spec.block_tokens)
-        for i in range(generation.published, len(chain)):
-            self._blocks.publish(generation.table.blocks[i], chain[i])
-        generation.published = len(chain)
+    def _learn(self, plan: Plan, took_s: float) -> None:
+        """What a token of prefill costs, from a step that was mostly prefill."""
+        tokens = sum(span.count for span in plan.spans)
+        if tokens > 2 * len(plan.spans):
+            self._costs.computed(tokens, took_s)
 
     def _deliver(self, generations: list[Paged], logits: Tensor) -> list[TokenStep]:
         steps = deliver(generations, logits)
@@ -193,7 +194,7 @@ class PackedReplica:
         return TokenStep(generation.request.request_id, generation.generated, (), finish, error)
 
     def _forget(self, generation: Paged) -> None:
-        generation.table.clear()
+        self._cache.leave(generation)
         if generation in self._running:
             self._running.remove(generation)
         else:

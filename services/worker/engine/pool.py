@@ -2,6 +2,7 @@
 Who owns which block is decided in blocks.py."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,12 +68,42 @@ class KVPool:
         self.blocks = blocks
         self.buffer = torch.empty(blocks * spec.block_bytes, dtype=torch.uint8, device=device)
         self.layers: list[LayerPool] = []
+        self._halves: list[tuple[Tensor, Tensor]] = []  # each layer's keys and values as bytes [blocks, bytes]
         start = 0
         for kv in spec.layers:
             k = self._view(start, kv.heads, kv.k_dim)
             v = self._view(start + k.nbytes, kv.heads, kv.v_dim)
+            self._halves.append((self._bytes(start, k.nbytes), self._bytes(start + k.nbytes, v.nbytes)))
             start += k.nbytes + v.nbytes
             self.layers.append(LayerPool(kv.heads, k, v, k.transpose(0, 1)[None], v.transpose(0, 1)[None]))
+
+    def read(self, layer: int, blocks: Sequence[int]) -> Tensor:
+        """A layer's bytes [len(blocks), bytes] of some blocks, keys before values; a copy, on the pool's device."""
+        index = torch.tensor(blocks, dtype=torch.long).to(self.buffer.device)
+        return torch.cat([half.index_select(0, index) for half in self._halves[layer]], 1)
+
+    def write(self, layer: int, blocks: Sequence[int], data: Tensor) -> None:
+        """Puts what `read` gave, here or on another worker, into these blocks."""
+        index = torch.tensor(blocks, dtype=torch.long).to(self.buffer.device)
+        k, v = self._halves[layer]
+        data = data.to(self.buffer.device)
+        k.index_copy_(0, index, data[:, : k.shape[1]])
+        v.index_copy_(0, index, data[:, k.shape[1] :])
+
+    def read_all(self, blocks: Sequence[int]) -> Tensor:
+        """Whole blocks [len(blocks), block_bytes] in host memory, layer by layer."""
+        return torch.cat([self.read(layer, blocks) for layer in range(len(self.layers))], 1).cpu()
+
+    def write_all(self, blocks: Sequence[int], data: Tensor) -> None:
+        """Puts what `read_all` gave into these blocks."""
+        start = 0
+        for layer, (k, v) in enumerate(self._halves):
+            end = start + k.shape[1] + v.shape[1]
+            self.write(layer, blocks, data[:, start:end])
+            start = end
+
+    def _bytes(self, start: int, count: int) -> Tensor:
+        return self.buffer[start : start + count].view(self.blocks, -1)
 
     def _view(self, start: int, heads: int, dim: int) -> Tensor:
         slots = self.blocks * self.spec.block_tokens

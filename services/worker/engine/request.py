@@ -50,8 +50,9 @@ class ReplicaStats:
     total_blocks: int
     steps: int
     tokens: int  # generated
-    prefix_tokens: int  # found in the pool instead of computed
+    prefix_tokens: int  # found in the pool, or below it, instead of computed
     preemptions: int
+    raised_tokens: int = 0  # of the prefix tokens, those brought up from host memory
 
 
 @dataclass(frozen=True, slots=True)

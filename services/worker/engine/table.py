@@ -1,6 +1,6 @@
 """One sequence's blocks in order: growing along a lane, and the slots its tokens lie in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,11 +30,9 @@ class BlockTable:
         """How many more blocks `tokens` tokens need."""
         return max(0, -(-tokens // self._block_tokens) - len(self.blocks))
 
-    def adopt(self, chain: Iterable[bytes]) -> int:
-        """Start from the longest cached prefix of `chain`; returns how many tokens it holds."""
-        for block in self._allocator.match(chain):
-            self._append(block)
-        return len(self.blocks) * self._block_tokens
+    def adopt(self, block: int) -> None:
+        """Go on with a block that the allocator has referenced for this sequence."""
+        self._append(block)
 
     def grow(self, tokens: int, expected: int) -> None:
         """Own blocks for `tokens` tokens; `expected` is how long the sequence may become in the end."""

@@ -19,6 +19,7 @@ from mesh.facts import Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import EngineError
+from services.worker.engine.host_tier import HostTier
 from services.worker.engine.model import assign, release
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.pool import KVSpec, LayerKV
@@ -67,10 +68,17 @@ class Loader:
     """Makes replicas. Their bytes stay where they are for as long as the context is open."""
 
     def __init__(
-        self, stores: StoreClient, device: Device, skeletons: Skeletons, kv_bytes: int, limits: Limits
+        self,
+        stores: StoreClient,
+        device: Device,
+        skeletons: Skeletons,
+        kv_bytes: int,
+        limits: Limits,
+        *,
+        tier: HostTier | None = None,
     ) -> None:
         self._stores, self._device, self._skeletons = stores, device, skeletons
-        self._kv_bytes, self._limits = kv_bytes, limits
+        self._kv_bytes, self._limits, self._tier = kv_bytes, limits, tier
 
     @asynccontextmanager
     async def load(self, order: Order, observer: Observer) -> AsyncIterator[LoadedReplica]:
@@ -117,7 +125,15 @@ class Loader:
         try:
             assign(skeleton, tensor_views(manifest, parts))
             spec = _kv_spec(manifest)
-            return PackedReplica(order.replica, order.digest, skeleton, self._kv_bytes, spec=spec, limits=self._limits)
+            return PackedReplica(
+                order.replica,
+                order.digest,
+                skeleton,
+                self._kv_bytes,
+                spec=spec,
+                limits=self._limits,
+                tier=self._tier,
+            )
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from services.worker.engine.batch import Limits
 from services.worker.engine.model import assign, build, probe_kv
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import EngineRequest, TokenStep
@@ -136,13 +135,11 @@ def body(family: str, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def replica(family: str = "llama", *, blocks: int = 64, name: str = "", limits: Limits | None = None) -> PackedReplica:
+def replica(family: str = "llama", *, blocks: int = 64, name: str = "", **options: Any) -> PackedReplica:
     """A replica of the family with `blocks` blocks of 8 tokens, whose memory is full of NaN at first."""
     module = body(family)
     spec = probe_kv(module, BLOCK_TOKENS)
-    made = PackedReplica(
-        name or family, f"digest of {family}", module, blocks * spec.block_bytes, spec=spec, limits=limits
-    )
+    made = PackedReplica(name or family, f"digest of {family}", module, blocks * spec.block_bytes, spec=spec, **options)
     made._runner.pool.buffer.fill_(0xFF)
     return made
 

@@ -1,0 +1,151 @@
+"""A replica's KV over its tiers: blocks of the pool, and behind them the worker's host memory. What a sequence has
+computed is found again wherever it lies; what is taken for new contents goes down first."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from services.worker.engine.batch import Paged, Saved
+from services.worker.engine.blocks import BlockAllocator, PrefixHit
+from services.worker.engine.costs import Costs
+from services.worker.engine.host_tier import HostTier
+from services.worker.engine.pool import KVPool
+from services.worker.engine.table import BlockTable
+
+
+class KVCache:
+    """Whoever takes blocks (`grow`) settles before anything is written to them."""
+
+    def __init__(
+        self, pool: KVPool, tier: HostTier, costs: Costs, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.blocks = BlockAllocator(pool.blocks)
+        self.block_tokens = pool.spec.block_tokens
+        self.found_tokens = 0  # in the pool or below it, instead of computed
+        self.raised_tokens = 0  # of those, brought up from host memory
+        self._pool, self._tier, self._costs, self._clock = pool, tier, costs, clock
+        self._found: dict[Paged, list[int | Tensor]] = {}  # of those let in: blocks, and rows that need one
+        self._rising: list[tuple[int, Tensor]] = []  # blocks, and what is to be written there
+
+    def table(self) -> BlockTable:
+        """An empty one over this pool."""
+        return BlockTable(self.blocks, self.block_tokens)
+
+    def find(self, generation: Paged) -> PrefixHit:
+        """What `enter` would find; at least one token is left to compute."""
+        chain = self._findable(generation)
+        blocks = idle = known = 0
+        while True:
+            hit = self.blocks.peek(chain[blocks + known :])
+            more = self._tier.known(chain[blocks + known + hit.blocks :]) if self._pays() else 0
+            blocks, idle, known = blocks + hit.blocks, idle + hit.idle, known + more
+            if not more:
+                break
+        if generation.saved is None:
+            return PrefixHit(blocks, idle, known * self.block_tokens)
+        if blocks + known < len(chain):  # what led it is gone, so what was saved is of no use
+            self.forget(generation)
+            return self.find(generation)
+        return PrefixHit(blocks, idle, generation.saved.tokens - blocks * self.block_tokens)
+
+    def enter(self, generation: Paged) -> None:
+        """Hold what `find` found. What lies below the pool comes up once the sequence grows."""
+        chain, found = self._findable(generation), list[int | Tensor]()
+        while True:
+            found += self.blocks.match(chain[len(found) :])
+            rows = self._tier.find(chain[len(found) :]) if self._pays() else []
+            self.raised_tokens += len(rows) * self.block_tokens
+            found += rows
+            if not rows:
+                break
+        generation.kv_len = len(found) * self.block_tokens
+        self.found_tokens += generation.kv_len
+        if generation.saved is not None:
+            found += generation.saved.blocks.unbind(0)
+            generation.kv_len = generation.saved.tokens
+            self.forget(generation)
+        self._found[generation] = found
+
+    def grow(self, generation: Paged, tokens: int) -> None:
+        """Own blocks for the first `tokens` tokens. Sequences that have entered keep what they hold first, since
+        taking a block may cost others' contents."""
+        for place, found in enumerate(self._found.pop(generation, ())):
+            if isinstance(found, int):
+                generation.table.adopt(found)
+            else:
+                generation.table.grow((place + 1) * self.block_tokens, generation.limit)
+                self._rising.append((generation.table.blocks[place], found))
+        generation.table.grow(tokens, generation.limit)
+
+    def settle(self) -> None:
+        """Carry down what was taken, then up what was found."""
+        if evicted := self.blocks.evicted():
+            self._lower(evicted)
+        if self._rising:
+            rising, self._rising = self._rising, []
+            self._up([block for block, _ in rising], [row for _, row in rising])
+
+    def publish(self, generation: Paged) -> None:
+        """Let others find the blocks that have filled since."""
+        if generation.kv_len // self.block_tokens > generation.published:
+            chain = generation.addresses(generation.kv_len, self.block_tokens)
+            for i in range(generation.published, len(chain)):
+                self.blocks.publish(generation.table.blocks[i], chain[i])
+            generation.published = len(chain)
+
+    def give_way(self, generation: Paged, exactly: bool) -> None:
+        """Free its blocks. Full ones can be found again for as long as pool and host memory hold them; what no
+        address leads to is saved if copying it costs less than computing it. `exactly` saves every byte."""
+        kept = 0 if exactly else generation.published
+        blocks = generation.table.blocks[kept : -(-generation.kv_len // self.block_tokens)]
+        count_bytes = len(blocks) * self._pool.spec.block_bytes
+        lost = generation.kv_len - kept * self.block_tokens
+        if lost and (exactly or (self._tier.has_room(count_bytes) and self._costs.swap_pays(count_bytes, lost))):
+            generation.saved = Saved(generation.kv_len, kept, self._down(blocks))
+            self._tier.lend(count_bytes)
+        generation.table.clear()
+        generation.kv_len = generation.published = 0
+
+    def leave(self, generation: Paged) -> None:
+        """Free all that it holds, in the pool and below."""
+        self.blocks.release([found for found in self._found.pop(generation, ()) if isinstance(found, int)])
+        generation.table.clear()
+        self.forget(generation)
+
+    def forget(self, generation: Paged) -> None:
+        """Drop what was saved of it."""
+        if generation.saved is not None:
+            self._tier.give_back(generation.saved.blocks.nbytes)
+            generation.saved = None
+
+    def unload(self) -> None:
+        """Let go of the pool."""
+        del self._pool
+
+    def _findable(self, generation: Paged) -> list[bytes]:
+        chain = generation.addresses(len(generation.tokens) - 1, self.block_tokens)
+        return chain if generation.saved is None else chain[: generation.saved.shared]
+
+    def _pays(self) -> bool:
+        return self._costs.swap_pays(self._pool.spec.block_bytes, self.block_tokens)
+
+    def _lower(self, evicted: list[tuple[int, bytes]]) -> None:
+        fresh = [(block, address) for block, address in evicted if not self._tier.touch(address)]
+        if fresh and self._tier.has_room(self._pool.spec.block_bytes) and self._pays():
+            rows = self._down([block for block, _ in fresh])
+            for (_, address), row in zip(fresh, rows, strict=True):
+                self._tier.keep(address, row)
+
+    def _down(self, blocks: Sequence[int]) -> Tensor:
+        started = self._clock()
+        data = self._pool.read_all(blocks)
+        self._costs.copied(data.nbytes, self._clock() - started)
+        return data
+
+    def _up(self, blocks: Sequence[int], rows: Sequence[Tensor]) -> None:
+        started = self._clock()
+        data = torch.stack(tuple(rows))
+        self._pool.write_all(blocks, data)
+        self._costs.copied(data.nbytes, self._clock() - started)
