@@ -19,9 +19,10 @@ from mesh.requests import Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
 from services.gateway.answer import Answers, Asked, Delta, Event, Finished, Prepared, Started, check_room
+from services.gateway.conversation import conversation_from
 from services.gateway.journal import Question
 from services.gateway.sampling import resolve
-from services.gateway.texts import Text, Texts, Turn
+from services.gateway.texts import Text, Texts
 
 Context = aio.ServicerContext[Any, Any]
 Request = pb.GenerateRequest | pb.ChatRequest
@@ -77,9 +78,7 @@ class GenerationServicer(GenerationServiceServicer):
 
 
 async def _conversation(request: pb.ChatRequest, text: Text) -> tuple[int, ...]:
-    if not request.messages:
-        raise InvalidRequest.field("messages", "must have at least one", reason="EMPTY_PROMPT")
-    rendered = text.render([Turn(message.role, message.content) for message in request.messages])
+    rendered = await text.render(conversation_from(request))
     return await text.encode(rendered, special=False)
 
 

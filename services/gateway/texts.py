@@ -4,33 +4,25 @@ import asyncio
 import json
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from mesh.clients.store import Stat, StoreClient
-from mesh.errors import InvalidRequest, MeshError, Unreachable, Unsuitable
+from mesh.errors import MeshError, Unreachable, Unsuitable
 from mesh.facts import NEARNESS, Kind, Tier
 from mesh.state.mirror import Mirror
 from services.gateway.spelling import Spelling
+from services.gateway.templates import Conversation, render
 
 log = structlog.get_logger()
 MAX_CONTEXT = "max_context"  # a file of ours beside the checkpoint's, with the manifest's number
-INLINE_CHARS = 4096  # shorter prompts are encoded in less time than a thread takes to start
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
+TOKENIZERS = ("*token*", "vocab.*", "*.model")  # files, one of which a tokenizer has at least
+INLINE_CHARS = 4096  # shorter prompts take less time than a thread takes to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +48,17 @@ class Text:
         encoding = await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=special)
         return tuple(encoding.ids)
 
-    def render(self, turns: Sequence[Turn]) -> str:
+    async def render(self, conversation: Conversation) -> str:
         """The conversation as the model's chat template writes it, ready for the answer."""
         self._needed()
-        if not self._templating.chat_template:
-            raise Unsuitable("this model has no chat template; use Generate", reason="NO_CHAT_TEMPLATE")
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        try:
-            return str(self._templating.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, ValueError) as error:
-            raise InvalidRequest.field("messages", f"the chat template refuses them: {error}") from error
+        if sum(len(turn.content) for turn in conversation.turns) <= INLINE_CHARS:
+            return render(self._templating, conversation)
+        return await asyncio.to_thread(render, self._templating, conversation)
 
     def _needed(self) -> Tokenizer:
         if self.tokenizer is None:
-            raise Unsuitable("this model has no tokenizer; send token_ids", reason="NO_TOKENIZER")
+            has = "no tokenizer" if self._templating is None else f"a {type(self._templating).__name__}, in Python only"
+            raise Unsuitable(f"this model has {has}; send token_ids to Generate", reason="NO_TOKENIZER")
         return self.tokenizer
 
 
@@ -175,7 +164,7 @@ def _open(directory: Path) -> Text:
 
 def _tokenizer(directory: Path) -> Any:
     """The tokenizer, or None when the checkpoint has none. Remote code is never run."""
-    if not any(directory.glob("*token*")):
+    if not any(path for pattern in TOKENIZERS for path in directory.glob(pattern)):
         return None
     try:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
