@@ -183,9 +183,11 @@ def _copy_files(source: Source, directory: Path) -> tuple[File, ...]:
     files = []
     for name in source.kept:
         data = read_small(source.origin, name, MAX_KEPT_BYTES, NotACheckpoint)
+        (directory / name).parent.mkdir(exist_ok=True)
         _write(directory / name, data)
+        sync_directory((directory / name).parent)
         files.append(File(name, len(data), blake3(data).hexdigest()))
-    sync_directory(directory)
+    sync_directory(directory)  # for the directories in it
     return tuple(files)
 
 

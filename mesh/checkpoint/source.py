@@ -33,6 +33,8 @@ KEPT = (
     "LICENSE*",
 )  # fmt: skip
 """The small files that travel with a checkpoint, and nothing else: no code, no images, no weights."""
+NESTED = ("additional_chat_templates/tool_use.jinja", "additional_chat_templates/rag.jinja")
+"""Those in subdirectories, which are not listed: asked for one by one."""
 QUANTIZED = ("quantization_config", "compression_config")
 MAX_CONFIG_BYTES = 16 << 20
 MAX_INDEX_BYTES = 256 << 20
@@ -186,8 +188,9 @@ def _kept(origin: Origin, form: Form) -> tuple[str, ...]:
     """The files to copy."""
     kept = []
     patterns = (*KEPT, ADAPTER_CONFIG) if form is Form.ADAPTER else KEPT
-    for name in origin.names():
-        if name.isascii() and any(fnmatchcase(name, pattern) for pattern in patterns) and origin.size(name) is not None:
+    named = (name for name in origin.names() if any(fnmatchcase(name, pattern) for pattern in patterns))
+    for name in (*named, *NESTED):
+        if name.isascii() and origin.size(name) is not None:
             _checked_size(origin, name, MAX_KEPT_BYTES, NotACheckpoint)
             kept.append(name)
     return tuple(kept)

@@ -145,6 +145,23 @@ def test_an_expert_is_one_unit_and_fused_tensors_stride_over_them(saved: Saved, 
             assert raw.endswith(down.contiguous().view(torch.uint8).numpy().tobytes())
 
 
+def test_templates_that_lie_deeper_travel_along(llama: Path, root: Path) -> None:
+    nested = llama / "additional_chat_templates"
+    nested.mkdir()
+    for name in ("tool_use.jinja", "rag.jinja", "run.py"):
+        (nested / name).write_text(name)
+    manifest = import_directory(llama, root, on_progress=ignore)
+    held = root / manifest.digest / "files" / nested.name
+    assert {path.name: path.read_text() for path in held.iterdir()} == {
+        "tool_use.jinja": "tool_use.jinja",
+        "rag.jinja": "rag.jinja",
+    }
+    assert {file.path for file in manifest.files if "/" in file.path} == {
+        f"{nested.name}/rag.jinja",
+        f"{nested.name}/tool_use.jinja",
+    }
+
+
 def test_the_files_are_copied_and_nothing_else(llama: Path, root: Path) -> None:
     (llama / "modeling_custom.py").write_text("raise SystemExit")
     manifest = import_directory(llama, root, on_progress=ignore)
