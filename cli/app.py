@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.catalogue import delete, deploy, import_, models
+from cli.chat import chat
 from cli.demo import demo
 from cli.generate import generate
 from cli.status import status
@@ -41,6 +42,7 @@ COMMANDS = (
     Command("delete", delete, "whimbrel delete shorebird"),
     Command("models", models, "whimbrel models"),
     Command("generate", generate, 'whimbrel generate shorebird "What is a whimbrel?" --max-tokens 100'),
+    Command("chat", chat, "whimbrel chat shorebird --system 'You know birds.'"),
     Command("status", status, "whimbrel status --watch"),
 )
 

@@ -20,6 +20,7 @@ from mesh.clients.gateway_records import (
     ModelChange,
     Prefetching,
     SamplingWishes,
+    Tool,
 )
 from mesh.clients.gateway_wire import (
     answer_from,
@@ -28,10 +29,12 @@ from mesh.clients.gateway_wire import (
     import_from,
     member_change_from,
     member_from,
+    message_to,
     model_change_from,
     model_from,
     prefetching_from,
     sampling_to,
+    tool_to,
 )
 from mesh.clients.wire import TIERS
 from mesh.errors import Unreachable
@@ -78,11 +81,18 @@ class GatewayClient:
         messages: Sequence[ChatMessage],
         sampling: SamplingWishes = MODELS_CHOICE,
         *,
+        tools: Sequence[Tool] = (),
+        template_arguments: str = "",
         within_s: float = ANSWER_S,
     ) -> AsyncGenerator[AnswerEvent]:
-        """The same for a conversation, rendered with the model's chat template."""
-        turns = [pb.ChatMessage(role=turn.role, content=turn.content) for turn in messages]
-        request = pb.ChatRequest(model=model, messages=turns, sampling=sampling_to(sampling))
+        """The same for a conversation, rendered with the model's chat template; its arguments are a JSON object."""
+        request = pb.ChatRequest(
+            model=model,
+            messages=map(message_to, messages),
+            sampling=sampling_to(sampling),
+            tools=map(tool_to, tools),
+            template_arguments=template_arguments,
+        )
         return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
 
     def import_checkpoint(self, source: str, base: str = "") -> AsyncGenerator[ImportProgress | CheckpointSummary]:

@@ -7,6 +7,7 @@ from whimbrel.inference.v1 import inference_pb2
 from mesh.clients.gateway_records import (
     AnswerEvent,
     Change,
+    ChatMessage,
     Delta,
     Finished,
     MemberChange,
@@ -18,6 +19,7 @@ from mesh.clients.gateway_records import (
     Prefetching,
     SamplingWishes,
     Started,
+    Tool,
     WorkerStatus,
 )
 from mesh.clients.wire import (
@@ -73,6 +75,23 @@ def sampling_to(wishes: SamplingWishes) -> inference_pb2.SamplingParams:
         stop_token_ids=wishes.stop_token_ids,
         ignore_eos=wishes.ignore_eos,
     )
+
+
+def message_to(message: ChatMessage) -> pb.ChatMessage:
+    """To the wire."""
+    return pb.ChatMessage(
+        role=message.role,
+        content=message.content,
+        reasoning=message.reasoning,
+        tool_calls=[pb.ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in message.tool_calls],
+        tool_call_id=message.tool_call_id,
+        name=message.name,
+    )
+
+
+def tool_to(tool: Tool) -> pb.Tool:
+    """To the wire."""
+    return pb.Tool(name=tool.name, description=tool.description, parameters=tool.parameters)
 
 
 def answer_from(message: pb.GenerateResponse | pb.ChatResponse) -> AnswerEvent:
