@@ -12,10 +12,12 @@ from functools import partial
 
 import torch
 
+from services.worker.engine.adapter import Adapter
 from services.worker.engine.errors import (
     DuplicateReplica,
     DuplicateRequest,
     EngineClosed,
+    EngineError,
     QueueFull,
     UnknownReplica,
 )
@@ -51,9 +53,10 @@ class Engine:
         self._threads = threads
         self._max_requests = max_requests
         self._clock = clock
-        self._wake = threading.Condition()  # guards the four below
+        self._wake = threading.Condition()  # guards the five below
         self._commands: deque[Callable[[], list[TokenStep]]] = deque()
         self._residents: dict[str, _Resident] = {}
+        self._adapted: dict[str, _Resident] = {}  # the replica that each adapter is on
         self._homes: dict[str, _Resident] = {}  # of each unfinished request
         self._closing = False
         self._served_s = 0.0  # virtual time of the last step
@@ -77,8 +80,7 @@ class Engine:
         """From now on requests may name it. DuplicateReplica if the name is taken."""
         with self._wake:
             self._refuse_when_closing()
-            if replica.name in self._residents:
-                raise DuplicateReplica(f"{replica.name} is resident already; remove it first")
+            self._refuse_duplicate(replica.name)
             self._residents[replica.name] = _Resident(replica)
 
     def remove_replica(self, name: str) -> Future[None]:
@@ -86,6 +88,25 @@ class Engine:
         with self._wake:
             self._refuse_when_closing()
             return self._withdraw(name)
+
+    def add_adapter(self, replica: str, adapter: Adapter) -> Future[None]:
+        """Put an adapter on a replica, whose requests go on; done when requests may name it. Raises UnknownReplica or
+        DuplicateReplica; the future may raise UnsupportedAdapter or UnknownReplica."""
+        with self._wake:
+            self._refuse_when_closing()
+            self._refuse_duplicate(adapter.name)
+            added = _begun()
+            self._post(partial(self._adapt, self._resident(replica), adapter, added))
+            return added
+
+    def remove_adapter(self, name: str) -> Future[None]:
+        """Refuse new requests for it now and end running ones with ERROR; done when its memory is given back."""
+        with self._wake:
+            self._refuse_when_closing()
+            resident, removed = self._resident(name), _begun()
+            self._adapted.pop(name, None)
+            self._post(partial(self._strip, resident, name, removed))
+            return removed
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a request. Raises RequestRefused, UnknownReplica, DuplicateRequest or QueueFull, and then nothing is
@@ -95,7 +116,7 @@ class Engine:
             resident = self._resident(request.replica)
         resident.replica.check(request)
         with self._wake:
-            if self._residents.get(request.replica) is not resident:
+            if self._find(request.replica) is not resident:
                 raise UnknownReplica(f"{request.replica} has just been removed")
             if request.request_id in self._homes:
                 raise DuplicateRequest(f"request {request.request_id} is running already")
@@ -115,24 +136,30 @@ class Engine:
     def stats(self) -> EngineStats:
         """Every resident replica's load and counters."""
         with self._wake:
-            replicas = [resident.replica for resident in self._residents.values()]
-        return EngineStats({replica.name: replica.stats() for replica in replicas})
+            replicas = {name: one.replica for name, one in (self._residents | self._adapted).items()}
+        return EngineStats({name: replica.stats(name) for name, replica in replicas.items()})
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
             raise EngineClosed("the engine is closing")
 
+    def _refuse_duplicate(self, name: str) -> None:
+        if self._find(name):
+            raise DuplicateReplica(f"{name} is resident already; remove it first")
+
+    def _find(self, name: str) -> _Resident | None:
+        return self._residents.get(name) or self._adapted.get(name)
+
     def _resident(self, name: str) -> _Resident:
-        try:
-            return self._residents[name]
-        except KeyError:
-            raise UnknownReplica(f"no replica of {name} is resident") from None
+        if resident := self._find(name):
+            return resident
+        raise UnknownReplica(f"no replica of {name} is resident")
 
     def _withdraw(self, name: str) -> Future[None]:
         resident = self._resident(name)
-        removed: Future[None] = Future()
-        removed.set_running_or_notify_cancel()  # what has begun cannot be cancelled
+        removed = _begun()
         del self._residents[name]
+        self._adapted = {adapter: home for adapter, home in self._adapted.items() if home is not resident}
         self._post(partial(self._remove, resident, removed))
         return removed
 
@@ -196,6 +223,27 @@ class Engine:
             removed.set_result(None)
         return []
 
+    def _adapt(self, resident: _Resident, adapter: Adapter, added: Future[None]) -> list[TokenStep]:
+        try:
+            with self._wake:
+                if self._residents.get(resident.replica.name) is not resident:
+                    raise UnknownReplica(f"{resident.replica.name} has just been removed")
+            resident.replica.add_adapter(adapter)
+        except EngineError as error:
+            added.set_exception(error)
+            return []
+        with self._wake:
+            self._adapted[adapter.name] = resident
+        added.set_result(None)
+        return []
+
+    def _strip(self, resident: _Resident, name: str, removed: Future[None]) -> list[TokenStep]:
+        try:
+            self._emit(resident.replica.remove_adapter(name))
+        finally:
+            removed.set_result(None)
+        return []
+
     def _emit(self, steps: list[TokenStep]) -> None:
         if not steps:
             return
@@ -204,3 +252,10 @@ class Engine:
                 if step.finish is not None:
                     self._homes.pop(step.request_id).requests -= 1
         self._on_steps(steps)
+
+
+def _begun() -> Future[None]:
+    """What has begun cannot be cancelled."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future

@@ -14,7 +14,8 @@ EngineError
 ├── PoolExhausted           more blocks were asked for than are idle
 ├── PoolTooSmall            the KV budget does not hold one block
 ├── WeightsMismatch         the tensors do not fit the skeleton
-└── UnsupportedArchitecture the model does not fit the packed runner; the message says why
+├── UnsupportedArchitecture the model does not fit the packed runner; the message says why
+└── UnsupportedAdapter      the adapter would be applied wrongly to its base; the message says where
 """
 
 
@@ -76,3 +77,7 @@ class WeightsMismatch(EngineError):
 
 class UnsupportedArchitecture(EngineError):
     """The packed runner would compute something wrong for this model, so it refuses."""
+
+
+class UnsupportedAdapter(EngineError):
+    """What an adapter does to its base cannot be done to some rows of a batch alone."""

@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from services.worker.engine.adapters import Adapters, Rows
 from services.worker.engine.attention import (
     GATHERED_ROW_BYTES,
     GATHERED_STEP_BYTES,
@@ -29,16 +31,22 @@ class PackedRunner:
         self.module = module
         self.device = module.device
         self.pool = KVPool(spec, blocks, self.device)
+        self.adapters = Adapters(module)
         self._keeps_rows = "logits_to_keep" in inspect.signature(module.forward).parameters
 
     def run(self, spans: Sequence[Span]) -> Tensor:
         """Write the spans' KV; logits [rows, vocabulary] of those that reach their generation's last token."""
         batch, rows = self._batch(spans)
         options = {"logits_to_keep": rows} if self._keeps_rows else {}
-        with attending(self._step(spans, batch[2])):
+        with attending(self._step(spans, batch[2])), self._adapting(spans):
             output = self.module(input_ids=batch[:1], position_ids=batch[1:2], use_cache=False, **options)
         logits: Tensor = output.logits[0] if self._keeps_rows else output.logits[0, rows]
         return logits
+
+    def _adapting(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
+        rows = [Rows(span.generation.request.replica, span.count) for span in spans]
+        ends = [Rows(s.generation.request.replica, 1) for s in spans if s.count == s.generation.pending]
+        return self.adapters.over(rows, ends if self._keeps_rows else rows)
 
     def _batch(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
         """[3, T]: token ids, positions, slots; and the row of each span that reaches its last token."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from mesh.requests import FinishReason
 from services.worker.engine import model
+from services.worker.engine.adapter import Adapter
 from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
 from services.worker.engine.costs import Costs
 from services.worker.engine.delivery import deliver
@@ -76,11 +77,11 @@ class PackedReplica:
                 f"{len(tokens)} tokens do not fit {self.name}: {why} allow {self.context_tokens - 1} before a new one"
             )
 
-    def stats(self) -> ReplicaStats:
-        """A snapshot; callable from any thread."""
+    def stats(self, name: str = "") -> ReplicaStats:
+        """A snapshot, of the requests for `name` alone if given; callable from any thread."""
         return ReplicaStats(
-            running=len(self._running),
-            waiting=len(self._waiting),
+            running=_asking(self._running, name),
+            waiting=_asking(self._waiting, name),
             free_blocks=self._cache.blocks.idle,
             total_blocks=self._cache.blocks.total,
             steps=self._steps,
@@ -89,6 +90,22 @@ class PackedReplica:
             preemptions=self._preemptions,
             raised_tokens=self._cache.raised_tokens,
         )
+
+    @property
+    def module(self) -> PreTrainedModel:
+        """See Replica."""
+        return self._runner.module
+
+    def add_adapter(self, adapter: Adapter) -> None:
+        """From now on requests may ask for it."""
+        self._runner.adapters.add(adapter)
+
+    def remove_adapter(self, name: str) -> list[TokenStep]:
+        """End its requests with ERROR and forget it."""
+        theirs = [g for g in [*self._running, *self._waiting] if g.request.replica == name]
+        steps = [self._drop(g, FinishReason.ERROR, f"{name} was removed from this worker") for g in theirs]
+        self._runner.adapters.remove(name)
+        return steps
 
     @property
     def has_work(self) -> bool:
@@ -101,7 +118,8 @@ class PackedReplica:
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
         limit = min(len(request.prompt_ids) + params.max_tokens, self.context_tokens)
         tokens = [*request.prompt_ids, *request.generated]
-        generation = Paged(request, tokens, limit, stops, self._cache.table(), root=self.prefix_root)
+        root = self._runner.adapters.root(request.replica, self.prefix_root)
+        generation = Paged(request, tokens, limit, stops, self._cache.table(), root=root)
         finish = generation.finish if request.generated else None
         if finish is not None:
             return [TokenStep(request.request_id, generation.generated, (), finish)]
@@ -121,6 +139,7 @@ class PackedReplica:
 
     def unload(self) -> None:
         """Give back weights and KV memory. The replica is of no use afterwards."""
+        self._runner.adapters.clear()
         model.release(self._runner.module)
         self._cache.unload()
         del self._runner
@@ -199,6 +218,10 @@ class PackedReplica:
             self._running.remove(generation)
         else:
             self._waiting.remove(generation)
+
+
+def _asking(generations: Iterable[Paged], name: str) -> int:
+    return sum(not name or generation.request.replica == name for generation in tuple(generations))
 
 
 def _eos(configured: int | list[int] | None) -> list[int]:

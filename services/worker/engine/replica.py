@@ -2,6 +2,9 @@
 
 from typing import Protocol
 
+from transformers import PreTrainedModel
+
+from services.worker.engine.adapter import Adapter
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 
 
@@ -14,14 +17,25 @@ class Replica(Protocol):
         """The engine's name for it."""
 
     @property
+    def module(self) -> PreTrainedModel:
+        """The model, its weights assigned: what adapters are made for."""
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would do something."""
 
     def check(self, request: EngineRequest) -> None:
         """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing; any thread."""
 
-    def stats(self) -> ReplicaStats:
-        """A snapshot; callable from any thread."""
+    def stats(self, name: str = "") -> ReplicaStats:
+        """A snapshot; callable from any thread. With the name of an adapter here, or its own: of the requests for that
+        alone; the counters and blocks are of all together."""
+
+    def add_adapter(self, adapter: Adapter) -> None:
+        """From now on requests may ask for it, by its name. UnsupportedAdapter if this runner has none."""
+
+    def remove_adapter(self, name: str) -> list[TokenStep]:
+        """End its requests with ERROR and forget it; the others go on."""
 
     def add(self, request: EngineRequest) -> list[TokenStep]:
         """Queue a checked request. One that is complete already finishes at once."""
