@@ -8,7 +8,8 @@ from whimbrel.worker.v1 import worker_pb2 as pb
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from mesh.clients.channel import Channels, our_errors
-from mesh.requests import Cancel, FinishReason, Frame, Grant, Sampling
+from mesh.clients.sampling_wire import logprob_from, logprob_to, sampling_from, sampling_to
+from mesh.requests import Cancel, FinishReason, Frame, Grant
 
 FINISHES = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
@@ -71,6 +72,7 @@ def _frame_to(frame: Frame) -> pb.Frame:
         tokens=frame.tokens,
         finish_reason=FINISHES[frame.finish] if frame.finish else inference_pb2.FINISH_REASON_UNSPECIFIED,
         failure=pb.Failure(reason=frame.failure_reason, message=frame.failure) if frame.failure_reason else None,
+        logprobs=[logprob_to(likely) for likely in frame.logprobs],
     )
 
 
@@ -83,6 +85,7 @@ def _frame_from(frame: pb.Frame) -> Frame:
         _FINISHES.get(frame.finish_reason),
         frame.failure.reason,
         frame.failure.message,
+        tuple(logprob_from(likely) for likely in frame.logprobs),
     )
 
 
@@ -94,7 +97,7 @@ def _grant_to(grant: Grant) -> pb.Grant:
         digest=grant.digest,
         prompt=inference_pb2.TokenIds(ids=grant.prompt),
         log=inference_pb2.TokenIds(ids=grant.log),
-        sampling=_sampling_to(grant.sampling),
+        sampling=sampling_to(grant.sampling),
     )
 
 
@@ -106,35 +109,5 @@ def _grant_from(grant: pb.Grant) -> Grant:
         grant.digest,
         tuple(grant.prompt.ids),
         tuple(grant.log.ids),
-        _sampling_from(grant.sampling),
-    )
-
-
-def _sampling_to(sampling: Sampling) -> inference_pb2.SamplingParams:
-    return inference_pb2.SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        seed=sampling.seed,
-        stop_token_ids=sampling.stop_token_ids,
-    )
-
-
-def _sampling_from(message: inference_pb2.SamplingParams) -> Sampling:
-    return Sampling(
-        max_tokens=message.max_tokens,
-        temperature=message.temperature,
-        top_k=message.top_k,
-        top_p=message.top_p,
-        min_p=message.min_p,
-        repetition_penalty=message.repetition_penalty,
-        presence_penalty=message.presence_penalty,
-        frequency_penalty=message.frequency_penalty,
-        seed=message.seed,
-        stop_token_ids=tuple(message.stop_token_ids),
+        sampling_from(grant.sampling),
     )

@@ -15,6 +15,7 @@ from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.host_tier import HostTier
+from services.worker.guides import Guides
 from services.worker.loading.devices import open_device
 from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons, preimport
@@ -40,6 +41,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     tier = HostTier(settings.host_kv_bytes)
     loader = Loader(stores, device, skeletons, settings.kv_bytes, limits, tier=tier)
     replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
+    relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
 
     def facts() -> WorkerFacts:
         return WorkerFacts(device.name, settings.memory_bytes, settings.kv_bytes, settings.slots, replicas.facts())

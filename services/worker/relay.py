@@ -5,17 +5,24 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
+import structlog
+
+from mesh.errors import MeshError
 from mesh.requests import Cancel, FinishReason, Frame, Grant, Sampling
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import EngineError, PromptTooLong, QueueFull, UnknownReplica
+from services.worker.engine.errors import EngineError, GuideRefused, PromptTooLong, QueueFull, UnknownReplica
+from services.worker.engine.guide import Grammar
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.engine.sample import SamplingParams
+from services.worker.guides import Guides
 from services.worker.naming import replica_name
 
+log = structlog.get_logger()
 REASONS: dict[type[EngineError], str] = {
     UnknownReplica: "REPLICA_NOT_RESIDENT",
     PromptTooLong: "PROMPT_TOO_LONG",
     QueueFull: "QUEUE_FULL",
+    GuideRefused: "BAD_GUIDE",
 }
 
 
@@ -44,6 +51,7 @@ class Relay:
     """All gateways' lines. Lives on the event loop; only `on_steps` is called from the engine's thread."""
 
     engine: Engine  # set once, before the first line: engine and relay know each other
+    guides: Guides  # likewise
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -52,6 +60,7 @@ class Relay:
         self._draining = False
         self._by_key: dict[str, Granted] = {}
         self._by_engine_id: dict[str, Granted] = {}
+        self._compiling: dict[str, asyncio.Task[None]] = {}  # by engine id; what is granted owns its task
 
     def on_steps(self, steps: list[TokenStep]) -> None:
         """The engine's callback."""
@@ -98,27 +107,51 @@ class Relay:
             self._cancel(former)
         granted = Granted(line, grant.key, grant.epoch)
         self._by_key[granted.key] = self._by_engine_id[granted.engine_id] = granted
-        try:
+        if grant.sampling.guide:
+            task = asyncio.create_task(self._guided(granted, grant), name=f"guide {granted.engine_id}")
+            self._compiling[granted.engine_id] = task
+            task.add_done_callback(lambda _: self._compiling.pop(granted.engine_id))
+        else:
             self._submit(granted, grant)
-        except EngineError as error:
-            self._forget(granted)
-            reason = REASONS.get(type(error), "REFUSED")
-            line.outgoing.put_nowait([Frame(grant.key, grant.epoch, failure_reason=reason, failure=str(error))])
         self.on_load()
 
-    def _submit(self, granted: Granted, grant: Grant) -> None:
-        self.engine.submit(
-            EngineRequest(
-                request_id=granted.engine_id,
-                replica=replica_name(grant.model, grant.digest),
-                prompt_ids=grant.prompt,
-                params=_params(grant.sampling),
-                generated=grant.log,
-            )
+    async def _guided(self, granted: Granted, grant: Grant) -> None:
+        """Submits it once its guide is compiled; cancelled with it."""
+        assert grant.sampling.guide
+        try:
+            grammar = await self.guides.grammar(replica_name(grant.model, grant.digest), grant.sampling.guide)
+        except EngineError as error:
+            self._refuse(granted, REASONS.get(type(error), "REFUSED"), str(error))
+        except MeshError as error:
+            self._refuse(granted, error.reason, error.message)
+        except Exception as error:  # this task's outermost frame: the request must not wait for ever
+            log.exception("a guide could not be compiled", model=grant.model)
+            self._refuse(granted, "ENGINE_FAILED", f"{type(error).__name__}: {error}")
+        else:
+            self._submit(granted, grant, grammar)
+
+    def _submit(self, granted: Granted, grant: Grant, grammar: Grammar | None = None) -> None:
+        request = EngineRequest(
+            request_id=granted.engine_id,
+            replica=replica_name(grant.model, grant.digest),
+            prompt_ids=grant.prompt,
+            params=_params(grant.sampling),
+            generated=grant.log,
+            grammar=grammar,
         )
+        try:
+            self.engine.submit(request)
+        except EngineError as error:
+            self._refuse(granted, REASONS.get(type(error), "REFUSED"), str(error))
+
+    def _refuse(self, granted: Granted, reason: str, why: str) -> None:
+        self._forget(granted)
+        granted.line.outgoing.put_nowait([Frame(granted.key, granted.epoch, failure_reason=reason, failure=why)])
 
     def _cancel(self, granted: Granted) -> None:
         self._forget(granted)
+        if compiling := self._compiling.get(granted.engine_id):
+            compiling.cancel()
         self.engine.cancel(granted.engine_id)
 
     def _dispatch(self, steps: list[TokenStep]) -> None:
@@ -142,7 +175,7 @@ class Relay:
 def _frame(granted: Granted, step: TokenStep) -> Frame:
     if step.finish is FinishReason.ERROR:
         return Frame(granted.key, granted.epoch, failure_reason="ENGINE_FAILED", failure=step.error)
-    return Frame(granted.key, granted.epoch, step.seq, step.tokens, step.finish)
+    return Frame(granted.key, granted.epoch, step.seq, step.tokens, step.finish, logprobs=step.logprobs)
 
 
 def _params(sampling: Sampling) -> SamplingParams:
@@ -158,4 +191,6 @@ def _params(sampling: Sampling) -> SamplingParams:
         seed=sampling.seed,
         stop_token_ids=sampling.stop_token_ids,
         ignore_eos=True,  # the gateway has put the model's own ends among the ids
+        logit_bias=sampling.logit_bias,
+        top_logprobs=sampling.top_logprobs,
     )

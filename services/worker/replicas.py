@@ -12,6 +12,7 @@ from mesh.errors import Broken, MeshError, NoRoom, Unreachable
 from mesh.facts import ReplicaFacts, ReplicaState, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
+from services.worker.engine.errors import UnknownReplica
 from services.worker.loading.loader import Loader, Order
 
 log = structlog.get_logger()
@@ -100,6 +101,12 @@ class Replicas:
         while (resident := self._residents.get(name)) and resident.leaving and resident.task:
             await asyncio.wait([resident.task])
         return resident
+
+    def order_of(self, name: str) -> Order:
+        """What a replica was made of. Raises UnknownReplica."""
+        if name not in self._residents:
+            raise UnknownReplica(f"no replica of {name} is resident")
+        return self._residents[name].order
 
     async def unload(self, name: str) -> None:
         """Ends a replica and waits until its memory is back; what still runs on it fails as unloaded."""

@@ -68,7 +68,9 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
         self.checkpoint, self.socket_path = checkpoint, socket_path
         self.does = Behaviour()
         self.held = self.streams = self.rings = 0
-        self.none_held = asyncio.Event()
+        self.none_held, self.files_flow = asyncio.Event(), asyncio.Event()
+        self.files_flow.set()  # cleared: files wait
+        self.files_read = 0
         self._offers: dict[bytes, list[int]] = {}
 
     async def Stat(self, request: pb.StatRequest, context: Context) -> pb.StatResponse:  # noqa: N802
@@ -145,6 +147,8 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
 
     async def ReadFile(self, request: pb.ReadFileRequest, context: Context) -> AsyncIterator[pb.ReadFileResponse]:  # noqa: N802
         """One of the checkpoint's files."""
+        await self.files_flow.wait()
+        self.files_read += 1
         yield pb.ReadFileResponse(data=self.checkpoint.files[request.path])
 
     async def serve_memory(self, listener: socket.socket) -> None:
