@@ -3,11 +3,12 @@
 import json
 from functools import lru_cache
 
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLParserLimits
 
 from mesh.requests import Guide, GuideKind
 
 ANY_OBJECT = '{"type":"object"}'
+LIMITS = LLParserLimits(verbose_errors=False)  # its errors would hold the whole grammar else; its bounds as they are
 KEPT = 256  # verdicts; most clients send the same schema with every request
 
 
@@ -24,6 +25,6 @@ def grammar_of(guide: Guide) -> str:
 def fault_of(guide: Guide) -> str:
     """Why no answer can be guided so, in the library's words; empty when one can. Takes a thread's time."""
     try:
-        return LLMatcher.validate_grammar(grammar_of(guide)).strip()
-    except ValueError as error:
-        return f"it is not JSON: {error}"
+        return LLMatcher.validate_grammar(grammar_of(guide), limits=LIMITS).strip()
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"

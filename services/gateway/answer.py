@@ -1,26 +1,18 @@
 """One request, from prompt to last token: place, grant, follow. A worker lost before the first token is replaced."""
 
+import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NotFound, Unreachable
-from mesh.requests import FinishReason, Phase, Placement, Progress, Sampling, Wish
-from services.gateway.detokenize import Detokenizer
-from services.gateway.journal import Journal, Question
+from mesh.requests import FinishReason, Phase, Placement, Progress, Wish
+from services.gateway.journal import Journal
 from services.gateway.places import Places
-from services.gateway.relay import Lines
-from services.gateway.texts import Text
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request, checked and tokenized, for one version of its model."""
-
-    question: Question
-    text: Text
+from services.gateway.relay import Line, Lines
+from services.gateway.strand import Delta, Prepared, Strand
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +25,7 @@ class Asked:
     arrived_s: float  # time.monotonic
     prepared: Prepared
     prepare: Callable[[str], Awaitable[Prepared]]  # for the version of a digest; MeshErrors when that cannot answer it
+    answers: int = 1  # how many to give; number i is drawn with the seed + i
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +37,28 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
-    """New tokens, and the text that they complete."""
+class AnswerEnd:
+    """How one answer ended."""
 
-    text: str
-    tokens: tuple[int, ...]
-    seq: int
+    reason: FinishReason
+    stop: str  # the stop text that ended it, if one did
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The end, and how it went."""
 
-    reason: FinishReason
     placement: Placement
     prompt_tokens: int
-    completion_tokens: int
     first_token_s: float  # from arrival
     total_s: float
-    stop: str
+    answers: tuple[AnswerEnd, ...]  # in order
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all answers together."""
+        return sum(answer.tokens for answer in self.answers)
 
 
 Event = Progress | Started | Delta | Finished
@@ -103,32 +99,37 @@ class Answers:
 
     async def run(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Progress, one Started, Deltas, one Finished. Closing the iteration cancels the request."""
-        key = f"{self._gateway_id}/{next(self._numbers)}"  # ours: clients may send one request id twice
-        journal = Journal(key, asked.model, asked.prepared.question)
+        journals = self._journals(asked)
         trial = _Trial()
         while True:
             try:
-                async with aclosing(self._attempt(asked, journal, trial)) as events:
+                async with aclosing(self._attempt(asked, journals, trial)) as events:
                     async for event in events:
                         yield event
                 return
             except _NotByThisVersion:
                 trial.current_only = True
             except (Unreachable, NotFound) as error:
-                if not self._try_again(journal, error, trial):
+                if not self._try_again(journals, error, trial):
                     raise
             yield Progress(Phase.QUEUED)
 
-    def _try_again(self, journal: Journal, error: MeshError, trial: _Trial) -> bool:
-        """Whether to try another worker: only while the client has nothing of the answer."""
+    def _journals(self, asked: Asked) -> list[Journal]:
+        """One for each answer, under keys of ours: clients may send one request id twice."""
+        changed = asyncio.Event()
+        keys = [f"{self._gateway_id}/{next(self._numbers)}" for _ in range(asked.answers)]
+        return [Journal(key, asked.model, asked.prepared.question, changed) for key in keys]
+
+    def _try_again(self, journals: Sequence[Journal], error: MeshError, trial: _Trial) -> bool:
+        """Whether to try another worker: only while the client has nothing of any answer."""
         if "worker" not in error.metadata or trial.place is None:
             return False
-        if journal.tokens or len(trial.excluded) + 1 >= self._attempts:
+        if any(journal.tokens for journal in journals) or len(trial.excluded) + 1 >= self._attempts:
             return False
         trial.excluded.add(trial.place.fence)
         return True
 
-    async def _attempt(self, asked: Asked, journal: Journal, trial: _Trial) -> AsyncGenerator[Event, None]:
+    async def _attempt(self, asked: Asked, journals: Sequence[Journal], trial: _Trial) -> AsyncGenerator[Event, None]:
         async with aclosing(self._places.assign(trial.wish(asked))) as places:
             async for event in places:
                 if isinstance(event, Progress):
@@ -136,38 +137,44 @@ class Answers:
                     continue
                 trial.place = event
                 prepared = await _prepared(asked, event.digest, trial)
-                journal.rewrite(prepared.question)
-                async with aclosing(self._follow(asked, prepared, journal, event)) as answer:
+                strands = [Strand(i, journal, prepared, asked.stops) for i, journal in enumerate(journals)]
+                async with aclosing(self._follow(asked, strands, event)) as answer:
                     async for item in answer:
                         yield item
                 return  # only now is the place given back
         raise Broken("the scheduler's answer ended without a placement")
 
-    async def _follow(
-        self, asked: Asked, prepared: Prepared, journal: Journal, place: Placement
-    ) -> AsyncGenerator[Event, None]:
-        """The answer from one worker: the journal is cancelled there if this ends early."""
-        question = prepared.question
-        detokenizer = Detokenizer(prepared.text.spelling, asked.stops, question.prompt)
-        seen, first_s, stop = 0, 0.0, None
-        with self._lines.to(place.worker_id, place.address).granted(journal):
+    async def _follow(self, asked: Asked, strands: Sequence[Strand], place: Placement) -> AsyncGenerator[Event, None]:
+        """The answers from one worker: what has not ended is cancelled there if this ends early.
+
+        The first goes ahead; once it has a token, the others find the prompt's KV beside it.
+        """
+        line, changed = self._lines.to(place.worker_id, place.address), strands[0].journal.changed
+        prompt_tokens, first_s = len(strands[0].journal.question.prompt), 0.0
+        with ExitStack() as granted:
+            going = _granted(strands[:1], line, granted)
             yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing
-            while stop is None:
-                tokens = await journal.news(seen)
-                if not seen:
-                    first_s = time.monotonic() - asked.arrived_s
-                    yield Started(place, len(question.prompt))
-                piece = detokenizer.feed(_visible(tokens, question.sampling))
-                stop, shown = piece.stop, tokens if piece.stop is None else tokens[: piece.tokens]
-                done = journal.finish is not None and seen + len(tokens) == len(journal.tokens)
-                tail = detokenizer.finish() if done and stop is None else ""
-                yield Delta(piece.text + tail, shown, seen)
-                seen += len(shown)
-                if done:
-                    break
-        reason = FinishReason.STOP if stop is not None else journal.finish or FinishReason.ERROR
-        total_s = time.monotonic() - asked.arrived_s
-        yield Finished(reason, place, len(question.prompt), seen, first_s, total_s, stop or "")
+            while going:
+                changed.clear()
+                for delta in filter(None, map(Strand.read, tuple(going))):
+                    if not first_s:
+                        first_s = time.monotonic() - asked.arrived_s
+                        going += _granted(strands[1:], line, granted)
+                        yield Started(place, prompt_tokens)
+                    yield delta
+                going = [strand for strand in going if not strand.ended]
+                if going:
+                    await changed.wait()
+        ends = tuple(AnswerEnd(strand.reason, strand.stop or "", strand.seen) for strand in strands)
+        yield Finished(place, prompt_tokens, first_s, time.monotonic() - asked.arrived_s, ends)
+
+
+def _granted(strands: Sequence[Strand], line: Line, granted: ExitStack) -> list[Strand]:
+    """Has the worker answer them, each until it ends, or until `granted` is closed."""
+    for strand in strands:
+        granted.enter_context(strand.running)
+        strand.running.enter_context(line.granted(strand.journal))
+    return list(strands)
 
 
 async def _prepared(asked: Asked, digest: str, trial: _Trial) -> Prepared:
@@ -180,9 +187,3 @@ async def _prepared(asked: Asked, digest: str, trial: _Trial) -> Prepared:
         if trial.current_only:
             raise
         raise _NotByThisVersion from error
-
-
-def _visible(tokens: Iterable[int], sampling: Sampling) -> list[int]:
-    """Without the tokens that end an answer: they are ids, not text."""
-    ends = set(sampling.stop_token_ids)
-    return [token for token in tokens if token not in ends]

@@ -13,21 +13,25 @@ from whimbrel.gateway.v1.gateway_pb2_grpc import GenerationServiceServicer
 from whimbrel.inference.v1 import inference_pb2
 
 from mesh.clients.relay import FINISHES
+from mesh.clients.sampling_wire import logprob_to
 from mesh.clients.wire import START_KINDS, duration, progress_to, start_times_to
 from mesh.errors import InvalidRequest
 from mesh.requests import Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
-from services.gateway.answer import Answers, Asked, Delta, Event, Finished, Prepared, Started, check_room
+from services.gateway.answer import AnswerEnd, Answers, Asked, Event, Finished, Started, check_room
 from services.gateway.conversation import conversation_from
+from services.gateway.guides import check_guide
 from services.gateway.journal import Question
 from services.gateway.sampling import resolve
+from services.gateway.strand import Delta, Prepared
 from services.gateway.texts import Text, Texts
 
 Context = aio.ServicerContext[Any, Any]
 Request = pb.GenerateRequest | pb.ChatRequest
 Tokenize = Callable[[Text], Awaitable[tuple[int, ...]]]
 LONGEST_REQUEST_ID = 128
+MOST_ANSWERS = 16
 
 
 class GenerationServicer(GenerationServiceServicer):
@@ -58,6 +62,8 @@ class GenerationServicer(GenerationServiceServicer):
             raise unknown_model(request.model)
         if len(request.request_id) > LONGEST_REQUEST_ID:
             raise InvalidRequest.field("request_id", f"must be at most {LONGEST_REQUEST_ID} characters")
+        if request.n > MOST_ANSWERS:
+            raise InvalidRequest.field("n", f"must be at most {MOST_ANSWERS}", reason="TOO_MANY_ANSWERS")
         prepare = partial(self._prepared, request, tokens_by)
         return Asked(
             request_id=request.request_id or uuid.uuid4().hex,
@@ -66,6 +72,7 @@ class GenerationServicer(GenerationServiceServicer):
             arrived_s=arrived_s,
             prepared=await prepare(entry.checkpoint.digest),
             prepare=prepare,
+            answers=request.n or 1,
         )
 
     async def _prepared(self, request: Request, tokens_by: Tokenize, digest: str) -> Prepared:
@@ -74,6 +81,7 @@ class GenerationServicer(GenerationServiceServicer):
         prompt = await tokens_by(text)
         room = check_room(prompt, text.max_context)
         sampling = resolve(request.sampling, text, room, self._default_max_tokens)
+        await check_guide(request.sampling, text)
         return Prepared(Question(digest, prompt, sampling), text)
 
 
@@ -106,10 +114,15 @@ def _event(event: Event, asked: Asked) -> dict[str, Any]:
             return {"progress": progress_to(event)}
         case Started():
             return {"started": _started(event, asked)}
-        case Delta(text, tokens, seq):
-            return {"delta": pb.Delta(text=text, token_ids=tokens, seq=seq)}
+        case Delta():
+            return {"delta": _delta(event)}
         case Finished():
             return {"finished": _finished(event)}
+
+
+def _delta(event: Delta) -> pb.Delta:
+    likely = [logprob_to(one) for one in event.logprobs]
+    return pb.Delta(text=event.text, token_ids=event.tokens, seq=event.seq, index=event.index, logprobs=likely)
 
 
 def _started(event: Started, asked: Asked) -> pb.Started:
@@ -124,14 +137,20 @@ def _started(event: Started, asked: Asked) -> pb.Started:
 
 
 def _finished(event: Finished) -> pb.Finished:
+    first = event.answers[0]
     return pb.Finished(
-        finish_reason=FINISHES[event.reason],
+        finish_reason=FINISHES[first.reason],
         usage=inference_pb2.Usage(prompt_tokens=event.prompt_tokens, completion_tokens=event.completion_tokens),
         start_kind=START_KINDS[event.placement.start_kind],
         times=start_times_to(event.placement.times),
         time_to_first_token=duration(event.first_token_s),
         total=duration(event.total_s),
         worker_id=event.placement.worker_id,
-        stop_text=event.stop,
+        stop_text=first.stop,
         checkpoint=event.placement.digest,
+        answers=[_end(answer) for answer in event.answers],
     )
+
+
+def _end(answer: AnswerEnd) -> pb.AnswerEnd:
+    return pb.AnswerEnd(finish_reason=FINISHES[answer.reason], stop_text=answer.stop, completion_tokens=answer.tokens)

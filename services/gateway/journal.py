@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from mesh.errors import MeshError
-from mesh.requests import FinishReason, Frame, Grant, Sampling
+from mesh.requests import FinishReason, Frame, Grant, Sampling, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,20 +16,32 @@ class Question:
     sampling: Sampling
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Tokens that a reader of a journal has not seen, how likely each was if that was asked for, and whether the answer
+    ends with them."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    last: bool
+
+
 class Journal:
-    """One request: what was asked of which version, under which epoch it runs, and the accepted tokens.
+    """One answer: what was asked of which version, under which epoch it runs, and the accepted tokens. `changed` is set
+    when there is news; the answers of one request share theirs.
 
     A frame counts only under the current epoch and when it continues the log: an overlap is trimmed,
     what is old is dropped, and so is what would leave a gap (a grant replays it).
     """
 
-    def __init__(self, key: str, model: str, question: Question) -> None:
+    def __init__(self, key: str, model: str, question: Question, changed: asyncio.Event) -> None:
         self.key, self.model, self.question = key, model, question
         self.epoch = 0
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprob] = []  # one for each token, or none at all
         self.finish: FinishReason | None = None
         self.failure: MeshError | None = None
-        self.changed = asyncio.Event()
+        self.changed = changed
 
     def grant(self) -> Grant:
         """Begins a new epoch: whoever owned the request before no longer does."""
@@ -47,10 +59,12 @@ class Journal:
         """Adds what continues the log; False when nothing of it did."""
         if frame.epoch != self.epoch or self.finish or frame.seq > len(self.tokens):
             return False
-        fresh = frame.tokens[len(self.tokens) - frame.seq :]
+        known = len(self.tokens) - frame.seq
+        fresh = frame.tokens[known:]
         if not fresh and frame.finish is None:
             return False
         self.tokens.extend(fresh)
+        self.logprobs.extend(frame.logprobs[known:])
         self.finish = frame.finish
         self.changed.set()
         return True
@@ -61,14 +75,10 @@ class Journal:
             self.failure = error
             self.changed.set()
 
-    async def news(self, after: int) -> tuple[int, ...]:
-        """Tokens past the first `after`, when there are any or the epoch has ended. Raises its failure."""
-        while True:
-            self.changed.clear()
-            if len(self.tokens) > after:
-                return tuple(self.tokens[after:])
-            if self.finish:
-                return ()
-            if self.failure:
-                raise self.failure
-            await self.changed.wait()
+    def news(self, after: int) -> News | None:
+        """What came after the first `after` tokens, the end counted; None when nothing did. Raises its failure."""
+        if len(self.tokens) > after or self.finish:
+            return News(tuple(self.tokens[after:]), tuple(self.logprobs[after:]), self.finish is not None)
+        if self.failure:
+            raise self.failure
+        return None

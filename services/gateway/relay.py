@@ -9,7 +9,7 @@ import structlog
 
 from mesh.clients.channel import Channels
 from mesh.clients.relay import RelayClient
-from mesh.errors import Broken, MeshError, NoRoom, NotFound, Unreachable, Unsuitable
+from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, NotFound, Unreachable, Unsuitable
 from mesh.requests import Cancel, Frame
 from services.gateway.journal import Journal
 
@@ -18,6 +18,9 @@ FAILURES: dict[str, type[MeshError]] = {
     "REPLICA_NOT_RESIDENT": NotFound,
     "PROMPT_TOO_LONG": Unsuitable,
     "QUEUE_FULL": NoRoom,
+    "BAD_GUIDE": InvalidRequest,
+    "NO_TOKENIZER": Unsuitable,
+    "UNREACHABLE": Unreachable,
 }
 
 

@@ -1,16 +1,18 @@
 """From the wire's sampling, all optional, to one where everything is set; every wrong field is named at once."""
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from whimbrel.inference.v1 import inference_pb2 as pb
 
+from mesh.clients.sampling_wire import biases_from, guide_from, top_logprobs_from
 from mesh.errors import InvalidRequest, Violation
 from mesh.requests import Sampling
 from services.gateway.texts import Text
 
-MOST_STOPS = 16
+MOST_STOPS, MOST_BIASES = 16, 1024
 ALSO_GREEDY = frozenset({"repetition_penalty"})  # as in transformers: it is no matter of sampling
 
 
@@ -42,12 +44,14 @@ BOUNDS = (
     Bound("repetition_penalty", 0, 10, open_low=True),
     Bound("presence_penalty", -2, 2),
     Bound("frequency_penalty", -2, 2),
+    Bound("top_logprobs", 0, 20),
 )
+BIAS = Bound("logit_bias", -100, 100)
 
 
 def resolve(asked: pb.SamplingParams, text: Text, room: int, default_max_tokens: int) -> Sampling:
     """The sampling of one request. `room` is what the prompt leaves of the model's context, in tokens."""
-    _check(asked)
+    _check(asked, text)
     sampled = bool(text.generation.get("do_sample", False))
 
     def value(field: str, otherwise: float) -> Any:
@@ -68,19 +72,35 @@ def resolve(asked: pb.SamplingParams, text: Text, room: int, default_max_tokens:
         frequency_penalty=asked.frequency_penalty,
         seed=asked.seed if asked.HasField("seed") else secrets.randbits(63),
         stop_token_ids=tuple(dict.fromkeys((*ends, *asked.stop_token_ids))),
+        logit_bias=biases_from(asked),
+        top_logprobs=top_logprobs_from(asked),
+        guide=guide_from(asked),
     )
 
 
-def _check(asked: pb.SamplingParams) -> None:
+def _check(asked: pb.SamplingParams, text: Text) -> None:
     wrong = [
         Violation(f"sampling.{bound.field}", bound.sentence)
         for bound in BOUNDS
         if asked.HasField(bound.field) and bound.violated(getattr(asked, bound.field))  # type: ignore[arg-type]
     ]
-    if len(asked.stop) > MOST_STOPS:
-        wrong.append(Violation("sampling.stop", f"must be at most {MOST_STOPS} texts"))
-    if any(not stop for stop in asked.stop):
-        wrong.append(Violation("sampling.stop", "must not have an empty text"))
+    wrong += [Violation(f"sampling.{field}", why) for field, why in (*_of_stops(asked), *_of_biases(asked, text))]
     if wrong:
-        text = "; ".join(f"{violation.field} {violation.description}" for violation in wrong)
-        raise InvalidRequest(text, reason="BAD_SAMPLING", violations=tuple(wrong))
+        message = "; ".join(f"{violation.field} {violation.description}" for violation in wrong)
+        raise InvalidRequest(message, reason="BAD_SAMPLING", violations=tuple(wrong))
+
+
+def _of_stops(asked: pb.SamplingParams) -> Iterator[tuple[str, str]]:
+    if len(asked.stop) > MOST_STOPS:
+        yield "stop", f"must be at most {MOST_STOPS} texts"
+    if any(not stop for stop in asked.stop):
+        yield "stop", "must not have an empty text"
+
+
+def _of_biases(asked: pb.SamplingParams, text: Text) -> Iterator[tuple[str, str]]:
+    if len(asked.logit_bias) > MOST_BIASES:
+        yield "logit_bias", f"must be at most {MOST_BIASES} tokens"
+    if any(BIAS.violated(bias) for bias in asked.logit_bias.values()):
+        yield "logit_bias", BIAS.sentence
+    if text.vocabulary and max(asked.logit_bias, default=0) >= text.vocabulary:
+        yield "logit_bias", f"must name tokens below the vocabulary's {text.vocabulary}"

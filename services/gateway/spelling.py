@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 TAIL = 4  # tokens: an unfinished character has three at most, and one comes before it
+UNFINISHED = "\ufffd"
 BYTE_LEVEL, BYTE_FALLBACK = "ByteLevel", "ByteFallback"
 
 
@@ -37,6 +38,14 @@ class Spelling:
         if last not in self._alone:
             self._alone[last] = len(self._text(last))
         return self._text(last, token)[self._alone[last] :]
+
+    def alone(self, token: int) -> str:
+        """The token by itself, a special one by its name; "" for a part of a character."""
+        spelled = self.spelled(token)
+        if spelled is None:
+            return self.after(token, token)
+        text = spelled.decode(errors="replace") if spelled else self._tokenizer.id_to_token(token) or ""
+        return "" if UNFINISHED in text else text
 
     def tail(self, tokens: Sequence[int]) -> list[int]:
         """The last few that spell something."""

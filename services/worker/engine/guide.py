@@ -7,7 +7,7 @@ import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
 
-from mesh.grammar import grammar_of
+from mesh.grammar import LIMITS, grammar_of
 from mesh.requests import Guide
 from services.worker.engine.errors import GuideRefused
 
@@ -19,8 +19,8 @@ class Grammar:
 
     def __init__(self, tokenizer: LLTokenizer, guide: Guide) -> None:
         try:
-            self._start = LLMatcher(tokenizer, grammar_of(guide), log_level=0)
-        except ValueError as error:
+            self._start = LLMatcher(tokenizer, grammar_of(guide), log_level=0, limits=LIMITS)
+        except (ValueError, RecursionError) as error:
             raise GuideRefused(f"this {guide.kind} is not JSON: {error}") from error
         if self._start.is_error():
             raise GuideRefused(f"this {guide.kind} cannot be followed: {self._start.get_error().strip()}")

@@ -8,8 +8,9 @@ import pytest
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, Unreachable
 from mesh.requests import FinishReason, Frame, Phase, Progress, Sampling
-from services.gateway.answer import Asked, Delta, Event, Finished, Prepared, Started, check_room
+from services.gateway.answer import AnswerEnd, Asked, Event, Finished, Started, check_room
 from services.gateway.journal import Question
+from services.gateway.strand import Delta, Prepared
 from services.gateway.texts import Text
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, placement
@@ -79,8 +80,9 @@ async def test_an_answer_is_progress_a_start_deltas_and_one_end(bench: Bench) ->
 async def test_the_end_tells_how_it_went(bench: Bench) -> None:
     *_, end = await answered(bench, " flies", " over")
     assert isinstance(end, Finished)
-    assert (end.reason, end.stop, end.placement.worker_id) == (FinishReason.STOP, "", "w1")
-    assert end.completion_tokens == len(ids(" flies")) + len(ids(" over")) + 1
+    tokens = len(ids(" flies")) + len(ids(" over")) + 1
+    assert (end.answers, end.placement.worker_id) == ((AnswerEnd(FinishReason.STOP, "", tokens),), "w1")
+    assert end.completion_tokens == tokens
     assert 0 <= end.first_token_s <= end.total_s
 
 
@@ -99,7 +101,7 @@ async def test_a_stop_text_ends_the_answer_and_the_workers_work(bench: Bench) ->
     *events, end = await running
     assert text_of(events) == " over the "
     assert isinstance(end, Finished)
-    assert (end.reason, end.stop) == (FinishReason.STOP, "sea")
+    assert [(answer.reason, answer.stop) for answer in end.answers] == [(FinishReason.STOP, "sea")]
     assert end.completion_tokens < len(ids(" over the sea and the hill"))
     assert (await fake.cancelled()).key == grant.key
 

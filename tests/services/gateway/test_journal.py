@@ -8,17 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.errors import Broken, Unreachable
-from mesh.requests import FinishReason, Frame, Sampling
-from services.gateway.journal import Journal, Question
+from mesh.requests import FinishReason, Frame, Sampling, TokenLogprob
+from services.gateway.journal import Journal, News, Question
 
-WAIT_S = 20.0
 SAMPLING = Sampling(64, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
 KEY = "gateway.7/0"
 
 
 def journal() -> Journal:
     """One that has been granted once: its epoch is 1."""
-    one = Journal(KEY, "m", Question("d1", (1, 2, 3), SAMPLING))
+    one = Journal(KEY, "m", Question("d1", (1, 2, 3), SAMPLING), asyncio.Event())
     one.grant()
     return one
 
@@ -141,38 +140,51 @@ def test_the_failure_of_an_older_epoch_is_ignored_and_a_grant_forgets_the_curren
     assert one.failure is None
 
 
-async def test_news_are_the_tokens_past_those_that_are_known() -> None:
+def test_news_are_the_tokens_past_those_that_are_known() -> None:
     one = journal()
+    assert one.news(0) is None
     one.accept(frame(1, 0, 5, 6, 7))
-    assert await one.news(0) == (5, 6, 7)
-    assert await one.news(2) == (7,)
+    assert one.news(0) == News((5, 6, 7), (), last=False)
+    assert one.news(2) == News((7,), (), last=False)
+    assert one.news(3) is None
 
 
-async def test_news_wait_for_the_next_frame() -> None:
+def test_whatever_is_news_wakes_who_waits_and_nothing_else_does() -> None:
     one = journal()
-    one.accept(frame(1, 0, 5))
-    waiting = asyncio.create_task(one.news(1))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    one.accept(frame(1, 0, 5))  # nothing new
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    one.accept(frame(1, 1, 6))
-    async with asyncio.timeout(WAIT_S):
-        assert await waiting == (6,)
+    for happening, wakes in (
+        (lambda: one.accept(frame(1, 0, 5)), True),
+        (lambda: one.accept(frame(1, 0, 5)), False),
+        (lambda: one.accept(frame(1, 1, 6, finish=FinishReason.STOP)), True),
+        (lambda: one.fail(1, Broken("late")), False),
+    ):
+        one.changed.clear()
+        happening()
+        assert one.changed.is_set() == wakes
+    two = journal()
+    two.fail(1, Broken("gone"))
+    assert two.changed.is_set()
 
 
-async def test_news_are_empty_once_all_is_known_and_finished() -> None:
+def test_the_end_is_news_though_it_comes_without_a_token() -> None:
     one = journal()
     one.accept(frame(1, 0, 5, finish=FinishReason.STOP))
-    assert await one.news(0) == (5,)
-    assert await one.news(1) == ()
+    assert one.news(0) == News((5,), (), last=True)
+    assert one.news(1) == News((), (), last=True)
 
 
-async def test_tokens_come_before_the_failure_that_followed_them() -> None:
+def test_tokens_come_before_the_failure_that_followed_them() -> None:
     one = journal()
     one.accept(frame(1, 0, 5))
     one.fail(1, Unreachable("lost"))
-    assert await one.news(0) == (5,)
+    assert one.news(0) == News((5,), (), last=False)
     with pytest.raises(Unreachable, match="lost"):
-        await one.news(1)
+        one.news(1)
+
+
+def test_likelihoods_keep_step_with_their_tokens_however_frames_overlap() -> None:
+    one, likely = journal(), [TokenLogprob(-float(n)) for n in range(4)]
+    one.accept(Frame(KEY, 1, 0, (10, 11), logprobs=tuple(likely[:2])))
+    one.grant()
+    one.accept(Frame(KEY, 2, 1, (11, 12, 13), logprobs=tuple(likely[1:])))
+    assert (one.tokens, one.logprobs) == ([10, 11, 12, 13], likely)
+    assert one.news(2) == News((12, 13), tuple(likely[2:]), last=False)

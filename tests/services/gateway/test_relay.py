@@ -16,7 +16,7 @@ SAMPLING = Sampling(64, 0.5, 3, 0.75, 0.25, 1.5, 0.5, -0.5, 1 << 63, (2, 3))
 
 def journal(key: str = "k") -> Journal:
     """A request."""
-    return Journal(key, "m", Question("d1", (7, 8), SAMPLING))
+    return Journal(key, "m", Question("d1", (7, 8), SAMPLING), asyncio.Event())
 
 
 def line(bench: Bench, fake: FakeWorker) -> Line:
@@ -27,7 +27,10 @@ def line(bench: Bench, fake: FakeWorker) -> Line:
 async def news(one: Journal, after: int = 0) -> tuple[int, ...]:
     """The next tokens, in good time."""
     async with asyncio.timeout(WAIT_S):
-        return await one.news(after)
+        while (fresh := one.news(after)) is None:
+            one.changed.clear()
+            await one.changed.wait()
+    return fresh.tokens
 
 
 async def test_a_broken_line_is_forgotten_and_the_next_request_gets_another(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 from whimbrel.inference.v1 import inference_pb2 as pb
 
 from mesh.errors import InvalidRequest
-from mesh.requests import Sampling
+from mesh.requests import Guide, GuideKind, Sampling, TokenBias
 from services.gateway.sampling import resolve
 from services.gateway.texts import Text
 
@@ -57,6 +57,12 @@ def fields_refused(**asked: Any) -> list[str]:
         ("frequency_penalty", math.nan),
         ("stop", [""]),
         ("stop", ["x"] * 17),
+        ("logit_bias", {1: 100.1}),
+        ("logit_bias", {1: -100.1, 2: 0.0}),
+        ("logit_bias", {1: math.nan}),
+        ("logit_bias", {1000: 1.0}),
+        ("logit_bias", dict.fromkeys(range(1000), 1.0) | {5: -101.0}),
+        ("top_logprobs", 21),
     ],
 )
 def test_a_wrong_field_is_named(field: str, value: Any) -> None:
@@ -82,6 +88,8 @@ def test_all_wrong_fields_are_named_at_once() -> None:
         {"repetition_penalty": 10.0},
         {"presence_penalty": -2.0},
         {"frequency_penalty": 2.0},
+        {"top_logprobs": 0},
+        {"top_logprobs": 20},
     ],
 )
 def test_the_ends_of_the_ranges_are_allowed(asked: dict[str, Any]) -> None:
@@ -149,3 +157,33 @@ def test_the_models_ends_and_the_asked_ones_stop_the_answer() -> None:
 
 def test_the_models_ends_can_be_ignored_and_the_asked_ones_not() -> None:
     assert resolved(ignore_eos=True, stop_token_ids=[9]).stop_token_ids == (9,)
+
+
+def test_biases_are_taken_by_token_in_order() -> None:
+    biases = resolved(logit_bias={9: -100.0, 3: 2.5}).logit_bias
+    assert biases == (TokenBias(3, 2.5), TokenBias(9, -100.0))
+
+
+def test_more_than_1024_biases_are_refused() -> None:
+    unbounded = Text(None, None, {}, (), 0, 512)
+    assert len(resolved(unbounded, logit_bias=dict.fromkeys(range(1024), 1.0)).logit_bias) == 1024
+    with pytest.raises(InvalidRequest, match="at most 1024"):
+        resolved(unbounded, logit_bias=dict.fromkeys(range(1025), 1.0))
+
+
+def test_without_a_wish_nothing_is_told_of_likelihoods() -> None:
+    assert resolved().top_logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "guide"),
+    [
+        (pb.Guide(), None),
+        (pb.Guide(json_object=False), None),
+        (pb.Guide(json_object=True), Guide(GuideKind.JSON_OBJECT)),
+        (pb.Guide(regex="a+"), Guide(GuideKind.REGEX, "a+")),
+        (pb.Guide(json_schema="{}"), Guide(GuideKind.JSON_SCHEMA, "{}")),
+    ],
+)
+def test_a_guide_is_taken_as_it_is(asked: pb.Guide, guide: Guide | None) -> None:
+    assert resolved(guide=asked).guide == guide
