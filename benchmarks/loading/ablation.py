@@ -15,8 +15,8 @@ from types import MappingProxyType
 
 from blake3 import blake3
 
+from benchmarks.answers import answers_only
 from benchmarks.formats import shards
-from benchmarks.loading.contestant import answers_only
 from benchmarks.loading.reading import Way, fresh, pool, read_file
 
 BULK_BYTES, CHUNK_BYTES, THREADS = 4 << 20, 1 << 20, 8

@@ -10,15 +10,14 @@ It imports, says "ready", and obeys a line at a time:
 
 import gc
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from torch import Tensor
 
+from benchmarks.answers import answers_only
 from benchmarks.formats import write_tensorizer, write_torch
 from benchmarks.loading.checksum import checksum, contents, size_bytes
 from benchmarks.loading.loaders import LOADERS, Load
@@ -57,13 +56,6 @@ class Contestant:
                 if convert := CONVERT.get(self._name):
                     convert(Path(rest))
         return "done"
-
-
-def answers_only() -> IO[str]:
-    """Standard output, for answers alone: what loaders print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return answers
 
 
 def main(name: str) -> None:

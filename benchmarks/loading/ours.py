@@ -15,29 +15,15 @@ from typing import IO
 
 from torch import Tensor
 
+from benchmarks.answers import answers_only
 from benchmarks.loading.checksum import checksum, contents, size_bytes
-from benchmarks.loading.contestant import answers_only
 from benchmarks.loading.loaders import touched
-from mesh.checkpoint.layout import Manifest
-from mesh.clients.channel import Channels
-from mesh.clients.store import StoreClient
+from benchmarks.worker import Unobserved, loader
 from mesh.memory import tune_malloc
-from mesh.requests import LoadProgress
-from services.worker.engine.batch import Limits
-from services.worker.loading.host import Host
+from services.worker.engine.packed_replica import PackedReplica
 from services.worker.loading.loader import LoadedReplica, Loader, Order
-from services.worker.loading.skeletons import Skeletons, preimport
+from services.worker.loading.skeletons import preimport
 from services.worker.settings import WorkerSettings
-
-
-class Unobserved:
-    """Nobody wants to know how the load goes."""
-
-    def manifest(self, manifest: Manifest) -> None:
-        """Its size is fine."""
-
-    def progress(self, progress: LoadProgress) -> None:
-        """Not shown."""
 
 
 class Worker:
@@ -74,7 +60,9 @@ class Worker:
 
     def _tensors(self) -> dict[str, Tensor]:
         assert self._loaded is not None
-        return dict(self._loaded.replica._runner.module.state_dict())  # the engine alone needs to reach it otherwise
+        replica = self._loaded.replica
+        assert isinstance(replica, PackedReplica)
+        return dict(replica._runner.module.state_dict())  # the engine alone needs to reach it otherwise
 
     async def _free(self) -> None:
         """As a worker does: the replica lets go of the weights, then the store of the checkpoint."""
@@ -86,19 +74,13 @@ class Worker:
 
 async def main(answers: IO[str]) -> None:
     """Until standard input ends."""
-    settings = WorkerSettings.load()
     preimport(("llama", "qwen3_moe"))
-    channels = Channels()
-    stores = StoreClient(channels)
-    skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
-    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, limits)
-    worker = Worker(loader)
-    answers.write("ready\n")
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        command, _, rest = line.rstrip("\n").partition(" ")
-        answers.write(await worker.obey(command, rest) + "\n")
-    await channels.close()
+    async with loader(WorkerSettings.load()) as loading:
+        worker = Worker(loading)
+        answers.write("ready\n")
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            command, _, rest = line.rstrip("\n").partition(" ")
+            answers.write(await worker.obey(command, rest) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.loading.contestant import answers_only
+from benchmarks.answers import answers_only
 from benchmarks.loading.reading import Way, pool, read_file
 
 

@@ -13,36 +13,20 @@ from tokenizers import Tokenizer
 
 from benchmarks.child import reply
 from benchmarks.serving.batch import BATCH, ELAPSED, Batch, Elapsed
-from mesh.checkpoint.layout import Manifest
-from mesh.clients.channel import Channels
-from mesh.clients.store import StoreClient
+from benchmarks.worker import Unobserved, loader
 from mesh.memory import tune_malloc
-from mesh.requests import LoadProgress
-from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.engine.sample import SamplingParams
-from services.worker.loading.host import Host
-from services.worker.loading.loader import Loader, Order
-from services.worker.loading.skeletons import Skeletons
+from services.worker.loading.loader import Order
 from services.worker.settings import WorkerSettings
-
-
-class Unobserved:
-    """Nobody wants to know how the load goes."""
-
-    def manifest(self, manifest: Manifest) -> None:
-        """Its size is fine."""
-
-    def progress(self, progress: LoadProgress) -> None:
-        """Not shown."""
 
 
 class Direct:
     """Submits batches to an engine and waits for their ends."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer) -> None:
-        self._model, self._tokenizer = model, tokenizer
+    def __init__(self, replica: str, tokenizer: Tokenizer) -> None:
+        self._replica, self._tokenizer = replica, tokenizer
         self._tokens = self._unfinished = self._batches = 0
         self._done = threading.Event()
 
@@ -61,7 +45,7 @@ class Direct:
         began_s = time.perf_counter()
         for number, prompt in enumerate(batch.prompts):
             ids = tuple(self._tokenizer.encode(prompt).ids)
-            engine.submit(EngineRequest(f"{self._batches}.{number}", self._model, ids, params))
+            engine.submit(EngineRequest(f"{self._batches}.{number}", self._replica, ids, params))
         self._done.wait()
         return Elapsed(time.perf_counter() - began_s, self._tokens)
 
@@ -69,21 +53,16 @@ class Direct:
 async def main(model: str, digest: str, store_address: str, tokenizer_file: str) -> None:
     """Serves batches until stdin ends."""
     settings = WorkerSettings.load()
-    channels = Channels()
-    stores = StoreClient(channels)
-    limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
-    skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, limits)
-    direct = Direct(model, Tokenizer.from_file(tokenizer_file))
+    order = Order(model, digest, store_address)
+    direct = Direct(order.replica, Tokenizer.from_file(tokenizer_file))
     engine = Engine(direct.on_steps, threads=settings.threads or None)
-    async with loader.load(Order(model, digest, store_address), Unobserved()) as loaded:
+    async with loader(settings) as loading, loading.load(order, Unobserved()) as loaded:
         engine.start()
         engine.add_replica(loaded.replica)
         reply("ready")
         while line := await asyncio.to_thread(sys.stdin.readline):
             reply(ELAPSED.dump_json(await asyncio.to_thread(direct.run, engine, BATCH.validate_json(line))).decode())
         await asyncio.to_thread(engine.close)
-    await channels.close()
 
 
 if __name__ == "__main__":
