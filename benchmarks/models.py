@@ -1,6 +1,6 @@
 """Random models for benchmarks. Run as a module, it writes them: python -m benchmarks.models DIRECTORY SPEC ...
 
-A SPEC is a Llama or a Moe as JSON; each model goes to the folder that its name says.
+A SPEC is a Llama, a Moe or a Decoder as JSON; each model goes to the folder that its name says.
 """
 
 import shutil
@@ -52,7 +52,27 @@ class Moe:
         write_random_moe(directory, self.layers, self.experts)
 
 
-Spec = Llama | Moe
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A Llama for engines: 768 wide, with 32 000 words; 12 layers have about a hundred million weights."""
+
+    dtype: str
+    layers: int
+    vocabulary: int = 32_000
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"decoder-{self.layers}-{self.dtype}"
+
+    def write(self, directory: Path) -> None:
+        """In the Hugging Face format."""
+        from demo.models import write_random_decoder  # noqa: PLC0415
+
+        write_random_decoder(directory, self.layers, self.vocabulary, self.dtype)
+
+
+Spec = Llama | Moe | Decoder
 SPEC: TypeAdapter[Spec] = TypeAdapter(Spec)
 
 

@@ -198,6 +198,30 @@ def write_random_moe(directory: Path, layers: int, experts: int, *, hidden: int 
     return directory
 
 
+def write_random_decoder(directory: Path, layers: int, vocabulary: int, dtype: str, *, seed: int = 0) -> Path:
+    """Writes a Llama 768 wide, its embeddings tied, for benchmarks of engines, and returns `directory`.
+
+    Its weights are wide enough that a greedy answer does not repeat itself. The tokenizer knows fewer words.
+    """
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        num_key_value_heads=4,
+        max_position_embeddings=MAX_POSITIONS,
+        initializer_range=0.05,
+        tie_word_embeddings=True,
+    )
+    auto: Any = AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = auto.from_config(config, dtype=getattr(torch, dtype))
+    _save(model, directory, "1GB")
+    return directory
+
+
 def _quieten_embedding(model: Any) -> None:
     """Unless a tied embedding is small, it finds itself in the output, and a random model repeats its last token."""
     with torch.no_grad():

@@ -1,0 +1,69 @@
+"""python -m benchmarks.engine: our engine beside others on one model, and what its own features cost or save."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.args import parser
+from benchmarks.engine.prefix import measure_prefix
+from benchmarks.engine.report import Figures, say_figures
+from benchmarks.engine.stage import Sizes, stage
+from benchmarks.engine.throughput import measure_throughput
+from benchmarks.loading.peers import VENVS
+from benchmarks.machine import Machine, cores
+from benchmarks.report import say, say_machine
+from benchmarks.series import BenchmarkBroken
+from mesh.errors import MeshError
+
+PARTS = ("throughput", "prefix")
+FULL = Sizes(
+    ("bfloat16", "float32"), layers=12, batches=(1, 8, 32), prompt_tokens=64, tokens=64, long_tokens=1500, rounds=5
+)
+QUICK = Sizes(("bfloat16",), layers=2, batches=(1, 8, 32), prompt_tokens=32, tokens=8, long_tokens=1500, rounds=1)
+
+
+def main() -> None:
+    """Exit codes: 0 measured, 1 could not be."""
+    options = _options()
+    say_machine(Machine.here())
+    try:
+        figures = asyncio.run(_measure(options))
+    except (MeshError, BenchmarkBroken) as error:
+        sys.exit(f"benchmarks.engine: {error}")
+    say_machine(Machine.here())
+    say_figures(figures)
+    if options.json:
+        say(figures.json())
+
+
+def _options() -> argparse.Namespace:
+    made = parser("engine", "Races our engine with others, and times what its features cost or save.")
+    made.add_argument("--only", choices=PARTS, action="append", help="measure this part; may be repeated")
+    made.add_argument("--scratch", type=Path, help="directory for the store and its models; what is written is deleted")
+    made.add_argument("--models", type=Path, help="directory that keeps the random models, for the next run")
+    made.add_argument("--peers-venvs", type=Path, default=VENVS, help="where make bench-peers installed the peers")
+    made.add_argument("--threads", type=int, default=cores(), help="threads of torch, for every engine")
+    made.add_argument("--rounds", type=int, help="how often each race is run")
+    return made.parse_args()
+
+
+async def _measure(options: argparse.Namespace) -> Figures:
+    parts = options.only or PARTS
+    sizes = QUICK if options.quick else FULL
+    sizes = replace(sizes, rounds=options.rounds or sizes.rounds)
+    figures = Figures(options.threads)
+    with tempfile.TemporaryDirectory(prefix="whimbrel-bench-", dir=options.scratch) as directory:
+        scratch = Path(directory)
+        async with stage(scratch, options.models or scratch / "models", sizes, options.threads, say) as stands:
+            if "throughput" in parts:
+                figures = replace(figures, throughput=await measure_throughput(stands, options.peers_venvs))
+            if "prefix" in parts:
+                figures = replace(figures, prefix=await measure_prefix(stands))
+    return figures
+
+
+if __name__ == "__main__":
+    main()
