@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -20,11 +21,13 @@ from services.worker.engine.errors import (
     EngineError,
     QueueFull,
     UnknownReplica,
+    UnknownRequest,
 )
 from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, EngineStats, TokenStep
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -95,7 +98,7 @@ class Engine:
         with self._wake:
             self._refuse_when_closing()
             self._refuse_duplicate(adapter.name)
-            added = _begun()
+            added: Future[None] = _begun()
             self._post(partial(self._adapt, self._resident(replica), adapter, added))
             return added
 
@@ -103,7 +106,8 @@ class Engine:
         """Refuse new requests for it now and end running ones with ERROR; done when its memory is given back."""
         with self._wake:
             self._refuse_when_closing()
-            resident, removed = self._resident(name), _begun()
+            resident = self._resident(name)
+            removed: Future[None] = _begun()
             self._adapted.pop(name, None)
             self._post(partial(self._strip, resident, name, removed))
             return removed
@@ -116,14 +120,7 @@ class Engine:
             resident = self._resident(request.replica)
         resident.replica.check(request)
         with self._wake:
-            if self._find(request.replica) is not resident:
-                raise UnknownReplica(f"{request.replica} has just been removed")
-            if request.request_id in self._homes:
-                raise DuplicateRequest(f"request {request.request_id} is running already")
-            if resident.requests >= self._max_requests:
-                raise QueueFull(f"{request.replica} has {resident.requests} requests; try later or elsewhere")
-            resident.requests += 1
-            self._homes[request.request_id] = resident
+            self._take_in(request, resident)
             self._post(partial(self._add, resident, request))
 
     def cancel(self, request_id: str) -> None:
@@ -132,6 +129,33 @@ class Engine:
             resident = self._homes.get(request_id)
             if resident is not None:
                 self._post(partial(resident.replica.cancel, request_id))
+
+    def ask_replica(self, name: str, question: Callable[[Replica], T]) -> Future[T]:
+        """Have the engine's thread put a question to a replica, between two steps."""
+        with self._wake:
+            self._refuse_when_closing()
+            return self._promise(self._resident(name), lambda replica: (question(replica), []))
+
+    def ask(self, request_id: str, question: Callable[[Replica], T]) -> Future[T]:
+        """As `ask_replica`, of the replica that a request is on; UnknownRequest if it is on none (any more)."""
+        with self._wake:
+            return self._promise(self._home(request_id), lambda replica: (question(replica), []))
+
+    def tell(self, request_id: str, order: Callable[[Replica], list[TokenStep]]) -> Future[None]:
+        """As `ask`, for what can give the request its last TokenStep."""
+        with self._wake:
+            return self._promise(self._home(request_id), lambda replica: (None, order(replica)))
+
+    def expect(self, request: EngineRequest, begin: Callable[[Replica], T]) -> Future[T]:
+        """Take in a request that `begin` makes room for, instead of queueing it; raises as `submit` does. If `begin`
+        fails, the request is not here."""
+        with self._wake:
+            self._refuse_when_closing()
+            resident = self._resident(request.replica)
+        resident.replica.check(request)
+        with self._wake:
+            self._take_in(request, resident)
+            return self._promise(resident, lambda replica: (self._begin(request, begin, replica), []))
 
     def stats(self) -> EngineStats:
         """Every resident replica's load and counters."""
@@ -155,9 +179,31 @@ class Engine:
             return resident
         raise UnknownReplica(f"no replica of {name} is resident")
 
+    def _home(self, request_id: str) -> _Resident:
+        self._refuse_when_closing()
+        try:
+            return self._homes[request_id]
+        except KeyError:
+            raise UnknownRequest(f"no request {request_id} is here; it may have ended") from None
+
+    def _take_in(self, request: EngineRequest, resident: _Resident) -> None:
+        if self._find(request.replica) is not resident:
+            raise UnknownReplica(f"{request.replica} has just been removed")
+        if request.request_id in self._homes:
+            raise DuplicateRequest(f"request {request.request_id} is running already")
+        if resident.requests >= self._max_requests:
+            raise QueueFull(f"{request.replica} has {resident.requests} requests; try later or elsewhere")
+        resident.requests += 1
+        self._homes[request.request_id] = resident
+
+    def _promise(self, resident: _Resident, act: Callable[[Replica], tuple[T, list[TokenStep]]]) -> Future[T]:
+        future: Future[T] = _begun()
+        self._post(partial(self._answer, resident, act, future))
+        return future
+
     def _withdraw(self, name: str) -> Future[None]:
         resident = self._resident(name)
-        removed = _begun()
+        removed: Future[None] = _begun()
         del self._residents[name]
         self._adapted = {adapter: home for adapter, home in self._adapted.items() if home is not resident}
         self._post(partial(self._remove, resident, removed))
@@ -211,9 +257,32 @@ class Engine:
             resident.served_s += self._clock() - started
 
     def _add(self, resident: _Resident, request: EngineRequest) -> list[TokenStep]:
+        self._catch_up(resident)
+        return resident.replica.add(request)
+
+    def _catch_up(self, resident: _Resident) -> None:
         if not resident.replica.has_work:  # idle time earns no credit
             resident.served_s = max(resident.served_s, self._served_s)
-        return resident.replica.add(request)
+
+    def _answer(
+        self, resident: _Resident, act: Callable[[Replica], tuple[T, list[TokenStep]]], future: Future[T]
+    ) -> list[TokenStep]:
+        self._catch_up(resident)
+        try:
+            answer, steps = act(resident.replica)
+        except Exception as error:  # whoever asked hears of it
+            future.set_exception(error)
+            return []
+        future.set_result(answer)
+        return steps
+
+    def _begin(self, request: EngineRequest, begin: Callable[[Replica], T], replica: Replica) -> T:
+        try:
+            return begin(replica)
+        except BaseException:
+            with self._wake:
+                self._homes.pop(request.request_id).requests -= 1
+            raise
 
     def _remove(self, resident: _Resident, removed: Future[None]) -> list[TokenStep]:
         try:
@@ -254,8 +323,8 @@ class Engine:
         self._on_steps(steps)
 
 
-def _begun() -> Future[None]:
+def _begun() -> Future[T]:
     """What has begun cannot be cancelled."""
-    future: Future[None] = Future()
+    future: Future[T] = Future()
     future.set_running_or_notify_cancel()
     return future

@@ -9,6 +9,12 @@ EngineError
 ├── QueueFull               try again later, or another worker
 ├── DuplicateRequest
 ├── UnknownReplica
+├── UnknownRequest          no such request is here (any more)
+├── NotMovable              the replica keeps no KV in blocks
+├── NotExportable           these blocks cannot leave now
+├── ImportRefused           a sequence, or a part of it, cannot come in; send its tokens instead
+│   ├── LayoutMismatch
+│   └── ImportIncomplete
 ├── DuplicateReplica
 ├── EngineClosed
 ├── PoolExhausted           more blocks were asked for than are idle
@@ -53,6 +59,30 @@ class DuplicateRequest(EngineError):
 
 class UnknownReplica(EngineError):
     """No replica of this name is resident."""
+
+
+class UnknownRequest(EngineError):
+    """No request of this id is here, or it does not arrive here."""
+
+
+class NotMovable(EngineError):
+    """The replica's runner keeps no KV in blocks."""
+
+
+class NotExportable(EngineError):
+    """The blocks are not full yet, or not in the pool any more."""
+
+
+class ImportRefused(EngineError):
+    """The replica cannot take this sequence's KV now."""
+
+
+class LayoutMismatch(ImportRefused):
+    """The KV is of another checkpoint, or laid out otherwise."""
+
+
+class ImportIncomplete(ImportRefused):
+    """A block that the sequence needs has not come."""
 
 
 class DuplicateReplica(EngineError):

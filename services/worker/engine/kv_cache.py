@@ -29,6 +29,11 @@ class KVCache:
         self._found: dict[Paged, list[int | Tensor]] = {}  # of those let in: blocks, and rows that need one
         self._rising: list[tuple[int, Tensor]] = []  # blocks, and what is to be written there
 
+    @property
+    def layers(self) -> int:
+        """Layers that have KV."""
+        return len(self._pool.layers)
+
     def table(self) -> BlockTable:
         """An empty one over this pool."""
         return BlockTable(self.blocks, self.block_tokens)
@@ -119,6 +124,18 @@ class KVCache:
         if generation.saved is not None:
             self._tier.give_back(generation.saved.blocks.nbytes)
             generation.saved = None
+
+    def layer_bytes(self, layer: int) -> int:
+        """Bytes of one block of a layer."""
+        return self._pool.spec.layer_block_bytes(layer)
+
+    def read(self, layer: int, blocks: Sequence[int]) -> Tensor:
+        """A layer's bytes [len(blocks), layer_bytes] of some blocks; a copy, on the pool's device."""
+        return self._pool.read(layer, blocks)
+
+    def write(self, layer: int, blocks: Sequence[int], data: Tensor) -> None:
+        """Put what `read` gave into blocks that one sequence alone owns."""
+        self._pool.write(layer, blocks, data)
 
     def unload(self) -> None:
         """Let go of the pool."""

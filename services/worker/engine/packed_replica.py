@@ -1,10 +1,9 @@
 """A replica on the packed runner: its generations, their blocks, and the step that advances them."""
 
 import hashlib
-import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -12,15 +11,18 @@ from transformers import PreTrainedModel
 from mesh.requests import FinishReason
 from services.worker.engine import model
 from services.worker.engine.adapter import Adapter
+from services.worker.engine.arrivals import Arrivals
 from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
 from services.worker.engine.costs import Costs
 from services.worker.engine.delivery import deliver
+from services.worker.engine.departures import Departures
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.kv_cache import KVCache
 from services.worker.engine.packed import PackedRunner
 from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
+from services.worker.engine.roster import Roster
 
 
 class PackedReplica:
@@ -60,8 +62,9 @@ class PackedReplica:
         self._runner = PackedRunner(module, spec, blocks)
         self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, clock=clock)
-        self._running: list[Paged] = []  # in order of arrival
-        self._waiting: deque[Paged] = deque()
+        self._roster = Roster()
+        self.departures = Departures(self._cache, self._roster)
+        self.arrivals = Arrivals(self._cache, self._roster, self._generation, self.limits.running)
         self._steps = self._tokens = self._preemptions = 0
 
     def check(self, request: EngineRequest) -> None:
@@ -80,8 +83,8 @@ class PackedReplica:
     def stats(self, name: str = "") -> ReplicaStats:
         """A snapshot, of the requests for `name` alone if given; callable from any thread."""
         return ReplicaStats(
-            running=_asking(self._running, name),
-            waiting=_asking(self._waiting, name),
+            running=_asking(self._roster.running, name),
+            waiting=_asking(self._roster.waiting, name),
             free_blocks=self._cache.blocks.idle,
             total_blocks=self._cache.blocks.total,
             steps=self._steps,
@@ -102,40 +105,37 @@ class PackedReplica:
 
     def remove_adapter(self, name: str) -> list[TokenStep]:
         """End its requests with ERROR and forget it."""
-        theirs = [g for g in [*self._running, *self._waiting] if g.request.replica == name]
-        steps = [self._drop(g, FinishReason.ERROR, f"{name} was removed from this worker") for g in theirs]
+        why = f"{name} was removed from this worker"
+        theirs = [generation for generation in self._roster.everyone if generation.request.replica == name]
+        steps = self.arrivals.fail(why, name) + [self._drop(one, FinishReason.ERROR, why) for one in theirs]
         self._runner.adapters.remove(name)
         return steps
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do something."""
-        return bool(self._running or self._waiting)
+        return bool(self._roster.running or self._roster.waiting)
 
     def add(self, request: EngineRequest) -> list[TokenStep]:
         """Queue a checked request. One that is complete already finishes at once."""
-        params = request.params
-        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
-        limit = min(len(request.prompt_ids) + params.max_tokens, self.context_tokens)
-        tokens = [*request.prompt_ids, *request.generated]
-        root = self._runner.adapters.root(request.replica, self.prefix_root)
-        generation = Paged(request, tokens, limit, stops, self._cache.table(), root=root)
+        generation = self._generation(request)
         finish = generation.finish if request.generated else None
         if finish is not None:
             return [TokenStep(request.request_id, generation.generated, (), finish)]
-        self._waiting.append(generation)
+        self._roster.waiting.append(generation)
         return []
 
     def cancel(self, request_id: str) -> list[TokenStep]:
         """Drop a request and free its blocks; nothing if it is not here (any more)."""
-        for generation in itertools.chain(self._running, self._waiting):
+        for generation in self._roster.everyone:
             if generation.request.request_id == request_id:
                 return [self._drop(generation, FinishReason.CANCELLED)]
-        return []
+        return self.arrivals.abort(request_id)
 
     def fail(self, why: str) -> list[TokenStep]:
         """End every request with ERROR and free all blocks."""
-        return [self._drop(g, FinishReason.ERROR, why) for g in [*self._running, *self._waiting]]
+        steps = [*self.arrivals.ended(), *self.arrivals.fail(why)]
+        return steps + [self._drop(generation, FinishReason.ERROR, why) for generation in self._roster.everyone]
 
     def unload(self) -> None:
         """Give back weights and KV memory. The replica is of no use afterwards."""
@@ -154,32 +154,48 @@ class PackedReplica:
         self._steps += 1
         steps = self._deliver(finished, logits) if finished else []
         self._learn(plan, self._clock() - started)
-        return steps
+        return self.arrivals.ended() + steps
+
+    def _generation(self, request: EngineRequest) -> Paged:
+        params = request.params
+        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
+        limit = min(len(request.prompt_ids) + params.max_tokens, self.context_tokens)
+        tokens = [*request.prompt_ids, *request.generated]
+        root = self._runner.adapters.root(request.replica, self.prefix_root)
+        return Paged(request, tokens, limit, stops, self._cache.table(), root=root)
 
     def _plan(self) -> Plan:
-        plan = plan_step(
-            self._running,
-            self._waiting,
-            idle_blocks=self._cache.blocks.idle,
-            block_tokens=self._spec.block_tokens,
-            limits=self.limits,
-            prefix=self._cache.find,
-        )
+        plan = self._draft()
+        while self._relieve(plan):
+            plan = self._draft()
         if not plan.spans:
             blocks = self._cache.blocks
             raise PoolExhausted(f"{blocks.idle} idle blocks of {blocks.total} let no request advance")
         return plan
 
+    def _relieve(self, plan: Plan) -> bool:
+        """Free what stands still, if what runs would have to give way; paused ones only if nothing else advances."""
+        if plan.spans and not plan.preempt:
+            return False
+        return self.arrivals.give_way() or (not plan.spans and self.departures.give_way(self._swaps_exactly))
+
+    def _draft(self) -> Plan:
+        return plan_step(
+            self._roster.running,
+            self._roster.waiting,
+            idle_blocks=self._cache.blocks.idle,
+            block_tokens=self._spec.block_tokens,
+            limits=replace(self.limits, running=self.limits.running - len(self.arrivals)),
+            prefix=self._cache.find,
+        )
+
     def _make_room(self, plan: Plan) -> None:
         for generation in plan.preempt:  # the youngest first, so that they wait in order of arrival
-            self._running.remove(generation)
-            self._waiting.appendleft(generation)
+            self._roster.give_way(generation)
             self._cache.give_way(generation, self._swaps_exactly)
             self._preemptions += 1
-        for generation in plan.admit:  # all prefixes before any new block: taking one may evict
-            self._waiting.popleft()
-            self._running.append(generation)
-            self._cache.enter(generation)
+        for _ in plan.admit:  # all prefixes before any new block: taking one may evict
+            self._cache.enter(self._roster.admit())
         for span in plan.spans:
             self._cache.grow(span.generation, span.generation.kv_len + span.count)
         self._cache.settle()
@@ -214,10 +230,7 @@ class PackedReplica:
 
     def _forget(self, generation: Paged) -> None:
         self._cache.leave(generation)
-        if generation in self._running:
-            self._running.remove(generation)
-        else:
-            self._waiting.remove(generation)
+        self._roster.remove(generation)
 
 
 def _asking(generations: Iterable[Paged], name: str) -> int:

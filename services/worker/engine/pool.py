@@ -43,6 +43,11 @@ class KVSpec:
         """Bytes of one token in the widest layer."""
         return max(kv.heads * (kv.k_dim + kv.v_dim) for kv in self.layers) * self.dtype.itemsize
 
+    def layer_block_bytes(self, layer: int) -> int:
+        """Bytes of one block of one layer."""
+        kv = self.layers[layer]
+        return kv.heads * (kv.k_dim + kv.v_dim) * self.dtype.itemsize * self.block_tokens
+
     def fingerprint(self) -> bytes:
         """Equal for specs whose blocks are interchangeable."""
         return hashlib.sha256(repr((self.layers, str(self.dtype), self.block_tokens)).encode()).digest()

@@ -74,7 +74,9 @@ def test_host_memory_serves_all_replicas_and_mixes_nobody_up() -> None:
 def kv_of(model: PackedReplica) -> dict[str, torch.Tensor]:
     """Bytes [blocks, block_bytes] of each running sequence's full blocks."""
     pool = model._runner.pool
-    return {g.request.request_id: pool.read_all(g.table.blocks[: g.kv_len // BLOCK_TOKENS]) for g in model._running}
+    return {
+        g.request.request_id: pool.read_all(g.table.blocks[: g.kv_len // BLOCK_TOKENS]) for g in model._roster.running
+    }
 
 
 OLD, YOUNG = prompt(20), prompt(18)
@@ -97,7 +99,7 @@ def test_a_preempted_sequence_comes_back_with_the_bytes_it_had(exactly: bool) ->
             before = kv_of(model)
             produced += model.step()
             after = kv_of(model)
-            was = before["young"] if "young" in before.keys() - after.keys() and model._waiting else was
+            was = before["young"] if "young" in before.keys() - after.keys() and model._roster.waiting else was
             if "young" in after.keys() - before.keys() and len(was):
                 assert torch.equal(after["young"][: len(was)], was)
             most_lent = max(most_lent, tier.lent_bytes)

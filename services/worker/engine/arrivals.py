@@ -1,0 +1,144 @@
+"""A sequence on its way into a packed replica: blocks are reserved, filled layer by layer in any order, and at the
+end it runs. Whatever goes wrong before that frees the blocks, and costs nobody else anything."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mesh.requests import FinishReason
+from services.worker.engine.batch import Paged
+from services.worker.engine.departures import SequenceState
+from services.worker.engine.errors import ImportIncomplete, ImportRefused, LayoutMismatch, UnknownRequest
+from services.worker.engine.kv_cache import KVCache
+from services.worker.engine.request import EngineRequest, TokenStep
+from services.worker.engine.roster import Roster
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """One import. `here` blocks lead it that this replica had already: they belong to others too."""
+
+    generation: Paged
+    here: int
+    received: list[set[int]]  # blocks, by layer
+
+
+class Arrivals:
+    """One replica's. Only the engine's thread calls."""
+
+    def __init__(self, cache: KVCache, roster: Roster, make: Callable[[EngineRequest], Paged], slots: int) -> None:
+        self._cache, self._roster, self._make, self._slots = cache, roster, make, slots
+        self._arrivals: dict[str, Arrival] = {}  # the youngest last
+        self._ended: list[TokenStep] = []
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def lookup(self, request: EngineRequest) -> int:
+        """How many of a request's leading tokens have KV here, in the pool or below."""
+        hit = self._cache.find(self._make(request))
+        return hit.blocks * self._cache.block_tokens + hit.beyond
+
+    def begin(self, state: SequenceState) -> int:
+        """Reserve blocks for a checked request's KV. Returns how many leading blocks need not be sent.
+        LayoutMismatch, or ImportRefused when there is no room now."""
+        generation = self._make(state.request)
+        if generation.root != state.layout:
+            raise LayoutMismatch(f"KV of {state.request.request_id} is of another checkpoint, or laid out otherwise")
+        if len(self._roster.running) + len(self) >= self._slots:
+            raise ImportRefused(f"all {self._slots} slots of {state.request.replica} are taken; move it elsewhere")
+        hit = self._cache.find(generation)
+        found = hit.blocks + hit.beyond // self._cache.block_tokens
+        self._check_room(max(state.blocks, found) - hit.blocks + hit.idle)
+        self._cache.enter(generation)
+        self._grow(generation, max(state.kv_tokens, generation.kv_len))
+        received: list[set[int]] = [set() for _ in range(self._cache.layers)]
+        self._arrivals[state.request.request_id] = Arrival(generation, found, received)
+        return found
+
+    def extend(self, request_id: str, kv_tokens: int) -> None:
+        """Reserve blocks for what the sequence has grown to since; ImportRefused when there is no room now."""
+        generation = self._find(request_id).generation
+        self._check_room(generation.table.missing(kv_tokens))
+        self._grow(generation, kv_tokens)
+
+    def receive(self, request_id: str, layer: int, first: int, data: Tensor) -> None:
+        """Write what `export_kv` gave for a layer's blocks from `first` on. The same blocks may come again."""
+        arrival, end = self._find(request_id), first + len(data)
+        blocks = arrival.generation.table.blocks
+        if not arrival.here <= first <= end <= len(blocks) or not 0 <= layer < self._cache.layers:
+            raise ImportRefused(
+                f"layer {layer}, blocks {first} to {end}: {request_id} takes {arrival.here} to {len(blocks)}"
+            )
+        if tuple(data.shape[1:]) != (self._cache.layer_bytes(layer),):
+            raise ImportRefused(
+                f"a block of layer {layer} has {self._cache.layer_bytes(layer)} bytes, not {data.shape[1:]}"
+            )
+        self._cache.write(layer, blocks[first:end], data)
+        arrival.received[layer].update(range(first, end))
+
+    def commit(self, state: SequenceState) -> list[TokenStep]:
+        """Let it run from where `state` stands. ImportIncomplete if a block is missing; it may still come then."""
+        arrival = self._find(state.request.request_id)
+        self._check_complete(arrival, state)
+        del self._arrivals[state.request.request_id]
+        generation = self._make(state.request)
+        generation.table, generation.kv_len = arrival.generation.table, max(state.kv_tokens, arrival.generation.kv_len)
+        finish = generation.finish if state.request.generated else None
+        if finish is not None:
+            self._cache.leave(generation)
+            return [TokenStep(state.request.request_id, generation.generated, (), finish)]
+        self._cache.publish(generation)
+        self._roster.running.append(generation)
+        return []
+
+    def abort(self, request_id: str, finish: FinishReason = FinishReason.CANCELLED, why: str = "") -> list[TokenStep]:
+        """Free its blocks; nothing if it is not arriving (any more)."""
+        arrival = self._arrivals.pop(request_id, None)
+        if arrival is None:
+            return []
+        self._cache.leave(arrival.generation)
+        return [TokenStep(request_id, arrival.generation.generated, (), finish, why)]
+
+    def give_way(self) -> bool:
+        """Abort the youngest, since the replica needs the blocks for what runs; False if there is none."""
+        if not self._arrivals:
+            return False
+        why = "the import gave way to what runs here; send the request itself, or move it elsewhere"
+        self._ended += self.abort(next(reversed(self._arrivals)), FinishReason.ERROR, why)
+        return True
+
+    def ended(self) -> list[TokenStep]:
+        """What has given way since this was last asked."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def fail(self, why: str, replica: str = "") -> list[TokenStep]:
+        """Abort all, or those for `replica` alone, an adapter's name."""
+        theirs = [n for n, one in self._arrivals.items() if replica in ("", one.generation.request.replica)]
+        return [step for name in theirs for step in self.abort(name, FinishReason.ERROR, why)]
+
+    def _find(self, request_id: str) -> Arrival:
+        try:
+            return self._arrivals[request_id]
+        except KeyError:
+            raise UnknownRequest(f"request {request_id} is not arriving here; it may have given way") from None
+
+    def _check_room(self, blocks: int) -> None:
+        """Each one that runs must still get a block, as for one that is admitted."""
+        spare = self._cache.blocks.idle - len(self._roster.running)
+        if blocks > spare:
+            raise ImportRefused(
+                f"{blocks} more KV blocks are needed, and {max(0, spare)} can be spared; move it elsewhere"
+            )
+
+    def _grow(self, generation: Paged, tokens: int) -> None:
+        self._cache.grow(generation, tokens)
+        self._cache.settle()
+
+    def _check_complete(self, arrival: Arrival, state: SequenceState) -> None:
+        for layer, received in enumerate(arrival.received):
+            missing = set(range(arrival.here, state.blocks)) - received
+            if missing:
+                raise ImportIncomplete(f"{state.request.request_id}: layer {layer} lacks block {min(missing)}; send it")

@@ -1,0 +1,81 @@
+"""A sequence on its way out of a packed replica: what it is, and its KV block by block. Full blocks never change, so
+they may leave while it goes on; the last, partial one leaves once it stands still."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from services.worker.engine.batch import Paged
+from services.worker.engine.errors import NotExportable
+from services.worker.engine.kv_cache import KVCache
+from services.worker.engine.request import EngineRequest
+from services.worker.engine.roster import Roster
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceState:
+    """A sequence between two steps. `request` has all its tokens; seed, penalties and guides start from those."""
+
+    request: EngineRequest
+    kv_tokens: int  # leading tokens whose KV can be exported; less than all of them
+    layout: bytes  # blocks of equal layouts are interchangeable: same checkpoint, same geometry
+    layers: int
+    block_tokens: int
+    paused: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that hold its KV, the last of which may be partial."""
+        return -(-self.kv_tokens // self.block_tokens)
+
+
+class Departures:
+    """One replica's. Only the engine's thread calls."""
+
+    def __init__(self, cache: KVCache, roster: Roster) -> None:
+        self._cache, self._roster = cache, roster
+
+    def describe(self, request_id: str) -> SequenceState:
+        """The sequence as it is now; UnknownRequest if it is not here."""
+        generation = self._roster.find(request_id)
+        return SequenceState(
+            request=replace(generation.request, generated=tuple(generation.answer)),
+            kv_tokens=generation.kv_len,
+            layout=generation.root,
+            layers=self._cache.layers,
+            block_tokens=self._cache.block_tokens,
+            paused=generation in self._roster.paused,
+        )
+
+    def export_kv(self, request_id: str, layer: int, first: int, end: int) -> Tensor:
+        """Bytes [end - first, block bytes of the layer] of its blocks `first` to `end`, on the pool's device.
+        NotExportable if a block is not full yet and the sequence goes on, or if it has given way meanwhile."""
+        generation = self._roster.find(request_id)
+        ready = self._ready(generation)
+        if not 0 <= first <= end <= ready or not 0 <= layer < self._cache.layers:
+            raise NotExportable(f"layer {layer}, blocks {first} to {end}: {ready} blocks of {request_id} can leave now")
+        return self._cache.read(layer, generation.table.blocks[first:end])
+
+    def pause(self, request_id: str) -> None:
+        """No step from now on; its blocks stay, unless nobody else could advance. Ends by `resume` or a cancel."""
+        self._roster.pause(self._roster.find(request_id))
+
+    def resume(self, request_id: str) -> None:
+        """Go on. Nothing happens to one that is not paused."""
+        generation = self._roster.find(request_id)
+        if generation in self._roster.paused:
+            self._roster.resume(generation)
+
+    def give_way(self, exactly: bool) -> bool:
+        """Free the blocks of the one that was paused last, so that others can advance; False if none has any."""
+        for generation in reversed(self._roster.paused):
+            if generation.table.blocks:
+                self._cache.give_way(generation, exactly)
+                return True
+        return False
+
+    def _ready(self, generation: Paged) -> int:
+        whole = generation.kv_len // self._cache.block_tokens
+        if generation in self._roster.paused:
+            return -(-generation.kv_len // self._cache.block_tokens)
+        return whole

@@ -1,0 +1,84 @@
+"""Moving sequences between engines, for whoever carries the bytes: every call is a Future that is done between two
+steps, so nothing here stops what runs. The order of a move is the caller's business."""
+
+from concurrent.futures import Future
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from services.worker.engine.arrivals import Arrivals
+from services.worker.engine.departures import Departures, SequenceState
+from services.worker.engine.engine import Engine
+from services.worker.engine.errors import NotMovable
+from services.worker.engine.replica import Replica
+from services.worker.engine.request import EngineRequest, TokenStep
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A replica whose sequences move block by block."""
+
+    departures: Departures
+    arrivals: Arrivals
+
+
+class Mover:
+    """Both ends of moves on one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def describe(self, request_id: str) -> Future[SequenceState]:
+        """What the sequence is now."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.describe(request_id))
+
+    def export_kv(self, request_id: str, layer: int, first: int, end: int) -> Future[Tensor]:
+        """Bytes [end - first, block bytes of the layer] of its blocks `first` to `end`."""
+        return self._engine.ask(
+            request_id, lambda replica: _movable(replica).departures.export_kv(request_id, layer, first, end)
+        )
+
+    def pause(self, request_id: str) -> Future[None]:
+        """Have it take no step from now on."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.pause(request_id))
+
+    def resume(self, request_id: str) -> Future[None]:
+        """Have it go on."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.resume(request_id))
+
+    def prefix_lookup(self, request: EngineRequest) -> Future[int]:
+        """How many of its leading tokens have KV on its replica, in the pool or below."""
+        return self._engine.ask_replica(request.replica, lambda replica: _movable(replica).arrivals.lookup(request))
+
+    def import_begin(self, state: SequenceState) -> Future[int]:
+        """Reserve room for `state`, whose request names the replica. How many leading blocks need not be sent."""
+        return self._engine.expect(state.request, lambda replica: _movable(replica).arrivals.begin(state))
+
+    def import_extend(self, request_id: str, kv_tokens: int) -> Future[None]:
+        """Reserve room for what it has grown to since."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).arrivals.extend(request_id, kv_tokens))
+
+    def import_kv(self, request_id: str, layer: int, first: int, data: Tensor) -> Future[None]:
+        """Write a layer's blocks from `first` on."""
+        return self._engine.ask(
+            request_id, lambda replica: _movable(replica).arrivals.receive(request_id, layer, first, data)
+        )
+
+    def import_commit(self, state: SequenceState) -> Future[None]:
+        """Let it run from where `state` stands; its tokens come through the engine's callback."""
+        return self._engine.tell(state.request.request_id, partial(_commit, state))
+
+    def import_abort(self, request_id: str) -> Future[None]:
+        """Give the room back; a last TokenStep says CANCELLED."""
+        return self._engine.tell(request_id, lambda replica: _movable(replica).arrivals.abort(request_id))
+
+
+def _commit(state: SequenceState, replica: Replica) -> list[TokenStep]:
+    return _movable(replica).arrivals.commit(state)
+
+
+def _movable(replica: Replica) -> Movable:
+    if not isinstance(replica, Movable):
+        raise NotMovable(f"{replica.name} does not keep KV in blocks; send the request's tokens instead")
+    return replica

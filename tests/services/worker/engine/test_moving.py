@@ -1,0 +1,288 @@
+"""Sequences that leave one replica in the midst of their answer, and go on on another that is busy."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from mesh.requests import FinishReason
+from services.worker.engine.batch import Limits
+from services.worker.engine.departures import SequenceState
+from services.worker.engine.engine import Engine
+from services.worker.engine.errors import (
+    DuplicateRequest,
+    ImportIncomplete,
+    ImportRefused,
+    LayoutMismatch,
+    NotExportable,
+    NotMovable,
+    PromptTooLong,
+    UnknownReplica,
+    UnknownRequest,
+)
+from services.worker.engine.mover import Mover
+from services.worker.engine.packed_replica import PackedReplica
+from services.worker.engine.request import TokenStep
+from tests.services.worker.engine.test_engine import PATIENCE_S, Heard, running
+from tests.services.worker.engine.tiny import (
+    BLOCK_TOKENS,
+    FAMILIES,
+    greedy,
+    prompt,
+    replica,
+    request,
+    run,
+    tokens_of,
+)
+
+
+def steps(model: PackedReplica, count: int) -> list[TokenStep]:
+    with torch.inference_mode():
+        return [step for _ in range(count) for step in model.step()]
+
+
+def send(source: PackedReplica, target: PackedReplica, state: SequenceState, first: int) -> None:
+    """Each layer's blocks from `first` on, one message a layer."""
+    name = state.request.request_id
+    for layer in range(state.layers):
+        target.arrivals.receive(name, layer, first, source.departures.export_kv(name, layer, first, state.blocks))
+
+
+def hand_over(source: PackedReplica, target: PackedReplica, name: str) -> None:
+    """Stop, copy what `target` lacks, go on there."""
+    source.departures.pause(name)
+    state = source.departures.describe(name)
+    send(source, target, state, target.arrivals.begin(state))
+    assert target.arrivals.commit(state) == []
+    assert [step.finish for step in source.cancel(name)] == [FinishReason.CANCELLED]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sequence_goes_on_in_a_busy_replica_with_the_same_tokens(family: str) -> None:
+    source, target = replica(family), replica(family, limits=Limits(batch_tokens=24))
+    source.add(request("moved", prompt(17)))
+    source.add(request("stays", prompt(9)))
+    target.add(request("busy", prompt(10)))
+    target.add(request("prefills", prompt(40)))
+    produced = steps(source, 9) + steps(target, 1)
+    hand_over(source, target, "moved")
+    produced += run(source, []) + run(target, [])
+    expected = {"moved": 17, "stays": 9, "busy": 10, "prefills": 40}
+    assert tokens_of(produced) == {name: greedy(family, prompt(n), 24) for name, n in expected.items()}
+    assert all(one.stats().free_blocks == one.stats().total_blocks for one in (source, target))
+
+
+def test_full_blocks_leave_while_the_sequence_goes_on() -> None:
+    source, target = replica(), replica()
+    source.add(request("r", prompt(17), 40))
+    produced = steps(source, 3)
+    early = source.departures.describe("r")
+    full = replace(early, kv_tokens=early.kv_tokens // BLOCK_TOKENS * BLOCK_TOKENS)
+    assert target.arrivals.begin(early) == 0
+    send(source, target, full, 0)
+    produced += steps(source, 20)  # meanwhile
+    source.departures.pause("r")
+    late = source.departures.describe("r")
+    target.arrivals.extend("r", late.kv_tokens)
+    send(source, target, late, full.blocks)
+    target.arrivals.commit(late)
+    source.cancel("r")
+    assert tokens_of(produced + run(target, [])) == {"r": greedy("llama", prompt(17), 40)}
+    assert target.stats().prefix_tokens == 0
+
+
+def test_a_prefill_moves_half_done() -> None:
+    source, target = replica(limits=Limits(batch_tokens=16)), replica()
+    source.add(request("r", prompt(40)))
+    assert steps(source, 1) == []
+    hand_over(source, target, "r")
+    assert tokens_of(run(target, [])) == {"r": greedy("llama", prompt(40), 24)}
+
+
+def test_blocks_that_are_there_already_are_neither_sent_nor_taken() -> None:
+    source, target = replica(), replica()
+    run(target, [request("earlier", prompt(40))])
+    source.add(request("r", prompt(40)))
+    produced = steps(source, 4)
+    source.departures.pause("r")
+    state = source.departures.describe("r")
+    assert target.arrivals.lookup(state.request) == 40
+    assert target.arrivals.begin(state) == 5
+    with pytest.raises(ImportRefused, match="takes 5 to 6"):
+        target.arrivals.receive("r", 0, 4, source.departures.export_kv("r", 0, 4, 6))
+    send(source, target, state, 5)
+    target.arrivals.commit(state)
+    source.cancel("r")
+    assert tokens_of(produced + run(target, [])) == {"r": greedy("llama", prompt(40), 24)}
+
+
+def test_a_moved_sequence_leaves_a_prefix_for_the_next_turn() -> None:
+    source, target = replica(), replica()
+    source.add(request("turn 1", prompt(17)))
+    produced = steps(source, 9)
+    hand_over(source, target, "turn 1")
+    answer = tokens_of(produced + run(target, []))["turn 1"]
+    second = prompt(17) + answer + prompt(3)
+    assert tokens_of(run(target, [request("turn 2", second)])) == {"turn 2": greedy("llama", second, 24)}
+    assert target.stats().prefix_tokens == 40
+
+
+def test_seeded_and_penalised_sampling_goes_on_after_a_move() -> None:
+    params: dict[str, Any] = {"temperature": 1.0, "seed": 7, "repetition_penalty": 1.3, "presence_penalty": 0.5}
+    alone = tokens_of(run(replica(), [request("r", prompt(12), **params)]))
+    source, target = replica(), replica()
+    source.add(request("r", prompt(12), **params))
+    produced = steps(source, 7)
+    hand_over(source, target, "r")
+    assert tokens_of(produced + run(target, [])) == alone
+
+
+def test_a_paused_sequence_takes_no_step_until_it_is_resumed() -> None:
+    model = replica()
+    model.add(request("r", prompt(17)))
+    produced = steps(model, 5)
+    model.departures.pause("r")
+    model.departures.pause("r")
+    assert (model.has_work, model.departures.describe("r").paused) == (False, True)
+    other = run(model, [request("other", prompt(9))])
+    assert tokens_of(other) == {"other": greedy("llama", prompt(9), 24)}
+    model.departures.resume("r")
+    model.departures.resume("r")
+    assert tokens_of(produced + run(model, [])) == {"r": greedy("llama", prompt(17), 24)}
+
+
+def test_a_paused_sequence_gives_way_when_nobody_else_could_advance() -> None:
+    model = replica(blocks=8)
+    model.add(request("r", prompt(40)))
+    produced = steps(model, 3)
+    model.departures.pause("r")
+    assert tokens_of(run(model, [request("other", prompt(30))])) == {"other": greedy("llama", prompt(30), 24)}
+    assert model.departures.describe("r").kv_tokens == 0
+    with pytest.raises(NotExportable, match="0 blocks"):
+        model.departures.export_kv("r", 0, 0, 1)
+    model.departures.resume("r")
+    assert tokens_of(produced + run(model, [])) == {"r": greedy("llama", prompt(40), 24)}
+
+
+def test_an_import_gives_way_to_what_runs() -> None:
+    source, target = replica(), replica(blocks=10)
+    source.add(request("r", prompt(40)))
+    steps(source, 3)
+    state = source.departures.describe("r")
+    target.add(request("busy", prompt(20)))
+    produced = steps(target, 1)
+    target.arrivals.begin(state)
+    produced += run(target, [])
+    assert {step.request_id: step.finish for step in produced} == {"r": FinishReason.ERROR, "busy": FinishReason.LENGTH}
+    assert tokens_of(produced)["busy"] == greedy("llama", prompt(20), 24)
+    with pytest.raises(UnknownRequest, match="given way"):
+        target.arrivals.commit(state)
+    assert (target.stats().free_blocks, target.stats().preemptions) == (10, 0)
+
+
+def test_only_what_is_whole_leaves_and_only_what_fits_comes_in() -> None:
+    source, target = replica(), replica(blocks=8, limits=Limits(running=1))
+    source.add(request("r", prompt(17)))
+    steps(source, 5)  # 21 tokens have KV
+    with pytest.raises(NotExportable, match="2 blocks"):
+        source.departures.export_kv("r", 0, 0, 3)
+    with pytest.raises(NotExportable):
+        source.departures.export_kv("r", 2, 0, 1)
+    with pytest.raises(UnknownRequest):
+        source.departures.describe("nobody")
+    source.departures.pause("r")
+    state = source.departures.describe("r")
+    data = source.departures.export_kv("r", 0, 0, 3)
+    with pytest.raises(LayoutMismatch):
+        target.arrivals.begin(replace(state, layout=b"another checkpoint"))
+    with pytest.raises(ImportRefused, match="more KV blocks"):
+        target.arrivals.begin(replace(state, kv_tokens=9 * BLOCK_TOKENS))
+    target.arrivals.begin(state)
+    with pytest.raises(ImportRefused, match="slots"):
+        target.arrivals.begin(state)
+    with pytest.raises(ImportRefused, match="more KV blocks"):
+        target.arrivals.extend("r", 9 * BLOCK_TOKENS)
+    for layer, first, sent in ((0, 1, data), (0, -1, data), (2, 0, data), (0, 0, data[:, 1:])):
+        with pytest.raises(ImportRefused):
+            target.arrivals.receive("r", layer, first, sent)
+    target.arrivals.receive("r", 0, 0, data)
+    target.arrivals.receive("r", 0, 0, data)  # again
+    target.arrivals.receive("r", 1, 0, source.departures.export_kv("r", 1, 0, 2))
+    with pytest.raises(ImportIncomplete, match="layer 1 lacks block 2"):
+        target.arrivals.commit(state)
+    assert [step.finish for step in target.arrivals.abort("r")] == [FinishReason.CANCELLED]
+    assert target.arrivals.abort("r") == []
+    assert target.stats().free_blocks == 8
+
+
+def moved_over_engines(source: Engine, target: Engine, name: str) -> None:
+    leaving, coming = Mover(source), Mover(target)
+    leaving.pause(name).result(PATIENCE_S)
+    state = leaving.describe(name).result(PATIENCE_S)
+    first = coming.import_begin(state).result(PATIENCE_S)
+    coming.import_extend(name, state.kv_tokens).result(PATIENCE_S)
+    for layer in range(state.layers):
+        data = leaving.export_kv(name, layer, first, state.blocks).result(PATIENCE_S)
+        coming.import_kv(name, layer, first, data).result(PATIENCE_S)
+    coming.import_commit(state).result(PATIENCE_S)
+    source.cancel(name)
+
+
+def test_a_move_between_two_engines_while_both_run() -> None:
+    with running(replica()) as (source, left), running(replica()) as (target, right):
+        source.submit(request("moved", prompt(17), 100))
+        source.submit(request("stays", prompt(9), 60))
+        target.submit(request("busy", prompt(10), 60))
+        left.wait("moved", tokens=20)
+        moved_over_engines(source, target, "moved")
+        left.wait("moved")
+        tokens = tokens_of(left.of("moved") + right.wait("moved"))["moved"]
+        assert tokens == greedy("llama", prompt(17), 100)
+        assert right.of("moved")[0].seq >= 20
+        assert tokens_of(left.wait("stays")) == {"stays": greedy("llama", prompt(9), 60)}
+        assert tokens_of(right.wait("busy")) == {"busy": greedy("llama", prompt(10), 60)}
+
+
+def test_an_engine_takes_in_no_import_that_it_could_not_run() -> None:
+    with running(replica()) as (source, left), running(replica(blocks=4)) as (target, right):
+        source.submit(request("r", prompt(17), 200))
+        left.wait("r", tokens=2)
+        state = Mover(source).describe("r").result(PATIENCE_S)
+        mover = Mover(target)
+        long = replace(state, request=replace(state.request, prompt_ids=prompt(40)))
+        with pytest.raises(PromptTooLong):
+            mover.import_begin(long)
+        with pytest.raises(UnknownReplica):
+            mover.import_begin(replace(state, request=replace(state.request, replica="gpt2")))
+        with pytest.raises(LayoutMismatch):
+            mover.import_begin(replace(state, layout=b"")).result(PATIENCE_S)
+        assert mover.prefix_lookup(state.request).result(PATIENCE_S) == 0
+        mover.import_begin(replace(state, kv_tokens=17)).result(PATIENCE_S)  # the one that failed is forgotten
+        with pytest.raises(DuplicateRequest):
+            mover.import_begin(state)
+        mover.import_abort("r").result(PATIENCE_S)
+        assert right.wait("r") == [TokenStep("r", len(state.request.generated), (), FinishReason.CANCELLED)]
+        with pytest.raises(UnknownRequest):
+            mover.import_abort("r")
+
+
+class Still:
+    """A replica whose runner keeps no blocks."""
+
+    name = "still"
+    has_work = False
+
+    def unload(self) -> None: ...
+
+    def fail(self, why: str) -> list[TokenStep]:
+        return []
+
+
+def test_a_replica_without_blocks_says_that_it_cannot_be_moved() -> None:
+    engine = Engine(Heard())
+    engine.start()
+    engine.add_replica(Still())  # type: ignore[arg-type]  # what is not asked for is left out
+    with pytest.raises(NotMovable, match="send the request's tokens"):
+        Mover(engine).prefix_lookup(request("r", prompt(3), on="still")).result(PATIENCE_S)
+    engine.close()
