@@ -35,6 +35,14 @@ class ReplicaState(StrEnum):
     DRAINING = "draining"
 
 
+class NumericsLevel(StrEnum):
+    """How closely two runs of the same request agree: docs/numerics.md."""
+
+    FAST = "fast"
+    BATCH_INVARIANT = "batch_invariant"
+    PATH_INVARIANT = "path_invariant"
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaFacts:
     """One version of a model on one worker."""

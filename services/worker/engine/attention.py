@@ -107,6 +107,7 @@ class PackedStep:
     decoding: DecodingRows | None
     decoding_count: int
     chunks: "list[Chunk]"
+    padding: int = 0  # rows at the end that repeat the last one
 
     def attend(self, call: Call) -> Tensor:
         pool, score = self.pool.layers[call.layer.layer_idx], call.score  # type: ignore[index]  # probed: an int
@@ -120,6 +121,8 @@ class PackedStep:
         for chunk in self.chunks:
             parts.append(chunk.attend(rows[start : start + chunk.count], pool, score))
             start += chunk.count
+        if self.padding:
+            parts.append(parts[-1][-1:].expand(self.padding, -1, -1))
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
 
 

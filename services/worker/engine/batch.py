@@ -8,6 +8,7 @@ from torch import Tensor
 
 from services.worker.engine.blocks import PrefixHit, chain_hash
 from services.worker.engine.generation import Generation
+from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.table import BlockTable
 
 
@@ -57,10 +58,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The next `count` tokens of a generation."""
+    """`count` tokens of a generation, `offset` of those without KV left out before them."""
 
     generation: Paged
     count: int
+    offset: int = 0
+
+    @property
+    def start(self) -> int:
+        """Position of the first."""
+        return self.generation.kv_len + self.offset
+
+    @property
+    def end(self) -> int:
+        """Position after the last."""
+        return self.start + self.count
+
+    @property
+    def ends(self) -> bool:
+        """Whether it reaches the generation's last token, so that the next one can be sampled."""
+        return self.end == len(self.generation.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +97,14 @@ def plan_step(
     block_tokens: int,
     limits: Limits,
     prefix: Callable[[Paged], PrefixHit],
+    numerics: Numerics = FAST,
 ) -> Plan:
     """Decoding rows first, then prefills in order of arrival, then new ones while tokens and blocks last.
 
-    Under pressure the youngest gives way, keeping its tokens; so the oldest always advances.
+    Under pressure the youngest gives way, keeping its tokens; so the oldest always advances. Where `numerics` knows
+    whole chunks only, a step may exceed its tokens by less than one.
     """
-    draft = _Draft(list(running), idle_blocks, limits.batch_tokens, block_tokens)
+    draft = _Draft(list(running), idle_blocks, limits.batch_tokens, block_tokens, numerics)
     for generation in [g for g in running if g.pending == 1] + [g for g in running if g.pending > 1]:
         draft.grant(generation)
     admitted = []
@@ -107,13 +126,14 @@ class _Draft:
     idle: int
     budget: int
     block_tokens: int
+    numerics: Numerics
     grants: dict[Paged, int] = field(default_factory=dict)
     preempted: list[Paged] = field(default_factory=list)
 
     def grant(self, generation: Paged) -> None:
         if generation in self.preempted:
             return
-        count = min(generation.pending, self.budget)
+        count = self._within_budget(generation, generation.kv_len)
         while generation.table.missing(generation.kv_len + count) > self.idle:
             if self.live[-1] is generation:
                 count = self._affordable(generation)
@@ -127,10 +147,14 @@ class _Draft:
         if self.budget <= 0 or needed + hit.idle + len(self.live) > self.idle:
             return False
         cached = hit.blocks * self.block_tokens + hit.beyond
-        count = min(len(generation.tokens) - cached, self.budget)
+        count = self._within_budget(generation, cached)
         self.live.append(generation)
         self._spend(generation, count, hit.idle + -(-(cached + count) // self.block_tokens) - hit.blocks)
         return True
+
+    def _within_budget(self, generation: Paged, start: int) -> int:
+        count = max(0, min(len(generation.tokens) - start, self.budget))
+        return self.numerics.end_after(start + count, generation.prompt_len) - start if count else 0
 
     def _spend(self, generation: Paged, count: int, blocks: int) -> None:
         if count > 0:
@@ -139,7 +163,8 @@ class _Draft:
             self.idle -= blocks
 
     def _affordable(self, generation: Paged) -> int:
-        return (len(generation.table.blocks) + self.idle) * self.block_tokens - generation.kv_len
+        end = (len(generation.table.blocks) + self.idle) * self.block_tokens
+        return max(0, self.numerics.end_before(end, generation.prompt_len) - generation.kv_len)
 
     def _preempt(self, victim: Paged) -> None:
         self.live.pop()

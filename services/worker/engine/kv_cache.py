@@ -11,6 +11,7 @@ from services.worker.engine.batch import Paged, Saved
 from services.worker.engine.blocks import BlockAllocator, PrefixHit
 from services.worker.engine.costs import Costs
 from services.worker.engine.host_tier import HostTier
+from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.pool import KVPool
 from services.worker.engine.table import BlockTable
 
@@ -19,13 +20,19 @@ class KVCache:
     """Whoever takes blocks (`grow`) settles before anything is written to them."""
 
     def __init__(
-        self, pool: KVPool, tier: HostTier, costs: Costs, *, clock: Callable[[], float] = time.perf_counter
+        self,
+        pool: KVPool,
+        tier: HostTier,
+        costs: Costs,
+        numerics: Numerics = FAST,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.blocks = BlockAllocator(pool.blocks)
         self.block_tokens = pool.spec.block_tokens
         self.found_tokens = 0  # in the pool or below it, instead of computed
         self.raised_tokens = 0  # of those, brought up from host memory
-        self._pool, self._tier, self._costs, self._clock = pool, tier, costs, clock
+        self._pool, self._tier, self._costs, self._numerics, self._clock = pool, tier, costs, numerics, clock
         self._found: dict[Paged, list[int | Tensor]] = {}  # of those let in: blocks, and rows that need one
         self._rising: list[tuple[int, Tensor]] = []  # blocks, and what is to be written there
 
@@ -41,13 +48,7 @@ class KVCache:
     def find(self, generation: Paged) -> PrefixHit:
         """What `enter` would find; at least one token is left to compute."""
         chain = self._findable(generation)
-        blocks = idle = known = 0
-        while True:
-            hit = self.blocks.peek(chain[blocks + known :])
-            more = self._tier.known(chain[blocks + known + hit.blocks :]) if self._pays() else 0
-            blocks, idle, known = blocks + hit.blocks, idle + hit.idle, known + more
-            if not more:
-                break
+        blocks, idle, known = self._reach(chain)
         if generation.saved is None:
             return PrefixHit(blocks, idle, known * self.block_tokens)
         if blocks + known < len(chain):  # what led it is gone, so what was saved is of no use
@@ -94,8 +95,9 @@ class KVCache:
 
     def publish(self, generation: Paged) -> None:
         """Let others find the blocks that have filled since."""
-        if generation.kv_len // self.block_tokens > generation.published:
-            chain = generation.addresses(generation.kv_len, self.block_tokens)
+        tokens = self._numerics.shareable(generation.kv_len, generation.prompt_len)
+        if tokens // self.block_tokens > generation.published:
+            chain = generation.addresses(tokens, self.block_tokens)
             for i in range(generation.published, len(chain)):
                 self.blocks.publish(generation.table.blocks[i], chain[i])
             generation.published = len(chain)
@@ -142,8 +144,28 @@ class KVCache:
         del self._pool
 
     def _findable(self, generation: Paged) -> list[bytes]:
-        chain = generation.addresses(len(generation.tokens) - 1, self.block_tokens)
-        return chain if generation.saved is None else chain[: generation.saved.shared]
+        """Addresses to look for: at least one token is left to compute, and where chunks are whole, so are hits."""
+        tokens = self._numerics.shareable(len(generation.tokens) - 1, generation.prompt_len)
+        chain = generation.addresses(tokens, self.block_tokens)
+        if generation.saved is not None:
+            return chain[: generation.saved.shared]
+        return chain[: self._whole(chain)] if self._numerics.cuts_prompts else chain
+
+    def _whole(self, chain: list[bytes]) -> int:
+        """How many of the leading blocks are there and make whole chunks."""
+        blocks, _, known = self._reach(chain)
+        tokens = (blocks + known) * self.block_tokens
+        return self._numerics.shareable(tokens, tokens) // self.block_tokens
+
+    def _reach(self, chain: list[bytes]) -> tuple[int, int, int]:
+        """Of the longest prefix of `chain` that is there: blocks in the pool, idle ones among them, blocks below it."""
+        blocks = idle = known = 0
+        while True:
+            hit = self.blocks.peek(chain[blocks + known :])
+            more = self._tier.known(chain[blocks + known + hit.blocks :]) if self._pays() else 0
+            blocks, idle, known = blocks + hit.blocks, idle + hit.idle, known + more
+            if not more:
+                return blocks, idle, known
 
     def _pays(self) -> bool:
         return self._costs.swap_pays(self._pool.spec.block_bytes, self.block_tokens)

@@ -3,11 +3,14 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mesh.facts import NumericsLevel
+from services.worker.engine import experts
 from services.worker.engine.adapters import Adapters, Rows
 from services.worker.engine.attention import (
     GATHERED_ROW_BYTES,
@@ -21,70 +24,95 @@ from services.worker.engine.attention import (
     attending,
 )
 from services.worker.engine.batch import Paged, Span
+from services.worker.engine.numerics import FAST, Numerics
+from services.worker.engine.passes import Pass, passes
 from services.worker.engine.pool import KVPool, KVSpec
+
+T = TypeVar("T")
 
 
 class PackedRunner:
     """A prepared model with its KV pool. Spans must come one-token ones first, with blocks for their tokens."""
 
-    def __init__(self, module: PreTrainedModel, spec: KVSpec, blocks: int) -> None:
+    def __init__(self, module: PreTrainedModel, spec: KVSpec, blocks: int, numerics: Numerics = FAST) -> None:
         self.module = module
         self.device = module.device
         self.pool = KVPool(spec, blocks, self.device)
         self.adapters = Adapters(module)
+        self.numerics = numerics
+        self._experts = experts.fix_rows(module, numerics.tile) if numerics.tile else None
         self._keeps_rows = "logits_to_keep" in inspect.signature(module.forward).parameters
+
+    def close(self) -> None:
+        """Leave the module as it was."""
+        if self._experts is not None:
+            experts.restore(self.module, self._experts)
 
     def run(self, spans: Sequence[Span]) -> Tensor:
         """Write the spans' KV; logits [rows, vocabulary] of those that reach their generation's last token."""
-        batch, rows = self._batch(spans)
+        each = passes(spans, self.numerics)
+        parts = [self._forward(one) for one in each]
+        if len(parts) == 1:
+            return parts[0]
+        ended = [span.generation for one in each for span in one.spans if span.ends]
+        row = {generation: i for i, generation in enumerate(ended)}
+        order = [row[span.generation] for span in spans if span.generation in row]
+        return torch.cat(parts)[order]
+
+    def _forward(self, one: Pass) -> Tensor:
+        """Logits of the rows that end their generation, in the order of the pass's spans."""
+        batch, ends = self._batch(one)
+        rows = torch.tensor(_repeated(ends, one.rows), dtype=torch.long).to(self.device)  # the head multiplies too
         options = {"logits_to_keep": rows} if self._keeps_rows else {}
-        with attending(self._step(spans, batch[2])), self._adapting(spans):
+        with attending(self._step(one, batch[2])), self._adapting(one):
             output = self.module(input_ids=batch[:1], position_ids=batch[1:2], use_cache=False, **options)
         logits: Tensor = output.logits[0] if self._keeps_rows else output.logits[0, rows]
-        return logits
+        return logits[: len(ends)]
 
-    def _adapting(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
-        rows = [Rows(span.generation.request.replica, span.count) for span in spans]
-        ends = [Rows(s.generation.request.replica, 1) for s in spans if s.count == s.generation.pending]
-        return self.adapters.over(rows, ends if self._keeps_rows else rows)
+    def _adapting(self, one: Pass) -> AbstractContextManager[None]:
+        rows = _repeated([Rows(span.generation.request.replica, span.count) for span in one.spans], one.rows)
+        ends = [Rows(span.generation.request.replica, 1) for span in one.spans if span.ends]
+        at_head = _repeated(ends, one.rows) if self._keeps_rows else rows
+        return self.adapters.over(rows, at_head, whole=one.rows > 0)
 
-    def _batch(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-        """[3, T]: token ids, positions, slots; and the row of each span that reaches its last token."""
+    def _batch(self, one: Pass) -> tuple[Tensor, list[int]]:
+        """[3, T]: token ids, positions, slots; and the row of each span that ends its generation. What is repeated
+        writes the same KV to the same slot again."""
         ids: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
         rows: list[int] = []
-        for span in spans:
-            generation, start = span.generation, span.generation.kv_len
-            end = start + span.count
+        for span in one.spans:
+            generation, start, end = span.generation, span.start, span.end
             ids += generation.tokens[start:end]
             positions += range(start, end)
             slots += generation.table.slot_range(start, end)
-            if end == len(generation.tokens):
+            if span.ends:
                 rows.append(len(ids) - 1)
-        batch = torch.tensor((ids, positions, slots)).to(self.device)
-        return batch, torch.tensor(rows, dtype=torch.long).to(self.device)
+        columns = [_repeated(column, one.rows) for column in (ids, positions, slots)]
+        return torch.tensor(columns).to(self.device), rows
 
-    def _step(self, spans: Sequence[Span], slots: Tensor) -> PackedStep:
-        decoding = [span.generation for span in spans if span.count == 1]
-        chunks = [Chunk(span.count, self._context(span)) for span in spans if span.count > 1]
-        return PackedStep(self.pool, slots, self._decoding(decoding), len(decoding), chunks)
+    def _step(self, one: Pass, slots: Tensor) -> PackedStep:
+        decoding = [span for span in one.spans if span.count == 1]
+        chunks = [Chunk(span.count, self._context(span)) for span in one.spans if span.count > 1]
+        padding = max(0, one.rows - len(decoding))
+        return PackedStep(self.pool, slots, self._decoding(decoding), len(decoding), chunks, padding)
 
     def _context(self, span: Span) -> Context:
-        generation = span.generation
-        length, first = generation.kv_len + span.count, generation.table.first_slot
-        slots = None if first >= 0 else generation.table.slots(length).to(self.device)
-        return Context(length, first, slots)
+        table, length = span.generation.table, span.end
+        slots = None if table.first_slot >= 0 else table.slots(length).to(self.device)
+        return Context(length, table.first_slot, slots)
 
-    def _decoding(self, generations: list[Paged]) -> DecodingRows | None:
-        if not generations:
+    def _decoding(self, spans: list[Span]) -> DecodingRows | None:
+        if not spans:
             return None
-        longest = max(len(g.tokens) for g in generations)
+        longest = max(span.end for span in spans)
         row_bytes = longest * self.pool.spec.layer_token_bytes
-        small = row_bytes <= GATHERED_ROW_BYTES and row_bytes * len(generations) <= GATHERED_STEP_BYTES
-        if len(generations) > 1 and (small or self.device.type != "cpu"):
-            return self._padded(generations)
-        return EachRow([self._context(Span(g, 1)) for g in generations])
+        small = row_bytes <= GATHERED_ROW_BYTES and row_bytes * len(spans) <= GATHERED_STEP_BYTES
+        together = self.numerics.level is NumericsLevel.FAST and len(spans) > 1
+        if together and (small or self.device.type != "cpu"):
+            return self._padded([span.generation for span in spans])
+        return EachRow([self._context(span) for span in spans])
 
     def _padded(self, generations: list[Paged]) -> PaddedRows:
         lengths = torch.tensor([g.kv_len + 1 for g in generations])[:, None]
@@ -95,3 +123,8 @@ class PackedRunner:
         slots = (tables[:, :, None] * size + torch.arange(size)).view(len(generations), -1)[:, :longest]
         slots = torch.where(torch.arange(longest) < lengths, slots, slots[:, :1])
         return PaddedRows(slots.flatten().to(self.device), lengths.to(self.device), longest)
+
+
+def _repeated(column: list[T], rows: int) -> list[T]:
+    """Its last one repeated until there are `rows`; as it is if it has none, or more."""
+    return column + column[-1:] * (rows - len(column))

@@ -19,6 +19,7 @@ from services.worker.engine.departures import Departures
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.kv_cache import KVCache
+from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packed import PackedRunner
 from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
@@ -40,6 +41,7 @@ class PackedReplica:
         spec: KVSpec | None = None,
         eos_token_ids: Iterable[int] | None = None,
         limits: Limits | None = None,
+        numerics: Numerics = FAST,
         tier: HostTier | None = None,
         costs: Costs | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -56,12 +58,14 @@ class PackedReplica:
         self.max_positions: int | None = getattr(text, "max_position_embeddings", None)
         self.context_tokens = min(self.max_positions or blocks * spec.block_tokens, blocks * spec.block_tokens)
         self.eos_token_ids = frozenset(_eos(text.eos_token_id) if eos_token_ids is None else eos_token_ids)
+        self.numerics = numerics
         self._spec = spec
-        # Parent of every first block: KV of other checkpoints, or laid out otherwise, is never taken for ours.
-        self.prefix_root = hashlib.blake2b(digest.encode() + spec.fingerprint(), digest_size=16).digest()
-        self._runner = PackedRunner(module, spec, blocks)
+        # Parent of every first block: KV of other checkpoints, laid out or computed otherwise, is never taken for ours.
+        salt = digest.encode() + spec.fingerprint() + repr(numerics).encode()
+        self.prefix_root = hashlib.blake2b(salt, digest_size=16).digest()
+        self._runner = PackedRunner(module, spec, blocks, numerics)
         self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
-        self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, clock=clock)
+        self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
         self._roster = Roster()
         self.departures = Departures(self._cache, self._roster)
         self.arrivals = Arrivals(self._cache, self._roster, self._generation, self.limits.running)
@@ -140,6 +144,7 @@ class PackedReplica:
     def unload(self) -> None:
         """Give back weights and KV memory. The replica is of no use afterwards."""
         self._runner.adapters.clear()
+        self._runner.close()
         model.release(self._runner.module)
         self._cache.unload()
         del self._runner
@@ -187,6 +192,7 @@ class PackedReplica:
             block_tokens=self._spec.block_tokens,
             limits=replace(self.limits, running=self.limits.running - len(self.arrivals)),
             prefix=self._cache.find,
+            numerics=self.numerics,
         )
 
     def _make_room(self, plan: Plan) -> None:

@@ -1,0 +1,134 @@
+"""Logits compared bit by bit: what the invariant levels promise, and that `fast`, which promises nothing, differs."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mesh.facts import NumericsLevel
+from services.worker.engine.batch import Limits, Paged
+from services.worker.engine.model import probe_kv
+from services.worker.engine.numerics import FAST, LEVELS, Numerics
+from services.worker.engine.packed_replica import PackedReplica
+from services.worker.engine.request import EngineRequest, TokenStep
+from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, prompt, request, tokens_of
+
+Rows = Mapping[tuple[str, int], bytes]  # a row of logits by request and index in its answer
+
+BATCH = replace(LEVELS[NumericsLevel.BATCH_INVARIANT], chunk_tokens=32)
+PATH = LEVELS[NumericsLevel.PATH_INVARIANT]
+FAMILIES = ("llama", "gpt2", "gemma3_text", "gpt_oss", "qwen3_moe", "deepseek_v3")
+COUNT = 16
+REQUESTS = tuple(
+    request(f"r{length}", prompt(length), COUNT, temperature=0.8 * (i % 2), top_p=0.95, seed=i)
+    for i, length in enumerate((5, 33, 70))
+)
+OTHERS = tuple(request(f"other {length}", prompt(length, seed=2), 40) for length in (3, 50, 21))
+
+
+class Recording(PackedReplica):
+    """Keeps every row of logits that a token was drawn from."""
+
+    @functools.cached_property
+    def rows(self) -> dict[tuple[str, int], bytes]:
+        """As Rows."""
+        return {}
+
+    def _deliver(self, generations: list[Paged], logits: Tensor) -> list[TokenStep]:
+        for generation, row in zip(generations, logits, strict=True):
+            place = (generation.request.request_id, generation.generated)
+            self.rows[place] = row.contiguous().view(torch.uint8).numpy().tobytes()
+        return super()._deliver(generations, logits)
+
+
+def recording(family: str, numerics: Numerics, blocks: int = 128) -> Recording:
+    module = body(family)
+    spec = probe_kv(module, BLOCK_TOKENS)
+    limits = Limits(batch_tokens=48)
+    return Recording(family, family, module, blocks * spec.block_bytes, spec=spec, limits=limits, numerics=numerics)
+
+
+def run(model: Recording, requests: Iterable[EngineRequest], steps_between: int = 0) -> list[TokenStep]:
+    """Steps until all is done, a new request every `steps_between` steps; of the steps, those of REQUESTS."""
+    produced: list[TokenStep] = []
+    with torch.inference_mode():
+        for one in requests:
+            model.check(one)
+            produced += model.add(one)
+            for _ in range(steps_between):
+                produced += model.step()
+        while model.has_work:
+            produced += model.step()
+    assert model.stats().free_blocks == model.stats().total_blocks
+    return produced
+
+
+@functools.cache
+def alone(family: str, numerics: Numerics) -> tuple[Rows, Mapping[str, tuple[int, ...]]]:
+    """The logits of each request in a replica of its own, and the answers."""
+    rows: dict[tuple[str, int], bytes] = {}
+    answers: dict[str, tuple[int, ...]] = {}
+    for one in REQUESTS:
+        model = recording(family, numerics)
+        answers |= tokens_of(run(model, [one]))
+        rows |= model.rows
+    return rows, answers
+
+
+def batched(family: str, numerics: Numerics) -> Rows:
+    model = recording(family, numerics)
+    run(model, [OTHERS[0], REQUESTS[0], OTHERS[1], *REQUESTS[1:], OTHERS[2]], steps_between=2)
+    return model.rows
+
+
+def computed_anew(family: str, numerics: Numerics) -> Rows:
+    """Half of each answer comes with the request, as after a move or a restart."""
+    model = recording(family, numerics)
+    answers = alone(family, numerics)[1]
+    halves = [replace(one, generated=answers[one.request_id][: COUNT // 2]) for one in REQUESTS]
+    run(model, [OTHERS[0], *halves, OTHERS[1]], steps_between=1)
+    return model.rows
+
+
+def prefix_found(family: str, numerics: Numerics) -> Rows:
+    model = recording(family, numerics)
+    longer = [replace(one, request_id=f"{one.request_id}+", prompt_ids=one.prompt_ids + prompt(9)) for one in REQUESTS]
+    run(model, longer)
+    run(model, REQUESTS)
+    assert model.stats().prefix_tokens >= 32 + 64
+    return model.rows
+
+
+def preempted(family: str, numerics: Numerics) -> Rows:
+    model = recording(family, numerics, blocks=20)
+    run(model, [OTHERS[1], *REQUESTS])
+    assert model.stats().preemptions > 0
+    return model.rows
+
+
+SCENARIOS = (batched, computed_anew, prefix_found, preempted)
+
+
+def differing(found: Rows, expected: Rows) -> list[tuple[str, int]]:
+    """Where they differ. Every row of `expected` must have been found, but for what came with the request."""
+    shared = [place for place in expected if place in found]
+    assert len(shared) >= len(expected) // 2
+    return [place for place in shared if found[place] != expected[place]]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("numerics", [BATCH, PATH], ids=lambda numerics: numerics.level)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_invariant_level_gives_the_bits_of_the_request_alone(
+    family: str, numerics: Numerics, scenario: Callable[[str, Numerics], Rows]
+) -> None:
+    assert differing(scenario(family, numerics), alone(family, numerics)[0]) == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fast_does_not(family: str, scenario: Callable[[str, Numerics], Rows]) -> None:
+    assert differing(scenario(family, FAST), alone(family, FAST)[0])
