@@ -3,12 +3,15 @@
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from cli import sampling
 from cli.answer import show_answer, summary
 from cli.measures import parse_duration_s
+from cli.telling import in_turn, with_likelihoods
 from cli.terminal import Terminal, run
 from mesh.clients.gateway import ANSWER_S, GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, ChatMessage, SamplingWishes
@@ -31,12 +34,24 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens to generate.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy; above, more varied. 0 to 2.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, help="Only the k most likely tokens; 0 is all.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the tokens that make up this probability.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.")] = None,
+    max_tokens: sampling.MaxTokens = None,
+    temperature: sampling.Temperature = None,
+    top_k: sampling.TopK = None,
+    top_p: sampling.TopP = None,
+    min_p: sampling.MinP = None,
+    repetition_penalty: sampling.RepetitionPenalty = None,
+    presence_penalty: sampling.PresencePenalty = None,
+    frequency_penalty: sampling.FrequencyPenalty = None,
+    seed: sampling.Seed = None,
+    stop: sampling.Stop = None,
+    stop_token: sampling.StopToken = None,
+    ignore_eos: sampling.IgnoreEos = False,
+    logit_bias: sampling.LogitBias = None,
+    top_logprobs: sampling.TopLogprobs = None,
+    json_schema: sampling.JsonSchema = None,
+    regex: sampling.Regex = None,
+    json_object: sampling.JsonObject = False,
+    answers: sampling.Answers = 1,
     deadline: Annotated[str, typer.Option(metavar="TIME", help="Give up after this long.")] = "10m",
 ) -> None:
     """Streams a model's answer to stdout.
@@ -46,18 +61,55 @@ def generate(
     """
     terminal: Terminal = context.obj
     wishes = SamplingWishes(
-        max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=tuple(stop or ())
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        seed=seed,
+        stop=tuple(stop or ()),
+        stop_token_ids=tuple(stop_token or ()),
+        ignore_eos=ignore_eos,
+        logit_bias=sampling.biases_of(logit_bias),
+        top_logprobs=top_logprobs,
+        guide=sampling.guide_of(json_schema, regex, json_object),
     )
     text = sys.stdin.read() if prompt == FROM_STDIN else prompt
-    run(terminal, _generate(terminal, model, text, wishes, chat=chat, within_s=parse_duration_s(deadline)))
+    asking = _Asking(model, text, wishes, chat, answers, parse_duration_s(deadline))
+    run(terminal, _generate(terminal, asking))
 
 
-async def _generate(
-    terminal: Terminal, model: str, prompt: str, wishes: SamplingWishes, *, chat: bool | None, within_s: float
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What was asked for."""
+
+    model: str
+    prompt: str
+    wishes: SamplingWishes
+    chat: bool | None
+    answers: int
+    within_s: float
+
+
+async def _generate(terminal: Terminal, asking: _Asking) -> None:
     watched = terminal.out.is_terminal
     async with terminal.client() as client:
-        events = ask(client, model, prompt, wishes, chat=chat, within_s=within_s)
+        events = ask(
+            client,
+            asking.model,
+            asking.prompt,
+            asking.wishes,
+            chat=asking.chat,
+            answers=asking.answers,
+            within_s=asking.within_s,
+        )
+        if asking.wishes.top_logprobs is not None:
+            events = with_likelihoods(events)
+        if asking.answers > 1:
+            events = in_turn(events, asking.answers)
         finished = await show_answer(terminal, events, progress=terminal.err if watched else None)
     if watched:
         terminal.err.print(summary(finished), style="dim", soft_wrap=True)
@@ -70,19 +122,20 @@ async def ask(
     wishes: SamplingWishes,
     *,
     chat: bool | None = None,
+    answers: int = 1,
     within_s: float = ANSWER_S,
 ) -> AsyncGenerator[AnswerEvent]:
     """`prompt` as a user's turn, or with chat=False bare; None chats with a model that has a template."""
     if chat is not False:
         turns = [ChatMessage("user", prompt)]
         try:
-            async with aclosing(client.chat(model, turns, wishes, within_s=within_s)) as events:
+            async with aclosing(client.chat(model, turns, wishes, answers=answers, within_s=within_s)) as events:
                 async for event in events:
                     yield event
             return
         except Unsuitable as error:
             if chat or error.reason != NO_CHAT_TEMPLATE:
                 raise
-    async with aclosing(client.generate(model, prompt, wishes, within_s=within_s)) as events:
+    async with aclosing(client.generate(model, prompt, wishes, answers=answers, within_s=within_s)) as events:
         async for event in events:
             yield event

@@ -69,10 +69,16 @@ class GatewayClient:
         self._peer = f"gateway at {address}"
 
     def generate(
-        self, model: str, prompt: str, sampling: SamplingWishes = MODELS_CHOICE, *, within_s: float = ANSWER_S
+        self,
+        model: str,
+        prompt: str,
+        sampling: SamplingWishes = MODELS_CHOICE,
+        *,
+        answers: int = 1,
+        within_s: float = ANSWER_S,
     ) -> AsyncGenerator[AnswerEvent]:
-        """Continues `prompt`: Progress while the model starts, one Started, Deltas, one Finished."""
-        request = pb.GenerateRequest(model=model, text=prompt, sampling=sampling_to(sampling))
+        """Continues `prompt`: Progress while the model starts, one Started, Deltas of each answer, one Finished."""
+        request = pb.GenerateRequest(model=model, text=prompt, sampling=sampling_to(sampling), n=answers)
         return self._read(self._generation.Generate(request, timeout=limit(within_s)), answer_from)
 
     def chat(
@@ -83,6 +89,7 @@ class GatewayClient:
         *,
         tools: Sequence[Tool] = (),
         template_arguments: str = "",
+        answers: int = 1,
         within_s: float = ANSWER_S,
     ) -> AsyncGenerator[AnswerEvent]:
         """The same for a conversation, rendered with the model's chat template; its arguments are a JSON object."""
@@ -92,6 +99,7 @@ class GatewayClient:
             sampling=sampling_to(sampling),
             tools=map(tool_to, tools),
             template_arguments=template_arguments,
+            n=answers,
         )
         return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
 

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.facts import CheckpointSummary, Kind, ReplicaFacts, ReplicaState, StoreFacts, Tier
-from mesh.requests import FinishReason, LoadProgress, Progress, StartKind, StartTimes
+from mesh.requests import (
+    FinishReason,
+    Guide,
+    LoadProgress,
+    Progress,
+    StartKind,
+    StartTimes,
+    TokenBias,
+    TokenLogprob,
+)
 
 
 class ModelState(StrEnum):
@@ -40,6 +49,9 @@ class SamplingWishes:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    logit_bias: tuple[TokenBias, ...] = ()
+    top_logprobs: int | None = None  # None: no likelihoods at all
+    guide: Guide | None = None
 
 
 MODELS_CHOICE = SamplingWishes()
@@ -89,16 +101,28 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text; `seq` is the index of the first of `token_ids` in the answer."""
+    """New text; `seq` is the index of the first of `token_ids` in the answer, `index` which answer it is."""
 
     text: str
     token_ids: tuple[int, ...]
     seq: int
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()  # one for each of `token_ids`, when asked for
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """How one of several answers ended."""
+
+    reason: FinishReason
+    stop_text: str
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How the answer ended and what it took; both times count from the request's arrival."""
+    """How the answer ended and what it took; both times count from the request's arrival. Of several answers, the
+    reason and the stop text are the first one's, the tokens those of all."""
 
     reason: FinishReason
     prompt_tokens: int
@@ -110,6 +134,7 @@ class Finished:
     worker_id: str
     stop_text: str
     checkpoint: str  # digest of the version that answered
+    answers: tuple[AnswerEnd, ...] = ()  # how each ended, in order
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -5,6 +5,7 @@ from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.inference.v1 import inference_pb2
 
 from mesh.clients.gateway_records import (
+    AnswerEnd,
     AnswerEvent,
     Change,
     ChatMessage,
@@ -22,6 +23,7 @@ from mesh.clients.gateway_records import (
     Tool,
     WorkerStatus,
 )
+from mesh.clients.sampling_wire import biases_to, guide_to, logprob_from
 from mesh.clients.wire import (
     checkpoint_from,
     duration,
@@ -74,6 +76,9 @@ def sampling_to(wishes: SamplingWishes) -> inference_pb2.SamplingParams:
         stop=wishes.stop,
         stop_token_ids=wishes.stop_token_ids,
         ignore_eos=wishes.ignore_eos,
+        logit_bias=biases_to(wishes.logit_bias),
+        top_logprobs=wishes.top_logprobs,
+        guide=guide_to(wishes.guide),
     )
 
 
@@ -98,7 +103,7 @@ def answer_from(message: pb.GenerateResponse | pb.ChatResponse) -> AnswerEvent:
     """From the wire."""
     match message.WhichOneof("event"):
         case "delta":
-            return Delta(message.delta.text, tuple(message.delta.token_ids), message.delta.seq)
+            return _delta_from(message.delta)
         case "started":
             return _started_from(message.started)
         case "finished":
@@ -130,7 +135,18 @@ def _finished_from(message: pb.Finished) -> Finished:
         worker_id=message.worker_id,
         stop_text=message.stop_text,
         checkpoint=message.checkpoint,
+        answers=tuple(_end_from(answer) for answer in message.answers),
     )
+
+
+def _end_from(message: pb.AnswerEnd) -> AnswerEnd:
+    reason = FINISH_REASONS.get(message.finish_reason, FinishReason.ERROR)
+    return AnswerEnd(reason, message.stop_text, message.completion_tokens)
+
+
+def _delta_from(message: pb.Delta) -> Delta:
+    likely = tuple(logprob_from(one) for one in message.logprobs)
+    return Delta(message.text, tuple(message.token_ids), message.seq, message.index, likely)
 
 
 def _replica_state_from(number: pb.ReplicaState.ValueType) -> ReplicaState:

@@ -3,10 +3,12 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.inference.v1 import inference_pb2 as words
 
 from mesh.errors import InvalidRequest, NoRoom, Unreachable, Unsuitable
 from tests.cli.conftest import Whimbrel
@@ -98,6 +100,96 @@ async def test_what_is_asked_for_is_sent_and_the_rest_is_left_to_the_model(fakes
     assert list(raw.sampling.stop) == ["a", "b"]
     assert [(turn.role, turn.content) for turn in chat.messages] == [("user", "Once")]
     assert not chat.sampling.ListFields()
+
+
+async def test_every_way_to_steer_an_answer_is_sent(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    fakes.gateway.answer = _tale
+    options = [
+        "--min-p",
+        "0.1",
+        "--repetition-penalty",
+        "1.2",
+        "--presence-penalty",
+        "0.5",
+        "--frequency-penalty",
+        "-1",
+    ]
+    options += [
+        "--stop-token",
+        "5",
+        "--stop-token",
+        "6",
+        "--ignore-eos",
+        "--logit-bias",
+        "7=-100",
+        "--logit-bias",
+        "8=2",
+    ]
+    await whimbrel.run("generate", "curlew", "Once", "--raw", "--top-logprobs", "0", "-n", "3", *options)
+    (request,) = fakes.gateway.requests
+    sent = request.sampling
+    assert [round(value, 6) for value in (sent.min_p, sent.repetition_penalty)] == [0.1, 1.2]
+    assert (sent.presence_penalty, sent.frequency_penalty, sent.ignore_eos) == (0.5, -1.0, True)
+    assert (list(sent.stop_token_ids), dict(sent.logit_bias)) == ([5, 6], {7: -100.0, 8: 2.0})
+    assert sent.HasField("top_logprobs")
+    assert (request.n, sent.HasField("guide")) == (3, False)
+
+
+async def test_an_answer_can_be_guided_by_a_schema_an_expression_or_any_object(
+    fakes: Fakes, whimbrel: Whimbrel, tmp_path: Path
+) -> None:
+    fakes.gateway.answer = _tale
+    schema = tmp_path / "bird.json"
+    schema.write_text('{"type": "object"}')
+    await whimbrel.run("generate", "curlew", "Once", "--json-schema", str(schema))
+    await whimbrel.run("generate", "curlew", "Once", "--regex", "[a-z]+")
+    await whimbrel.run("generate", "curlew", "Once", "--json")
+    guides = [request.sampling.guide for request in fakes.gateway.requests]
+    assert [guide.json_schema for guide in guides] == ['{"type": "object"}', "", ""]
+    assert [guide.regex for guide in guides] == ["", "[a-z]+", ""]
+    assert [guide.json_object for guide in guides] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--json", "--regex", "a"], "one of --json-schema, --regex and --json"),
+        (["--logit-bias", "seven=1"], "is no ID=BIAS"),
+        (["--logit-bias", "7"], "is no ID=BIAS"),
+        (["--logit-bias", "-7=1"], "is no ID=BIAS"),
+    ],
+)
+async def test_wishes_that_make_no_sense_are_refused_before_anything_is_sent(
+    fakes: Fakes, whimbrel: Whimbrel, options: list[str], said: str
+) -> None:
+    ended = await whimbrel.run("generate", "curlew", "Once", *options)
+    assert ended.code == 2
+    assert said in " ".join(ended.err.replace("│", " ").split())
+    assert fakes.gateway.requests == []
+
+
+async def test_several_answers_are_told_one_after_the_other(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    async def answer(request: Any) -> AsyncIterator[dict[str, Any]]:
+        yield {"started": pb.Started(worker_id="worker-1")}
+        for index, text in ((1, "A gull"), (0, "A cur"), (1, " cries."), (0, "lew calls.")):
+            yield {"delta": pb.Delta(text=text, index=index)}
+        yield {"finished": finished()}
+
+    fakes.gateway.answer = answer
+    ended = await whimbrel.run("generate", "curlew", "What calls?", "--answers", "2")
+    assert ended.out == "--- answer 1 of 2 ---\nA curlew calls.\n--- answer 2 of 2 ---\nA gull cries.\n"
+
+
+async def test_likelihoods_are_shown_a_token_a_line(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    async def answer(request: Any) -> AsyncIterator[dict[str, Any]]:
+        top = [words.TopLogprob(token_id=7, logprob=-0.25, text=" the"), words.TopLogprob(token_id=9, logprob=-3)]
+        likely = [words.TokenLogprob(logprob=-0.25, top=top), words.TokenLogprob(logprob=-1.5)]
+        yield {"delta": pb.Delta(text=" the sea", token_ids=[7, 8], logprobs=likely)}
+        yield {"finished": finished()}
+
+    fakes.gateway.answer = answer
+    ended = await whimbrel.run("generate", "curlew", "Over", "--top-logprobs", "2")
+    assert ended.out.splitlines() == ["       7   -0.250  ' the' -0.250  9 -3.000", "       8   -1.500", ""]
 
 
 async def test_the_prompt_can_come_from_stdin(fakes: Fakes, whimbrel: Whimbrel) -> None:
