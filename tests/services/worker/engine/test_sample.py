@@ -1,5 +1,7 @@
 import itertools
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -152,6 +154,23 @@ def test_a_row_depends_on_no_other_row(params: list[SamplingParams], vocabulary:
     before = logits.clone()
     assert sample(logits, draws) == [sample(logits[i : i + 1], draws[i : i + 1])[0] for i in range(len(params))]
     assert torch.equal(logits, before)
+
+
+ELSEWHERE = """
+import torch
+from services.worker.engine.sample import Draw, SamplingParams, sample
+logits = torch.linspace(-3.0, 3.0, 40).repeat(20, 1)
+draws = [Draw(SamplingParams(seed=seed, top_p=0.9), [3, 1, 4, seed], 3) for seed in range(20)]
+print(sample(logits, draws))
+"""
+
+
+def test_another_process_draws_the_same_tokens() -> None:
+    elsewhere = subprocess.run([sys.executable, "-c", ELSEWHERE], check=True, capture_output=True, text=True).stdout
+    logits = torch.linspace(-3.0, 3.0, 40).repeat(20, 1)
+    draws = [Draw(SamplingParams(seed=seed, top_p=0.9), [3, 1, 4, seed], 3) for seed in range(20)]
+    assert elsewhere.strip() == str(sample(logits, draws))
+    assert len(set(sample(logits, draws))) > 5
 
 
 @pytest.mark.parametrize(
