@@ -1,12 +1,15 @@
 """What transformers makes of config.json: a model class, as a skeleton without memory. Weights: weights.py."""
 
+import inspect
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -14,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mesh.checkpoint.errors import ShardMismatch, UnsupportedModel
 from mesh.checkpoint.source import CONFIG, Source
+from mesh.checkpoint.tasks import embeds
 
 FOREIGN_ERRORS = (
     RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError,
@@ -30,6 +34,7 @@ class Architecture:
 
     config: PreTrainedConfig
     skeleton: PreTrainedModel
+    options: Mapping[str, Any] = field(default_factory=dict)  # what its class is called with, beside the config
 
     @property
     def name(self) -> str:
@@ -51,16 +56,36 @@ def understand(source: Source) -> Architecture:
         raise UnsupportedModel(f"{source.config_path} is refused by transformers: {error}") from error
     _refuse_other_tasks(source, config)
     _refuse_absurd(source, layer_count(config), sum(len(shard.tensors) for shard in source.shards), "layers")
+    options = _options(source)
     try:
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, attn_implementation="eager", trust_remote_code=False
-            )
+            skeleton = _builder(source, config)(config, attn_implementation="eager", **options)
     except FOREIGN_ERRORS as error:
         raise UnsupportedModel(f"{source.config_path} builds no model: {error}") from error
     elements = sum(parameter.numel() for parameter in skeleton.parameters())
     _refuse_absurd(source, elements, 2 * source.elements + (1 << 20), "parameters")
-    return Architecture(config, skeleton.eval())
+    return Architecture(config, skeleton.eval(), options)
+
+
+def body_options(architecture: str, tensors: Iterable[str]) -> Mapping[str, Any]:
+    """How to build a class that embeds for weights of these names: many have been stored without their pooler."""
+    takes = inspect.signature(getattr(transformers, architecture)).parameters
+    if "add_pooling_layer" not in takes:
+        return {}
+    return {"add_pooling_layer": any("pooler." in name for name in tensors)}
+
+
+def _options(source: Source) -> Mapping[str, Any]:
+    name = next(iter(_architectures(source.config)), "")
+    names = (tensor.name for shard in source.shards for tensor in shard.tensors)
+    return body_options(name, names) if embeds(name) else {}
+
+
+def _builder(source: Source, config: PreTrainedConfig) -> Callable[..., PreTrainedModel]:
+    """The class that config.json names, if it embeds; else the causal language model of its type."""
+    name = next(iter(_architectures(source.config)), "")
+    auto: Any = getattr(transformers, name)._from_config if embeds(name) else AutoModelForCausalLM.from_config
+    return auto  # type: ignore[no-any-return]
 
 
 def _config(config_json: bytes) -> PreTrainedConfig:
@@ -71,12 +96,19 @@ def _config(config_json: bytes) -> PreTrainedConfig:
     return config
 
 
-def max_context(config: PreTrainedConfig) -> int:
+def max_context(architecture: Architecture) -> int:
     """The longest prompt and answer together, in tokens."""
-    text = config.get_text_config()
-    known = (getattr(text, field, None) for field in CONTEXT_FIELDS)
+    text = architecture.config.get_text_config()
+    known = (getattr(text, name, None) for name in CONTEXT_FIELDS)
     tokens = next((value for value in known if isinstance(value, int) and value > 0), TRAINED_CONTEXT)
-    return min(tokens, 2**31 - 1)
+    return min(tokens - _positions_before(architecture.skeleton), 2**31 - 1)
+
+
+def _positions_before(skeleton: nn.Module) -> int:
+    """RoBERTa and its kin count positions from the one after the padding's."""
+    tables = (m for name, m in skeleton.named_modules() if name.endswith("embeddings.position_embeddings"))
+    paddings = (table.padding_idx for table in tables if isinstance(table, nn.Embedding))
+    return sum(padding + 1 for padding in paddings if padding is not None)
 
 
 def layer_count(config: PreTrainedConfig) -> int:
@@ -102,11 +134,14 @@ def _refuse_remote_code(source: Source) -> None:
 
 def _refuse_other_tasks(source: Source, config: PreTrainedConfig) -> None:
     ends = ("ForCausalLM", "ForConditionalGeneration")
-    others = [name for name in _architectures(source.config) if "For" in name and not name.endswith(ends)]
+    names = _architectures(source.config)
+    if names and embeds(names[0]):
+        return
+    others = [name for name in names if "For" in name and not name.endswith(ends)]
     if others or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModel(
-            f"{source.config_path} describes {', '.join(others) or config.model_type}, which does not generate text; "
-            "only causal language models can be served"
+            f"{source.config_path} describes {', '.join(others) or config.model_type}, which does not generate text "
+            "and is no text encoder; only causal language models and encoders can be served"
         )
 
 

@@ -108,7 +108,7 @@ def _state(source: Source, reader: Reader) -> Model:
         architecture=architecture.name,
         model_type=architecture.config.model_type,
         transformers=transformers.__version__,
-        max_context=max_context(architecture.config),
+        max_context=max_context(architecture),
         kv=seen.kv,
     )
     return Model(about, weights.tensors, weights.ties, placements, lay_out(placements))

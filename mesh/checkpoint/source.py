@@ -30,10 +30,12 @@ KEPT = (
     CONFIG, "generation_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja", "chat_template.json",
-    "LICENSE*",
+    "modules.json", "LICENSE*",
 )  # fmt: skip
 """The small files that travel with a checkpoint, and nothing else: no code, no images, no weights."""
-NESTED = ("additional_chat_templates/tool_use.jinja", "additional_chat_templates/rag.jinja")
+NESTED = (
+    "additional_chat_templates/tool_use.jinja", "additional_chat_templates/rag.jinja", "1_Pooling/config.json",
+)  # fmt: skip
 """Those in subdirectories, which are not listed: asked for one by one."""
 QUANTIZED = ("quantization_config", "compression_config")
 MAX_CONFIG_BYTES = 16 << 20

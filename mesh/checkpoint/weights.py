@@ -47,6 +47,7 @@ def load(source: Source, architecture: Architecture, reader: Reader) -> Weights:
             ignore_mismatched_sizes=True,  # so that they are reported, and refused here
             output_loading_info=True,
             local_files_only=True,
+            **architecture.options,
         )
     except (*FOREIGN_ERRORS, CheckpointError) as error:
         raise tracer.failure or ShardMismatch(
