@@ -9,6 +9,7 @@ import typer
 from cli.catalogue import delete, deploy, import_, models
 from cli.chat import chat
 from cli.demo import demo
+from cli.embed import embed
 from cli.generate import generate
 from cli.status import status
 from cli.terminal import Terminal
@@ -43,6 +44,7 @@ COMMANDS = (
     Command("models", models, "whimbrel models"),
     Command("generate", generate, 'whimbrel generate shorebird "What is a whimbrel?" --max-tokens 100'),
     Command("chat", chat, "whimbrel chat shorebird --system 'You know birds.'"),
+    Command("embed", embed, 'whimbrel embed finder "a bird of the shore" "a ship"'),
     Command("status", status, "whimbrel status --watch"),
 )
 

@@ -32,6 +32,14 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
+class Pooling(StrEnum):
+    """Which vectors of a text's tokens make the text's."""
+
+    MEAN = "mean"
+    LAST = "last"
+    CLS = "cls"  # the first
+
+
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
     """How far a load has come; `tier` is where the bytes come from."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -59,7 +59,7 @@ def understand(source: Source) -> Architecture:
     options = _options(source)
     try:
         with torch.device("meta"):
-            skeleton = _builder(source, config)(config, attn_implementation="eager", **options)
+            skeleton: Any = _builder(source, config)(config, attn_implementation="eager", **options)
     except FOREIGN_ERRORS as error:
         raise UnsupportedModel(f"{source.config_path} builds no model: {error}") from error
     elements = sum(parameter.numel() for parameter in skeleton.parameters())

@@ -14,6 +14,7 @@ from mesh.clients.gateway_records import (
     MODELS_CHOICE,
     AnswerEvent,
     ChatMessage,
+    EmbedEvent,
     MemberChange,
     MemberStatus,
     Model,
@@ -23,9 +24,11 @@ from mesh.clients.gateway_records import (
     Tool,
 )
 from mesh.clients.gateway_wire import (
+    POOLINGS,
     answer_from,
     deploy_from,
     duration_or_none,
+    embed_from,
     import_from,
     member_change_from,
     member_from,
@@ -39,7 +42,7 @@ from mesh.clients.gateway_wire import (
 from mesh.clients.wire import TIERS
 from mesh.errors import Unreachable
 from mesh.facts import CheckpointSummary, Tier
-from mesh.requests import ImportProgress
+from mesh.requests import ImportProgress, Pooling
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,6 +65,7 @@ class GatewayClient:
     """
 
     def __init__(self, channel: aio.Channel, address: str) -> None:
+        self._embedding = rpc.EmbeddingServiceStub(channel)
         self._generation = rpc.GenerationServiceStub(channel)
         self._models = rpc.ModelServiceStub(channel)
         self._cluster = rpc.ClusterServiceStub(channel)
@@ -102,6 +106,21 @@ class GatewayClient:
             n=answers,
         )
         return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
+
+    def embed(
+        self,
+        model: str,
+        texts: Sequence[str],
+        pooling: Pooling | None = None,
+        *,
+        truncate: bool = False,
+        within_s: float = ANSWER_S,
+    ) -> AsyncGenerator[EmbedEvent]:
+        """Progress while the model starts, Vectors in the order of the texts, one Embedded. None pools as the model's
+        files say."""
+        wanted = POOLINGS[pooling] if pooling else pb.POOLING_UNSPECIFIED
+        request = pb.EmbedRequest(model=model, texts=texts, pooling=wanted, truncate=truncate)
+        return self._read(self._embedding.Embed(request, timeout=limit(within_s)), embed_from)
 
     def import_checkpoint(self, source: str, base: str = "") -> AsyncGenerator[ImportProgress | CheckpointSummary]:
         """Imports what lies at `source`: progress, then the checkpoint. `base` is the digest that an adapter adapts."""

@@ -88,6 +88,29 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """Of the inputs from `first` on."""
+
+    first: int
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """All inputs have their vectors."""
+
+    prompt_tokens: int
+    worker_id: str
+    start_kind: StartKind
+    times: StartTimes
+    total_s: float
+    checkpoint: str
+
+
+EmbedEvent = Progress | Vectors | Embedded
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """A worker has taken the request."""
 

@@ -10,6 +10,8 @@ from mesh.clients.gateway_records import (
     Change,
     ChatMessage,
     Delta,
+    Embedded,
+    EmbedEvent,
     Finished,
     MemberChange,
     MemberStatus,
@@ -21,6 +23,7 @@ from mesh.clients.gateway_records import (
     SamplingWishes,
     Started,
     Tool,
+    Vectors,
     WorkerStatus,
 )
 from mesh.clients.sampling_wire import biases_to, guide_to, logprob_from
@@ -36,8 +39,9 @@ from mesh.clients.wire import (
     tier_from,
 )
 from mesh.facts import CheckpointFacts, CheckpointSummary, Kind, ReplicaFacts, ReplicaState, StoreFacts
-from mesh.requests import FinishReason, ImportProgress
+from mesh.requests import FinishReason, ImportProgress, Pooling
 
+POOLINGS = {Pooling.MEAN: pb.POOLING_MEAN, Pooling.LAST: pb.POOLING_LAST, Pooling.CLS: pb.POOLING_CLS}
 REPLICA_STATES = {
     pb.REPLICA_STATE_LOADING: ReplicaState.LOADING,
     pb.REPLICA_STATE_READY: ReplicaState.READY,
@@ -108,6 +112,26 @@ def answer_from(message: pb.GenerateResponse | pb.ChatResponse) -> AnswerEvent:
             return _started_from(message.started)
         case "finished":
             return _finished_from(message.finished)
+        case _:
+            return progress_from(message.progress)
+
+
+def embed_from(message: pb.EmbedResponse) -> EmbedEvent:
+    """From the wire."""
+    match message.WhichOneof("event"):
+        case "embeddings":
+            found = message.embeddings
+            return Vectors(found.first, tuple(tuple(one.values) for one in found.embeddings))
+        case "embedded":
+            end = message.embedded
+            return Embedded(
+                end.prompt_tokens,
+                end.worker_id,
+                start_kind_from(end.start_kind),
+                start_times_from(end.times),
+                seconds(end.total),
+                end.checkpoint,
+            )
         case _:
             return progress_from(message.progress)
 

@@ -1,19 +1,22 @@
 """Calling a worker: load and unload for the scheduler. The gateway's relay has its own stream."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from whimbrel.inference.v1 import inference_pb2
 from whimbrel.worker.v1 import worker_pb2 as pb
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from mesh.clients.channel import Channels, limit, stream, unary
 from mesh.clients.wire import load_progress_from, tier_from
 from mesh.facts import Tier
-from mesh.requests import LoadProgress
+from mesh.requests import LoadProgress, Pooling
 
 LOAD_S = 3600.0
 UNLOAD_S = 60.0
+EMBED_S = 600.0
+POOLINGS = {Pooling.MEAN: pb.POOLING_MEAN, Pooling.LAST: pb.POOLING_LAST, Pooling.CLS: pb.POOLING_CLS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,20 @@ class WorkerClient:
                     yield Loaded(tier_from(response.loaded.tier), response.loaded.bytes)
                 else:
                     yield load_progress_from(response.progress)
+
+    async def embed(
+        self, address: str, model: str, digest: str, inputs: Sequence[Sequence[int]], pooling: Pooling
+    ) -> list[list[float]]:
+        """A vector for each input, from a replica that is there. Leaving cancels it."""
+        request = pb.EmbedRequest(
+            model=model,
+            digest=digest,
+            inputs=[inference_pb2.TokenIds(ids=tokens) for tokens in inputs],
+            pooling=POOLINGS[pooling],
+        )
+        call = WorkerServiceStub(self._channels.to(address)).Embed(request, timeout=limit(EMBED_S))
+        response = await unary(call, f"worker at {address}")
+        return [list(vector.values) for vector in response.vectors]
 
     async def unload(self, address: str, model: str, digest: str, fence: int) -> None:
         """Ends a replica; one that is not there is no error."""

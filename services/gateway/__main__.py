@@ -9,12 +9,15 @@ from whimbrel.gateway.v1 import gateway_pb2_grpc as rpc
 from mesh.clients.channel import Channels
 from mesh.clients.scheduler import SchedulerClient
 from mesh.clients.store import StoreClient
+from mesh.clients.worker import WorkerClient
 from mesh.facts import Kind
 from mesh.serve import Ground, Mounted, main, owned
 from mesh.state.mirror import Mirror
 from services.gateway.answer import Answers
 from services.gateway.checkpoints import Checkpoints
 from services.gateway.cluster import ClusterServicer
+from services.gateway.embedding import Embeddings
+from services.gateway.embeddings import EmbeddingServicer
 from services.gateway.generation import GenerationServicer
 from services.gateway.models import ModelServicer
 from services.gateway.places import Places
@@ -39,7 +42,9 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         await stack.enter_async_context(owned(_tidy(channels, mirror), ground))
         places = Places(mirror, SchedulerClient(channels), settings.hold_s)
         answers = Answers(places, lines, gateway_id, settings.attempts)
+        embeddings = Embeddings(places, WorkerClient(channels), settings.attempts)
         yield _mounted(
+            EmbeddingServicer(mirror, texts, embeddings),
             GenerationServicer(mirror, texts, answers, settings.default_max_tokens),
             ModelServicer(ground, mirror, Checkpoints(stores, mirror), Tiers(stores, mirror)),
             ClusterServicer(ground, mirror),
@@ -56,9 +61,12 @@ async def _tidy(channels: Channels, mirror: Mirror) -> None:
             await changed.wait()
 
 
-def _mounted(generation: GenerationServicer, models: ModelServicer, cluster: ClusterServicer) -> list[Mounted]:
+def _mounted(
+    embedding: EmbeddingServicer, generation: GenerationServicer, models: ModelServicer, cluster: ClusterServicer
+) -> list[Mounted]:
     package = "whimbrel.gateway.v1"
     return [
+        Mounted(f"{package}.EmbeddingService", partial(rpc.add_EmbeddingServiceServicer_to_server, embedding)),
         Mounted(f"{package}.GenerationService", partial(rpc.add_GenerationServiceServicer_to_server, generation)),
         Mounted(f"{package}.ModelService", partial(rpc.add_ModelServiceServicer_to_server, models)),
         Mounted(f"{package}.ClusterService", partial(rpc.add_ClusterServiceServicer_to_server, cluster)),

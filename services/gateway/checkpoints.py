@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from mesh.checkpoint.tasks import embeds
 from mesh.clients.store import StoreClient
 from mesh.errors import InvalidRequest, NotFound, Unreachable, Unsuitable
 from mesh.facts import CheckpointSummary, Kind, Member
@@ -107,7 +108,7 @@ def runnable(summary: CheckpointSummary) -> CheckpointSummary:
             reason="UNSUPPORTED_ADAPTER",
             metadata={"checkpoint": summary.digest, "base": summary.base},
         )
-    if not summary.kv_bytes_per_token:
+    if not summary.kv_bytes_per_token and not embeds(summary.architecture):
         raise Unsuitable(
             f"{summary.architecture} cannot be served yet: its weights are quantized, or its layers keep more than "
             "keys and values",

@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from mesh.clients.store import Stat, StoreClient
 from mesh.errors import MeshError, Unreachable, Unsuitable
 from mesh.facts import NEARNESS, Kind, Tier
 from mesh.state.mirror import Mirror
+from services.gateway.pooling import PoolingFiles, pooling_files
 from services.gateway.spelling import Spelling
 from services.gateway.templates import Conversation, render
 
@@ -35,18 +37,16 @@ class Text:
     eos_ids: tuple[int, ...]
     vocabulary: int  # ids below this have an embedding; 0: not known
     max_context: int  # tokens of prompt and answer together
+    pooling: PoolingFiles = field(default_factory=PoolingFiles)  # for embeddings
     spelling: Spelling | None = field(init=False)  # of the tokenizer
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spelling", self.tokenizer and Spelling(self.tokenizer))
 
-    async def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
-        """Token ids; `special` adds what the tokenizer puts around a text."""
-        tokenizer = self._needed()
-        if len(text) <= INLINE_CHARS:
-            return tuple(tokenizer.encode(text, add_special_tokens=special).ids)
-        encoding = await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=special)
-        return tuple(encoding.ids)
+    async def encode(self, text: str, *, special: bool = True, most: int | None = None) -> tuple[int, ...]:
+        """Token ids; `special` adds what the tokenizer puts around a text, `most` cuts the text so that it fits."""
+        encode = partial(_encode, self._needed(), text, special=special, most=most)
+        return encode() if len(text) <= INLINE_CHARS else await asyncio.to_thread(encode)
 
     async def render(self, conversation: Conversation) -> str:
         """The conversation as the model's chat template writes it, ready for the answer."""
@@ -141,6 +141,14 @@ class Texts:
         raise failure
 
 
+def _encode(tokenizer: Tokenizer, text: str, *, special: bool, most: int | None) -> tuple[int, ...]:
+    if most is None:
+        return tuple(tokenizer.encode(text, add_special_tokens=special).ids)
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    encoding.truncate(max(0, most - tokenizer.num_special_tokens_to_add(False) * special))
+    return tuple(tokenizer.post_process(encoding, add_special_tokens=special).ids)
+
+
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -159,7 +167,8 @@ def _open(directory: Path) -> Text:
     eos_ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
     backend = getattr(templating, "backend_tokenizer", None)
     max_context = int((directory / MAX_CONTEXT).read_text())
-    return Text(backend, templating, generation, eos_ids, int(config.get("vocab_size", 0)), max_context)
+    vocabulary = int(config.get("vocab_size", 0))
+    return Text(backend, templating, generation, eos_ids, vocabulary, max_context, pooling_files(directory))
 
 
 def _tokenizer(directory: Path) -> Any:

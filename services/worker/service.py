@@ -12,8 +12,10 @@ from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer
 from mesh.checkpoint.layout import is_digest
 from mesh.clients.relay import command_from, response_to
 from mesh.clients.wire import TIERS, load_progress_to
+from mesh.clients.worker import POOLINGS
 from mesh.errors import InvalidRequest
 from mesh.requests import Cancel, Grant, LoadProgress
+from services.worker.embeddings import embed
 from services.worker.engine.engine import Engine
 from services.worker.fence import Fence
 from services.worker.loading.loader import Order
@@ -23,10 +25,11 @@ from services.worker.replicas import Replicas
 
 log = structlog.get_logger()
 Context = aio.ServicerContext[Any, Any]
+_POOLINGS = {number: pooling for pooling, number in POOLINGS.items()}
 
 
 class WorkerServicer(WorkerServiceServicer):
-    """Load, Unload, Relay, GetStatus."""
+    """Load, Unload, Relay, Embed, GetStatus."""
 
     def __init__(self, worker_id: str, replicas: Replicas, relay: Relay, engine: Engine, memory_bytes: int) -> None:
         self._worker_id, self._replicas, self._relay, self._engine = worker_id, replicas, relay, engine
@@ -61,6 +64,17 @@ class WorkerServicer(WorkerServiceServicer):
         async with aclosing(self._relay.serve(_commands(request_iterator))) as steps:
             async for frames in steps:
                 yield response_to(frames)
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:  # noqa: N802
+        """See the proto."""
+        pooling = _POOLINGS.get(request.pooling)
+        if pooling is None:
+            raise InvalidRequest.field("pooling", "must be set")
+        if not request.inputs:
+            raise InvalidRequest.field("inputs", "must have at least one")
+        inputs = [tuple(one.ids) for one in request.inputs]
+        vectors = await embed(self._engine, replica_name(request.model, request.digest), inputs, pooling)
+        return pb.EmbedResponse(vectors=[pb.Vector(values=vector) for vector in vectors])
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
         """See the proto."""

@@ -5,15 +5,17 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import torch
 
+from mesh.requests import Pooling
 from services.worker.engine.adapter import Adapter
+from services.worker.engine.embed_queue import EmbedQueue, Job
 from services.worker.engine.errors import (
     DuplicateReplica,
     DuplicateRequest,
@@ -28,6 +30,7 @@ from services.worker.engine.request import EngineRequest, EngineStats, TokenStep
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+EMBED_TOKENS = 512  # of one step, padding included: bounds how long other requests wait for it
 
 
 @dataclass(slots=True)
@@ -37,6 +40,21 @@ class _Resident:
     replica: Replica
     served_s: float = 0.0  # virtual time: seconds of steps, never behind those that had work meanwhile
     requests: int = 0  # submitted and not finished, guarded by the engine's lock
+    embeddings: EmbedQueue = field(default_factory=EmbedQueue)
+    embedded_last: bool = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do something."""
+        return self.replica.has_work or self.embeddings.has_work
+
+    def step(self) -> list[TokenStep]:
+        """Tokens and embeddings by turns, where there are both."""
+        self.embedded_last = self.embeddings.has_work and not (self.replica.has_work and self.embedded_last)
+        if self.embedded_last:
+            self.embeddings.advance(self.replica.embed)
+            return []
+        return self.replica.step()
 
 
 class Engine:
@@ -157,6 +175,20 @@ class Engine:
             self._take_in(request, resident)
             return self._promise(resident, lambda replica: (self._begin(request, begin, replica), []))
 
+    def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Job:
+        """Queue inputs to embed. Raises as submit() does; `done` of what it returns gets their vectors."""
+        with self._wake:
+            self._refuse_when_closing()
+            resident = self._resident(name)
+        for tokens in inputs:
+            resident.replica.check_input(tokens)
+        job = Job(name, inputs, pooling)
+        with self._wake:
+            if self._find(name) is not resident:
+                raise UnknownReplica(f"{name} has just been removed")
+            self._post(partial(self._embed, resident, job))
+        return job
+
     def stats(self) -> EngineStats:
         """Every resident replica's load and counters."""
         with self._wake:
@@ -242,14 +274,14 @@ class Engine:
 
     def _next(self) -> _Resident | None:
         """The one served least among those with work."""
-        busy = [resident for resident in self._residents.values() if resident.replica.has_work]
+        busy = [resident for resident in self._residents.values() if resident.has_work]
         return min(busy, key=lambda resident: resident.served_s) if busy else None
 
     def _step(self, resident: _Resident) -> list[TokenStep]:
         started = self._clock()
         self._served_s = resident.served_s
         try:
-            return resident.replica.step()
+            return resident.step()
         except Exception as error:  # out of memory, a kernel's refusal, ...: this replica's requests pay for it
             log.exception("step failed", extra={"model": resident.replica.name})
             return resident.replica.fail(f"the step failed: {type(error).__name__}: {error}")
@@ -259,10 +291,6 @@ class Engine:
     def _add(self, resident: _Resident, request: EngineRequest) -> list[TokenStep]:
         self._catch_up(resident)
         return resident.replica.add(request)
-
-    def _catch_up(self, resident: _Resident) -> None:
-        if not resident.replica.has_work:  # idle time earns no credit
-            resident.served_s = max(resident.served_s, self._served_s)
 
     def _answer(
         self, resident: _Resident, act: Callable[[Replica], tuple[T, list[TokenStep]]], future: Future[T]
@@ -284,9 +312,21 @@ class Engine:
                 self._homes.pop(request.request_id).requests -= 1
             raise
 
+    def _embed(self, resident: _Resident, job: Job) -> list[TokenStep]:
+        self._catch_up(resident)
+        resident.embeddings.add(job, EMBED_TOKENS)
+        return []
+
+    def _catch_up(self, resident: _Resident) -> None:
+        """Idle time earns no credit."""
+        if not resident.has_work:
+            resident.served_s = max(resident.served_s, self._served_s)
+
     def _remove(self, resident: _Resident, removed: Future[None]) -> list[TokenStep]:
         try:
-            self._emit(resident.replica.fail(f"{resident.replica.name} was removed from this worker"))
+            gone = f"{resident.replica.name} was removed from this worker"
+            resident.embeddings.fail(UnknownReplica(gone))
+            self._emit(resident.replica.fail(gone))
         finally:
             resident.replica.unload()
             removed.set_result(None)

@@ -3,6 +3,7 @@
 EngineError
 ├── RequestRefused          the request cannot be run here, whatever the load
 │   ├── EmptyPrompt
+│   ├── NotGenerative
 │   ├── PromptTooLong
 │   ├── TokenOutOfRange
 │   └── GuideRefused        the library cannot compile the guide; the message has its words
@@ -39,6 +40,10 @@ class EmptyPrompt(RequestRefused):
 
 class PromptTooLong(RequestRefused):
     """Prompt and generated tokens leave no room for one more."""
+
+
+class NotGenerative(RequestRefused):
+    """The model embeds texts; it has no next token."""
 
 
 class TokenOutOfRange(RequestRefused):

@@ -27,13 +27,25 @@ def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | s
     embedding scales) are real, on `device`. `config` is not changed. UnsupportedArchitecture says why not."""
     check_config(config)
     attention.register()
-    construct: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
     try:
-        with torch.device("meta"), _Unfilled():
-            module = construct(copy.deepcopy(config), dtype=dtype, attn_implementation=attention.ATTENTION)
+        make = AutoModelForCausalLM.from_config
+        module = construct(make, config, dtype, device, attn_implementation=attention.ATTENTION)
     except (KeyError, ValueError) as error:  # transformers' way to say: no such class, no such attention
         raise UnsupportedArchitecture(f"{config.model_type} cannot be built on paged attention: {error}") from error
     prepare(module)
+    return module
+
+
+def construct(
+    make: Callable[..., PreTrainedModel],
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    **options: Any,
+) -> PreTrainedModel:
+    """A module of `make` with its parameters on meta and its non-persistent buffers real. `config` is not changed."""
+    with torch.device("meta"), _Unfilled():
+        module = make(copy.deepcopy(config), dtype=dtype, **options)
     _fill_buffers(module, device)
     return module
 

@@ -2,15 +2,16 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mesh.requests import FinishReason
+from mesh.requests import FinishReason, Pooling
 from services.worker.engine import model
 from services.worker.engine.adapter import Adapter
+from services.worker.engine.adapters import Rows
 from services.worker.engine.arrivals import Arrivals
 from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
 from services.worker.engine.costs import Costs
@@ -18,12 +19,15 @@ from services.worker.engine.delivery import deliver
 from services.worker.engine.departures import Departures
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
 from services.worker.engine.host_tier import HostTier
+from services.worker.engine.inputs import check_tokens
 from services.worker.engine.kv_cache import KVCache
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packed import PackedRunner
 from services.worker.engine.pool import KVSpec, blocks_in
+from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 from services.worker.engine.roster import Roster
+from services.worker.engine.whole import hidden_states
 
 
 class PackedReplica:
@@ -83,6 +87,16 @@ class PackedReplica:
             raise PromptTooLong(
                 f"{len(tokens)} tokens do not fit {self.name}: {why} allow {self.context_tokens - 1} before a new one"
             )
+
+    def check_input(self, tokens: Sequence[int]) -> None:
+        """See Replica."""
+        check_tokens(tokens, self.vocabulary, self.max_positions)
+
+    def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
+        """See Replica."""
+        lengths = [len(one) for one in inputs]
+        with self._runner.adapters.over([Rows(name, sum(lengths))], []):
+            return pooled(hidden_states(self.module, inputs), lengths, pooling)
 
     def stats(self, name: str = "") -> ReplicaStats:
         """A snapshot, of the requests for `name` alone if given; callable from any thread."""

@@ -1,9 +1,12 @@
 """What the engine asks of a replica, whichever runner is inside."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from mesh.requests import Pooling
 from services.worker.engine.adapter import Adapter
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 
@@ -48,6 +51,13 @@ class Replica(Protocol):
 
     def step(self) -> list[TokenStep]:
         """Run one forward pass; what it gave each request that reached its last token."""
+
+    def check_input(self, tokens: Sequence[int]) -> None:
+        """Raise RequestRefused if `tokens` cannot be embedded here. Any thread."""
+
+    def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
+        """One vector an input, [len(inputs), width] float32 on the CPU: the last layer's, pooled. No KV is kept.
+        `name` is the replica's own or that of an adapter here."""
 
     def unload(self) -> None:
         """Give back weights and KV memory. The replica is of no use afterwards."""

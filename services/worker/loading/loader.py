@@ -12,12 +12,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mesh.checkpoint.layout import Manifest
+from mesh.checkpoint.tasks import embeds
 from mesh.checkpoint.views import tensor_views
 from mesh.clients.store import StoreClient
 from mesh.errors import Unsuitable
 from mesh.facts import Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
+from services.worker.engine.encoder import EncoderReplica
 from services.worker.engine.errors import EngineError
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.model import assign, release
@@ -124,6 +126,8 @@ class Loader:
         """On a thread: points the skeleton at its bytes and gives it a KV pool."""
         try:
             assign(skeleton, tensor_views(manifest, parts))
+            if embeds(manifest.architecture):
+                return EncoderReplica(order.replica, skeleton, manifest.max_context)
             spec = _kv_spec(manifest)
             return PackedReplica(
                 order.replica,

@@ -11,7 +11,9 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from mesh.checkpoint.layout import Manifest
+from mesh.checkpoint.tasks import embeds
 from mesh.errors import Unsuitable
+from services.worker.engine.encoder import build_encoder
 from services.worker.engine.errors import UnsupportedArchitecture
 from services.worker.engine.model import build
 
@@ -50,7 +52,10 @@ class Skeletons:
         with tempfile.TemporaryDirectory(dir=self._scratch_dir, prefix="whimbrel-config-") as directory:
             Path(directory, "config.json").write_bytes(config_json)
             config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        dtype = getattr(torch, manifest.dtype)
         try:
-            return build(config, getattr(torch, manifest.dtype))
+            if embeds(manifest.architecture):
+                return build_encoder(config, manifest.architecture, [tensor.name for tensor in manifest.tensors], dtype)
+            return build(config, dtype)
         except UnsupportedArchitecture as error:
             raise Unsuitable(str(error), reason="UNSUPPORTED_ARCHITECTURE") from error

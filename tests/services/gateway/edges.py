@@ -13,7 +13,7 @@ from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_Worker
 
 from mesh.clients.relay import command_from, response_to
 from mesh.clients.wire import START_KINDS, progress_to, start_times_to
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Unreachable
 from mesh.interceptor import Surround
 from mesh.requests import Cancel, Frame, Grant, Phase, Placement, Progress, StartKind, StartTimes
 
@@ -97,11 +97,22 @@ class FakeWorker(WorkerServiceServicer, Edge):
         super().__init__()
         self.commands: asyncio.Queue[Grant | Cancel] = asyncio.Queue()
         self.gateways: list[str] = []
+        self.embedded: list[worker_pb2.EmbedRequest] = []
+        self.embeds_at_most = 1 << 30  # calls; what comes after them is dropped with the process
         self._outgoing: asyncio.Queue[worker_pb2.RelayResponse | None] = asyncio.Queue()
 
     def mount(self, server: aio.Server) -> None:
         """Adds its service."""
         add_WorkerServiceServicer_to_server(self, server)
+
+    async def Embed(self, request: worker_pb2.EmbedRequest, context: Context) -> worker_pb2.EmbedResponse:  # noqa: N802
+        """Each input's length, as its vector."""
+        if len(self.embedded) == self.embeds_at_most:
+            raise Unreachable("it has gone")
+        self.embedded.append(request)
+        return worker_pb2.EmbedResponse(
+            vectors=[worker_pb2.Vector(values=[float(len(one.ids))]) for one in request.inputs]
+        )
 
     async def Relay(  # noqa: N802
         self, request_iterator: AsyncIterator[worker_pb2.RelayRequest], context: Context
