@@ -29,8 +29,8 @@ demo: $(STAMP) ## start a cluster, serve three models from cold, show the times,
 up: $(STAMP) ## start a cluster and keep it running
 	@whimbrel up
 
-test: $(STAMP) ## run the tests
-	@python -m pytest
+test: $(STAMP) ## run the tests, two files at a time
+	@python -m pytest -n 2 --dist loadfile
 
 slow: $(STAMP) ## run the slow tests, fuzzers among them
 	@python -m pytest -m slow

@@ -44,7 +44,7 @@ class ZeroEngine(Engine):
 
     def __init__(self, on_steps: Callable[[list[TokenStep]], None], model: str) -> None:
         super().__init__(on_steps)
-        self._answer, self._model = on_steps, model
+        self._say, self._model = on_steps, model
         self._answered = self._given = 0
 
     def start(self) -> None:
@@ -57,7 +57,7 @@ class ZeroEngine(Engine):
         """One step with everything in it."""
         tokens = (TOKEN,) * request.params.max_tokens
         self._answered, self._given = self._answered + 1, self._given + len(tokens)
-        self._answer([TokenStep(request.request_id, 0, tokens, FinishReason.LENGTH)])
+        self._say([TokenStep(request.request_id, 0, tokens, FinishReason.LENGTH)])
 
     def cancel(self, request_id: str) -> None:
         """Everything has ended already."""

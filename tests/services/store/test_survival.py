@@ -271,12 +271,14 @@ async def test_a_full_disk_lets_go_of_what_another_node_keeps(
 
 
 async def test_what_only_an_origin_has_is_served_and_kept(
-    start: Start, client: StoreClient, tmp_path: Path, made: Made
+    start: Start, client: StoreClient, mirror: Mirror, tmp_path: Path, made: Made
 ) -> None:
     async with start(tmp_path / "here", "b", origins=tmp_path / "elsewhere") as b:
         stat = await client.stat(b.address, made.digest)
         assert (stat.manifest, stat.tier) == (made.manifest, Tier.ORIGIN)
         await read(client, b, made, [3, 1])
+        kept = sum(extents(made.manifest)[unit] for unit in (1, 3))  # a moment after they are served
+        await facts_of(mirror, "b", made.digest, lambda held: held.disk_bytes == kept)
     shutil.rmtree(tmp_path / "elsewhere")
     async with start(tmp_path / "here", "b") as b:
         await read(client, b, made, [1, 3])
