@@ -8,6 +8,7 @@ from torch import Tensor
 
 from services.worker.engine.blocks import PrefixHit, chain_hash
 from services.worker.engine.generation import Generation
+from services.worker.engine.lookup import Lookup
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.table import BlockTable
 
@@ -22,6 +23,7 @@ class Paged(Generation):
     root: bytes = b""  # parent of its first block's address: what its KV depends on beside its tokens
     chain: list[bytes] = field(default_factory=list)  # addresses of its full blocks, as far as asked for
     saved: "Saved | None" = None  # its KV, while it has given way
+    lookup: Lookup | None = None  # where its drafts come from
 
     @property
     def pending(self) -> int:
@@ -54,15 +56,17 @@ class Limits:
 
     batch_tokens: int = 512
     running: int = 64
+    draft_tokens: int = 0  # guessed ahead of each one that decodes, where tokens of the step are left over
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`count` tokens of a generation, `offset` of those without KV left out before them."""
+    """`count` tokens of a generation, `offset` of those without KV left out before them; the last are its draft."""
 
     generation: Paged
     count: int
     offset: int = 0
+    draft: tuple[int, ...] = ()  # guessed to come behind its newest token
 
     @property
     def start(self) -> int:
@@ -75,9 +79,11 @@ class Span:
         return self.start + self.count
 
     @property
-    def ends(self) -> bool:
-        """Whether it reaches the generation's last token, so that the next one can be sampled."""
-        return self.end == len(self.generation.tokens)
+    def rows(self) -> int:
+        """Rows of logits that it gives: that of its generation's last token, if it reaches so far, from which the next
+        one can be sampled, and one for each token of its draft."""
+        drafted = len(self.draft)
+        return 1 + drafted if self.end - drafted == len(self.generation.tokens) else 0
 
 
 @dataclass(frozen=True, slots=True)

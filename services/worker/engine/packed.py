@@ -49,12 +49,12 @@ class PackedRunner:
             experts.restore(self.module, self._experts)
 
     def run(self, spans: Sequence[Span]) -> Tensor:
-        """Write the spans' KV; logits [rows, vocabulary] of those that reach their generation's last token."""
+        """Write the spans' KV; logits [rows, vocabulary], of each span as many as it says."""
         each = passes(spans, self.numerics)
         parts = [self._forward(one) for one in each]
         if len(parts) == 1:
             return parts[0]
-        ended = [span.generation for one in each for span in one.spans if span.ends]
+        ended = [span.generation for one in each for span in one.spans if span.rows]
         row = {generation: i for i, generation in enumerate(ended)}
         order = [row[span.generation] for span in spans if span.generation in row]
         return torch.cat(parts)[order]
@@ -71,13 +71,12 @@ class PackedRunner:
 
     def _adapting(self, one: Pass) -> AbstractContextManager[None]:
         rows = _repeated([Rows(span.generation.request.replica, span.count) for span in one.spans], one.rows)
-        ends = [Rows(span.generation.request.replica, 1) for span in one.spans if span.ends]
+        ends = [Rows(span.generation.request.replica, span.rows) for span in one.spans if span.rows]
         at_head = _repeated(ends, one.rows) if self._keeps_rows else rows
         return self.adapters.over(rows, at_head, whole=one.rows > 0)
 
     def _batch(self, one: Pass) -> tuple[Tensor, list[int]]:
-        """[3, T]: token ids, positions, slots; and the row of each span that ends its generation. What is repeated
-        writes the same KV to the same slot again."""
+        """[3, T]: token ids, positions, slots; and the rows whose logits are wanted. What is repeated writes the same KV to the same slot again."""
         ids: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
@@ -85,10 +84,10 @@ class PackedRunner:
         for span in one.spans:
             generation, start, end = span.generation, span.start, span.end
             ids += generation.tokens[start:end]
+            ids += span.draft
             positions += range(start, end)
             slots += generation.table.slot_range(start, end)
-            if span.ends:
-                rows.append(len(ids) - 1)
+            rows += range(len(ids) - span.rows, len(ids))
         columns = [_repeated(column, one.rows) for column in (ids, positions, slots)]
         return torch.tensor(columns).to(self.device), rows
 

@@ -15,8 +15,8 @@ from services.worker.engine.adapters import Rows
 from services.worker.engine.arrivals import Arrivals
 from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
 from services.worker.engine.costs import Costs
-from services.worker.engine.delivery import deliver
 from services.worker.engine.departures import Departures
+from services.worker.engine.draft import Drafter
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.inputs import check_tokens
@@ -27,6 +27,7 @@ from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 from services.worker.engine.roster import Roster
+from services.worker.engine.verify import verify
 from services.worker.engine.whole import hidden_states
 
 
@@ -71,6 +72,7 @@ class PackedReplica:
         self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
         self._roster = Roster()
+        self._drafter = Drafter(self.limits.draft_tokens, self._cache)
         self.departures = Departures(self._cache, self._roster)
         self.arrivals = Arrivals(self._cache, self._roster, self._generation, self.limits.running)
         self._steps = self._tokens = self._preemptions = 0
@@ -110,6 +112,8 @@ class PackedReplica:
             prefix_tokens=self._cache.found_tokens,
             preemptions=self._preemptions,
             raised_tokens=self._cache.raised_tokens,
+            draft_tokens=self._drafter.guessed,
+            taken_tokens=self._drafter.taken,
         )
 
     @property
@@ -168,8 +172,9 @@ class PackedReplica:
         started = self._clock()
         plan = self._plan()
         self._make_room(plan)
-        logits = self._runner.run(plan.spans)
-        finished = self._advance(plan.spans)
+        spans = self._drafted(plan)
+        logits = self._runner.run(spans)
+        finished = self._advance(spans)
         self._steps += 1
         steps = self._deliver(finished, logits) if finished else []
         self._learn(plan, self._clock() - started)
@@ -220,14 +225,21 @@ class PackedReplica:
             self._cache.grow(span.generation, span.generation.kv_len + span.count)
         self._cache.settle()
 
-    def _advance(self, spans: Iterable[Span]) -> list[Paged]:
-        """Count and publish what the forward pass wrote; those whose next token can be sampled."""
+    def _drafted(self, plan: Plan) -> Sequence[Span]:
+        if not self.limits.draft_tokens:
+            return plan.spans
+        spans = self._drafter.extend(plan.spans, self.limits.batch_tokens - sum(span.count for span in plan.spans))
+        self._cache.settle()
+        return spans
+
+    def _advance(self, spans: Iterable[Span]) -> list[Span]:
+        """Count and publish what the forward pass wrote, but for drafts; those whose next token can be sampled."""
         ready = []
         for span in spans:
-            span.generation.kv_len += span.count
+            if span.rows:
+                ready.append(span)
+            span.generation.kv_len += span.count - len(span.draft)
             self._cache.publish(span.generation)
-            if not span.generation.pending:
-                ready.append(span.generation)
         return ready
 
     def _learn(self, plan: Plan, took_s: float) -> None:
@@ -236,12 +248,14 @@ class PackedReplica:
         if tokens > 2 * len(plan.spans):
             self._costs.computed(tokens, took_s)
 
-    def _deliver(self, generations: list[Paged], logits: Tensor) -> list[TokenStep]:
-        steps = deliver(generations, logits)
-        for generation, step in zip(generations, steps, strict=True):
+    def _deliver(self, spans: list[Span], logits: Tensor) -> list[TokenStep]:
+        steps = verify(spans, logits)
+        for span, step in zip(spans, steps, strict=True):
+            if span.draft:
+                self._drafter.settle(span, len(step.tokens))
             if step.finish is not None:
-                self._forget(generation)
-        self._tokens += len(steps)
+                self._forget(span.generation)
+        self._tokens += sum(len(step.tokens) for step in steps)
         return steps
 
     def _drop(self, generation: Paged, finish: FinishReason, error: str = "") -> TokenStep:

@@ -53,6 +53,8 @@ class ReplicaStats:
     prefix_tokens: int  # found in the pool, or below it, instead of computed
     preemptions: int
     raised_tokens: int = 0  # of the prefix tokens, those brought up from host memory
+    draft_tokens: int = 0  # guessed ahead
+    taken_tokens: int = 0  # of these, those that the model said too
 
 
 @dataclass(frozen=True, slots=True)
