@@ -36,7 +36,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     relay = Relay(asyncio.get_running_loop())
     engine = Engine(relay.on_steps, threads=settings.threads or None)
     relay.engine = engine
-    limits = Limits(batch_tokens=settings.max_batch_tokens, running=settings.slots)
+    limits = Limits(settings.max_batch_tokens, settings.slots, settings.draft_tokens)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
     tier = HostTier(settings.host_kv_bytes)
     loader = Loader(stores, device, skeletons, settings.kv_bytes, limits, tier=tier)

@@ -47,6 +47,13 @@ class WorkerSettings(ServiceSettings):
     max_batch_tokens: int = Field(
         512, ge=16, description="Tokens of one engine step: bounds how long a prefill holds it."
     )
+    draft_tokens: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Most tokens guessed ahead of each answer by looking up what followed its newest ones before; the "
+        "answers stay the same. Pays for text that repeats its prompt or itself. 0: none.",
+    )
     threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its default.")
     device: DeviceName = Field(
         DeviceName.HOST, description="What replicas run on: host, this machine's own memory; or cuda, its first GPU."

@@ -17,13 +17,16 @@ class Drafter:
         self.guessed = self.taken = 0  # tokens, since it was made
 
     def extend(self, spans: Sequence[Span], budget: int) -> tuple[Span, ...]:
-        """The spans, those of one token first, with guesses of at most `budget` tokens in all; blocks are owned, but
-        not settled."""
+        """The spans, those of one token first, with guesses of at most `budget` tokens in all, for which there are
+        blocks."""
+        if not self._most:
+            return tuple(spans)
         drafted = []
         for span in spans:
             guess = self._guess(span, min(self._most, budget), spare=self._cache.blocks.idle - len(spans))
             budget -= len(guess)
             drafted.append(replace(span, count=span.count + len(guess), draft=guess) if guess else span)
+        self._cache.settle()
         return tuple(sorted(drafted, key=lambda span: span.count > 1))
 
     def settle(self, span: Span, told: int) -> None:

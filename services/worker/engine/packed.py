@@ -76,7 +76,8 @@ class PackedRunner:
         return self.adapters.over(rows, at_head, whole=one.rows > 0)
 
     def _batch(self, one: Pass) -> tuple[Tensor, list[int]]:
-        """[3, T]: token ids, positions, slots; and the rows whose logits are wanted. What is repeated writes the same KV to the same slot again."""
+        """[3, T]: token ids, positions, slots; and the rows whose logits are wanted. What is repeated writes the same
+        KV to the same slot again."""
         ids: list[int] = []
         positions: list[int] = []
         slots: list[int] = []

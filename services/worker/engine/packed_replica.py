@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from torch import Tensor
@@ -72,7 +72,7 @@ class PackedReplica:
         self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
         self._roster = Roster()
-        self._drafter = Drafter(self.limits.draft_tokens, self._cache)
+        self._drafter = Drafter(0 if numerics.tile else self.limits.draft_tokens, self._cache)
         self.departures = Departures(self._cache, self._roster)
         self.arrivals = Arrivals(self._cache, self._roster, self._generation, self.limits.running)
         self._steps = self._tokens = self._preemptions = 0
@@ -172,7 +172,7 @@ class PackedReplica:
         started = self._clock()
         plan = self._plan()
         self._make_room(plan)
-        spans = self._drafted(plan)
+        spans = self._drafter.extend(plan.spans, self.limits.batch_tokens - sum(span.count for span in plan.spans))
         logits = self._runner.run(spans)
         finished = self._advance(spans)
         self._steps += 1
@@ -224,13 +224,6 @@ class PackedReplica:
         for span in plan.spans:
             self._cache.grow(span.generation, span.generation.kv_len + span.count)
         self._cache.settle()
-
-    def _drafted(self, plan: Plan) -> Sequence[Span]:
-        if not self.limits.draft_tokens:
-            return plan.spans
-        spans = self._drafter.extend(plan.spans, self.limits.batch_tokens - sum(span.count for span in plan.spans))
-        self._cache.settle()
-        return spans
 
     def _advance(self, spans: Iterable[Span]) -> list[Span]:
         """Count and publish what the forward pass wrote, but for drafts; those whose next token can be sampled."""
