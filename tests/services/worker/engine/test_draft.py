@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason
 from services.worker.engine.batch import Limits
 from services.worker.engine.draft import Drafter
 from services.worker.engine.lookup import Lookup
 from services.worker.engine.model import probe_kv
+from services.worker.engine.numerics import FAST, LEVELS, Numerics
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import EngineRequest, TokenStep
 from tests.services.worker.engine.guided import DATE, SCHEMA
@@ -143,12 +145,12 @@ def test_kv_that_a_draft_brought_is_found_by_the_next_turn_and_a_wrong_guess_is_
     assert model.stats().prefix_tokens == (len(first) + len(answer) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
 
 
-def repetitive(draft_tokens: int) -> PackedReplica:
+def repetitive(draft_tokens: int, numerics: Numerics = FAST) -> PackedReplica:
     """A model that soon says the same again and again."""
     module = body("gpt2", initializer_range=0.02)
     spec = probe_kv(module, BLOCK_TOKENS)
     limits = Limits(draft_tokens=draft_tokens)
-    return PackedReplica("gpt2", "d", module, 64 * spec.block_bytes, spec=spec, limits=limits)
+    return PackedReplica("gpt2", "d", module, 64 * spec.block_bytes, spec=spec, limits=limits, numerics=numerics)
 
 
 def test_repetitive_text_takes_fewer_forward_passes() -> None:
@@ -160,11 +162,19 @@ def test_repetitive_text_takes_fewer_forward_passes() -> None:
     assert quick.stats().steps + quick.stats().taken_tokens == 64
 
 
+@pytest.mark.parametrize("level", [NumericsLevel.BATCH_INVARIANT, NumericsLevel.PATH_INVARIANT])
+def test_an_invariant_level_has_no_drafts(level: NumericsLevel) -> None:
+    """A guess is computed in a pass of other rows than the token would have been."""
+    model = repetitive(8, LEVELS[level])
+    run(model, [request("r", prompt(17), 24, on="gpt2")])
+    assert (model.stats().steps, model.stats().draft_tokens) == (24, 0)
+
+
 def test_drafts_are_off_unless_asked_for() -> None:
     assert Limits().draft_tokens == 0
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(
     arrivals=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20), st.integers(0, 4)), min_size=1, max_size=6),
     blocks=st.integers(8, 24),

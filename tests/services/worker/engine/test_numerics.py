@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mesh.facts import NumericsLevel
-from services.worker.engine.batch import Limits, Paged
+from services.worker.engine.batch import Limits, Span
 from services.worker.engine.model import probe_kv
 from services.worker.engine.numerics import FAST, LEVELS, Numerics
 from services.worker.engine.packed_replica import PackedReplica
@@ -37,11 +37,11 @@ class Recording(PackedReplica):
         """As Rows."""
         return {}
 
-    def _deliver(self, generations: list[Paged], logits: Tensor) -> list[TokenStep]:
-        for generation, row in zip(generations, logits, strict=True):
-            place = (generation.request.request_id, generation.generated)
+    def _deliver(self, spans: list[Span], logits: Tensor) -> list[TokenStep]:
+        for span, row in zip(spans, logits, strict=True):
+            place = (span.generation.request.request_id, span.generation.generated)
             self.rows[place] = row.contiguous().view(torch.uint8).numpy().tobytes()
-        return super()._deliver(generations, logits)
+        return super()._deliver(spans, logits)
 
 
 def recording(family: str, numerics: Numerics, blocks: int = 128) -> Recording:
