@@ -21,7 +21,8 @@ EngineError
 ├── PoolExhausted           more blocks were asked for than are idle
 ├── PoolTooSmall            the KV budget does not hold one block
 ├── WeightsMismatch         the tensors do not fit the skeleton
-├── UnsupportedArchitecture the model does not fit the packed runner; the message says why
+├── StateMismatch           a sequence's state is of another model's make-up
+├── UnsupportedArchitecture the model does not fit the runner; the message says why
 └── UnsupportedAdapter      the adapter would be applied wrongly to its base; the message says where
 """
 
@@ -110,8 +111,12 @@ class WeightsMismatch(EngineError):
     """A tensor is missing, unknown or of another shape than the model expects."""
 
 
+class StateMismatch(EngineError):
+    """A sequence's state was taken from another model, or from another version of transformers."""
+
+
 class UnsupportedArchitecture(EngineError):
-    """The packed runner would compute something wrong for this model, so it refuses."""
+    """The runner would compute something wrong for this model, so it refuses."""
 
 
 class UnsupportedAdapter(EngineError):

@@ -5,6 +5,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,11 +28,7 @@ def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | s
     embedding scales) are real, on `device`. `config` is not changed. UnsupportedArchitecture says why not."""
     check_config(config)
     attention.register()
-    try:
-        make = AutoModelForCausalLM.from_config
-        module = construct(make, config, dtype, device, attn_implementation=attention.ATTENTION)
-    except (KeyError, ValueError) as error:  # transformers' way to say: no such class, no such attention
-        raise UnsupportedArchitecture(f"{config.model_type} cannot be built on paged attention: {error}") from error
+    module = _causal(config, dtype, device, attn_implementation=attention.ATTENTION)
     prepare(module)
     return module
 
@@ -48,6 +45,28 @@ def construct(
         module = make(copy.deepcopy(config), dtype=dtype, **options)
     _fill_buffers(module, device)
     return module
+
+
+def build_opaque(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """As build(), but on the attention that transformers itself chooses: for the opaque runner."""
+    module = _causal(config, dtype, device)
+    module.train(False)
+    return module
+
+
+def is_packed(module: PreTrainedModel) -> bool:
+    """Whether it was built for the packed runner."""
+    return bool(module.config._attn_implementation == attention.ATTENTION)
+
+
+def _causal(
+    config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str, **options: Any
+) -> PreTrainedModel:
+    try:
+        return construct(AutoModelForCausalLM.from_config, config, dtype, device, **options)
+    except (KeyError, ValueError) as error:  # transformers' way to say: no such class, no such attention
+        where = "on paged attention" if options else "by transformers"
+        raise UnsupportedArchitecture(f"{config.model_type} cannot be built {where}: {error}") from error
 
 
 class _Unfilled(TorchFunctionMode):
@@ -160,25 +179,42 @@ def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _fill_buffers(module: PreTrainedModel, device: torch.device | str) -> None:
-    """Compute non-persistent buffers for real, by transformers' own initialiser, while all weights are on meta.
-
-    It is run over two backgrounds: what it leaves untouched differs, and would be garbage at run time.
-    """
-    initialise: Callable[[nn.Module], None] = module._init_weights
-    for path, home in module.named_modules():
-        empty = {leaf: b for leaf, b in home._buffers.items() if b is not None and b.is_meta}
-        leaves = empty.keys() & home._non_persistent_buffers_set
-        for background in (0, 1) if leaves else ():
-            before = {leaf: home._buffers[leaf] for leaf in leaves}
-            for leaf in leaves:
-                home._buffers[leaf] = torch.full_like(empty[leaf], background, device=device)
-            initialise(home)
-        for leaf in leaves:
-            if not torch.equal(before[leaf], home._buffers[leaf]):
-                raise UnsupportedArchitecture(f"{path}.{leaf} is a buffer that transformers does not rebuild")
+    """Compute non-persistent buffers for real, by transformers' own initialisers, while all weights are on meta."""
+    homes = dict(module.named_modules())
+    for path, home in homes.items():
+        leaves = [n for n in home._non_persistent_buffers_set if (b := home._buffers[n]) is not None and b.is_meta]
+        left = _unfilled(home, leaves, _initialisers(homes, path), device)
+        if left:
+            raise UnsupportedArchitecture(f"{path}.{left[0]} is a buffer that transformers does not rebuild")
         stray = [name for name, value in vars(home).items() if isinstance(value, Tensor) and value.is_meta]
         if stray:
             raise UnsupportedArchitecture(f"{path}.{stray[0]} is a tensor outside the state dict")
+
+
+def _unfilled(
+    home: nn.Module, leaves: list[str], initialisers: Iterator[Callable[[], None]], device: torch.device | str
+) -> list[str]:
+    """Each initialiser is run over two backgrounds: what it leaves untouched differs, and is left to the next one;
+    what none fills would be garbage at run time."""
+    shapes = {leaf: home.get_buffer(leaf) for leaf in leaves}
+    while leaves and (initialise := next(initialisers, None)):
+        filled = []
+        for background in (0, 1):
+            for leaf in leaves:
+                home._buffers[leaf] = torch.full_like(shapes[leaf], background, device=device)
+            initialise()
+            filled.append([home.get_buffer(leaf) for leaf in leaves])
+        leaves = [leaf for leaf, *both in zip(leaves, *filled, strict=True) if not torch.equal(*both)]
+    return leaves
+
+
+def _initialisers(homes: Mapping[str, nn.Module], path: str) -> Iterator[Callable[[], None]]:
+    """For the module at `path`, then each around it, what the model that it is part of initialises it by."""
+    parts = path.split(".") if path else []
+    around = [homes[".".join(parts[:count])] for count in range(len(parts), -1, -1)]
+    for i, home in enumerate(around):
+        owner = next(one for one in around[i:] if isinstance(one, PreTrainedModel))
+        yield partial(owner._init_weights, home)
 
 
 class Probe:

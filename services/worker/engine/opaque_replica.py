@@ -1,0 +1,235 @@
+"""A replica on the opaque runner: sequences take turns, one forward pass each, in as much memory as it was given."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mesh.facts import NumericsLevel
+from mesh.requests import FinishReason, Pooling
+from services.worker.engine import model
+from services.worker.engine.adapter import Adapter
+from services.worker.engine.batch import Limits
+from services.worker.engine.bounds import Bounds
+from services.worker.engine.delivery import deliver
+from services.worker.engine.errors import PoolTooSmall, StateMismatch, UnknownRequest, UnsupportedAdapter
+from services.worker.engine.footprint import LONGEST
+from services.worker.engine.generation import Generation
+from services.worker.engine.inputs import check_tokens
+from services.worker.engine.numerics import FAST, Numerics
+from services.worker.engine.opaque import Held, OpaqueRunner
+from services.worker.engine.opaque_proof import Proof
+from services.worker.engine.opaque_state import HeldState, filled, taken, trim
+from services.worker.engine.pooling import pooled
+from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
+
+HEADROOM_TOKENS = 16  # room that one must find beside the others to begin, lest it give way again at once
+
+
+@dataclass(slots=True, eq=False)
+class Opaque(Generation):
+    """A generation with a cache of its own. Without one, its tokens are computed anew."""
+
+    held: Held | None = None
+    seen: int = 0  # tokens whose state is held
+    turn: int = 0  # the step that it had last
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are not computed yet."""
+        return len(self.tokens) - self.seen
+
+
+class OpaqueReplica:
+    """`module` has its weights, and `proof` was made with it. Caches take at most `kv_bytes`, as far as the proof's
+    footprint tells. A pass has one sequence, so bits never depend on the batch; above the level FAST, what is computed
+    anew goes through the very passes of the first time, too."""
+
+    def __init__(
+        self,
+        name: str,
+        module: PreTrainedModel,
+        kv_bytes: int,
+        proof: Proof,
+        *,
+        eos_token_ids: Iterable[int] | None = None,
+        limits: Limits | None = None,
+        numerics: Numerics = FAST,
+    ) -> None:
+        memory_tokens = proof.footprint.tokens_in(kv_bytes)
+        if memory_tokens < 2:
+            need = proof.footprint.bytes(2)
+            raise PoolTooSmall(f"{kv_bytes} bytes of KV hold no sequence of this model: the shortest takes {need}")
+        self.name = name
+        self.module = module
+        self.limits = limits or Limits()
+        self._kv_bytes, self._proof = kv_bytes, proof
+        self._runner = OpaqueRunner(module, proof.loose)
+        self._bounds = Bounds.of(
+            name, module, memory_tokens, eos_token_ids=eos_token_ids, stretches=self._runner.stretches
+        )
+        self._replays = numerics.level is not NumericsLevel.FAST or self._runner.depends_on_length
+        self._pass_tokens = self._longest_pass(numerics)
+        self._running: list[Opaque] = []  # in order of arrival
+        self._waiting: deque[Opaque] = deque()
+        self._steps = self._tokens = self._preemptions = 0
+
+    def check(self, request: EngineRequest) -> None:
+        """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing."""
+        self._bounds.check(request)
+
+    def stats(self, name: str = "") -> ReplicaStats:
+        """A snapshot; callable from any thread. There are neither blocks nor adapters here."""
+        return ReplicaStats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            free_blocks=0,
+            total_blocks=0,
+            steps=self._steps,
+            tokens=self._tokens,
+            prefix_tokens=0,
+            preemptions=self._preemptions,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do something."""
+        return bool(self._running or self._waiting)
+
+    def add(self, request: EngineRequest) -> list[TokenStep]:
+        """Queue a checked request. One that is complete already finishes at once."""
+        return self._queue(self._generation(request))
+
+    def cancel(self, request_id: str) -> list[TokenStep]:
+        """Drop a request and free its cache; nothing if it is not here (any more)."""
+        return [self._drop(g, FinishReason.CANCELLED) for g in self._all() if g.request.request_id == request_id]
+
+    def fail(self, why: str) -> list[TokenStep]:
+        """End every request with ERROR and free all caches."""
+        return [self._drop(generation, FinishReason.ERROR, why) for generation in self._all()]
+
+    def unload(self) -> None:
+        """Give back the weights. The replica is of no use afterwards."""
+        self._runner.release()
+        model.release(self.module)
+        del self._runner, self.module
+
+    def step(self) -> list[TokenStep]:
+        """Run one forward pass, for whoever has waited longest; its next token, if all others are computed."""
+        self._make_room()
+        generation = min(self._running, key=lambda one: one.turn)
+        count = self._count(generation)
+        self._steps += 1
+        generation.turn = self._steps
+        end = generation.seen + count
+        logits, generation.held = self._runner.run(generation.tokens[:end], count, generation.held)
+        generation.seen = end
+        if count > 1:
+            trim(generation.held)
+        return [] if generation.pending else self._deliver(generation, logits)
+
+    def add_adapter(self, adapter: Adapter) -> None:
+        """Always UnsupportedAdapter: rows of one pass are all of one sequence."""
+        raise UnsupportedAdapter(
+            f"{self.name} runs one sequence at a time, and takes no adapter; merge it into its base"
+        )
+
+    def remove_adapter(self, name: str) -> list[TokenStep]:
+        """There is none."""
+        return []
+
+    def check_input(self, tokens: Sequence[int]) -> None:
+        """See Replica."""
+        check_tokens(tokens, self._bounds.vocabulary, self._bounds.max_positions)
+
+    def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
+        """See Replica. Each input goes alone."""
+        rows = [torch.tensor([one], device=self.module.device) for one in inputs]
+        hidden = [self.module.base_model(input_ids=row, use_cache=False)[0][0] for row in rows]
+        return pooled(torch.cat(hidden), [len(one) for one in inputs], pooling)
+
+    def export_state(self, request_id: str) -> HeldState:
+        """A copy of what is held of a request, on the host; UnknownRequest if it is not here (any more)."""
+        for one in self._all():
+            if one.request.request_id == request_id:
+                request = replace(one.request, generated=tuple(one.answer))
+                return taken(one.held or self._proof.blank, request, tuple(one.tokens[: one.seen]))
+        raise UnknownRequest(f"request {request_id} does not run here; it may have ended")
+
+    def import_state(self, state: HeldState) -> list[TokenStep]:
+        """Queue its checked request to go on from there; from its tokens, if there is no room for the rest.
+
+        StateMismatch, and then nothing is queued, if the state is of another model or of other tokens.
+        """
+        generation, seen = self._generation(state.request), len(state.seen)
+        if seen >= len(generation.tokens) or list(state.seen) != generation.tokens[:seen]:
+            raise StateMismatch(f"the state of {state.request.request_id} is not of its tokens; send these alone")
+        held = filled(self._proof.blank, state, self.module.device)
+        if seen and self._claim([*self._holding(), generation]) <= self._kv_bytes:
+            generation.held, generation.seen = held, seen
+        return self._queue(generation)
+
+    def _longest_pass(self, numerics: Numerics) -> int:
+        """Tokens that may share one; as for generate, most models' prompts have to."""
+        if numerics.chunk_tokens == 1:
+            return 1
+        cuts = self._proof.cuts_prompts and not self._runner.depends_on_length
+        return self.limits.batch_tokens if cuts else LONGEST
+
+    def _generation(self, request: EngineRequest) -> Opaque:
+        tokens = [*request.prompt_ids, *request.generated]
+        return Opaque(request, tokens, self._bounds.limit(request), self._bounds.stops(request))
+
+    def _queue(self, generation: Opaque) -> list[TokenStep]:
+        finish = generation.finish if generation.request.generated else None
+        if finish is not None:
+            return [TokenStep(generation.request.request_id, generation.generated, (), finish)]
+        self._waiting.append(generation)
+        return []
+
+    def _make_room(self) -> None:
+        """Have the youngest give way until the rest can grow; then admit in order of arrival, while there is room."""
+        while len(self._running) > 1 and self._claim(self._holding()) > self._kv_bytes:
+            self._give_way(self._running.pop())
+        while self._waiting and len(self._running) < self.limits.running:
+            more = [one for one in self._holding() if one is not self._waiting[0]] + [self._waiting[0]]
+            if self._running and self._claim(more, HEADROOM_TOKENS) > self._kv_bytes:
+                break
+            self._running.append(self._waiting.popleft())
+
+    def _give_way(self, generation: Opaque) -> None:
+        generation.held, generation.seen = None, 0
+        self._waiting.appendleft(generation)
+        self._preemptions += 1
+
+    def _holding(self) -> list[Opaque]:
+        return [*self._running, *(one for one in self._waiting if one.held)]
+
+    def _claim(self, generations: Iterable[Opaque], more_tokens: int = 0) -> int:
+        """Bytes that their caches take once their tokens are computed, and a few more."""
+        ends = (min(one.limit, len(one.tokens) + more_tokens) for one in generations)
+        return sum(self._proof.footprint.bytes(end) for end in ends)
+
+    def _count(self, generation: Opaque) -> int:
+        """How many tokens its next pass has."""
+        if self._replays and generation.seen >= generation.prompt_len:
+            return 1
+        end = generation.prompt_len if self._replays else len(generation.tokens)
+        return min(end - generation.seen, self._pass_tokens)
+
+    def _deliver(self, generation: Opaque, logits: Tensor) -> list[TokenStep]:
+        steps = deliver([generation], logits[None])
+        self._tokens += len(steps[0].tokens)
+        if steps[0].finish is not None:
+            self._running.remove(generation)
+        return steps
+
+    def _all(self) -> list[Opaque]:
+        return [*self._running, *self._waiting]
+
+    def _drop(self, generation: Opaque, finish: FinishReason, error: str = "") -> TokenStep:
+        (self._running if generation in self._running else self._waiting).remove(generation)
+        return TokenStep(generation.request.request_id, generation.generated, (), finish, error)

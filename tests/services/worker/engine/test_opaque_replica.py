@@ -1,0 +1,242 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from mesh.facts import NumericsLevel
+from mesh.requests import FinishReason, Pooling
+from services.worker.engine.batch import Limits
+from services.worker.engine.errors import (
+    EmptyPrompt,
+    PoolTooSmall,
+    PromptTooLong,
+    StateMismatch,
+    TokenOutOfRange,
+    UnknownRequest,
+)
+from services.worker.engine.numerics import LEVELS
+from services.worker.engine.opaque_replica import OpaqueReplica
+from services.worker.engine.opaque_state import HeldState
+from services.worker.engine.request import EngineRequest, TokenStep
+from tests.services.worker.engine.opaque_families import OPAQUE, body, fresh, greedy, replica, run
+from tests.services.worker.engine.tiny import VOCABULARY, prompt, request, tokens_of
+
+COUNT = 14
+PROMPTS = (prompt(27), prompt(5), prompt(40))
+
+
+def exported(source: OpaqueReplica, asked: EngineRequest, after: int) -> tuple[list[TokenStep], HeldState]:
+    """What `asked` produced in `after` steps on `source` beside another request, and its state then."""
+    with torch.inference_mode():
+        source.add(asked)
+        source.add(request("other", prompt(9), COUNT))
+        produced: list[TokenStep] = []
+        while sum(step.request_id == asked.request_id for step in produced) < after:
+            produced += source.step()
+        state = source.export_state(asked.request_id)
+        source.cancel(asked.request_id)
+    return [step for step in produced if step.request_id == asked.request_id], state
+
+
+@pytest.mark.parametrize("family", OPAQUE)
+def test_sequences_that_take_turns_equal_one_at_a_time(family: str) -> None:
+    model = replica(family, limits=Limits(batch_tokens=16))
+    produced = run(model, [request(str(i), ids, COUNT) for i, ids in enumerate(PROMPTS)], steps_between=3)
+    assert tokens_of(produced) == {str(i): greedy(family, ids, COUNT) for i, ids in enumerate(PROMPTS)}
+    assert [step.finish for step in produced if step.finish] == [FinishReason.LENGTH] * 3
+    assert not model._running
+    assert not model._waiting
+
+
+@pytest.mark.parametrize("family", OPAQUE)
+def test_a_sequence_goes_on_elsewhere_from_its_state_and_from_its_tokens(family: str) -> None:
+    answer = greedy(family, PROMPTS[0], COUNT)
+    before, state = exported(replica(family), request("r", PROMPTS[0], COUNT), after=8)
+    assert tokens_of(before) == {"r": answer[:8]}
+    assert state.seen == PROMPTS[0] + answer[:7]
+    target = replica(family)
+    moved = request("r", PROMPTS[0], COUNT, generated=answer[:8])
+    assert state.request == replace(moved, replica=state.request.replica)
+    with torch.inference_mode():
+        assert target.import_state(state) == []
+    assert tokens_of(run(target, [request("other", PROMPTS[1], COUNT)]))["r"] == answer[8:]
+    assert target.stats().steps == 6 + COUNT  # its prompt was not computed again
+    assert tokens_of(run(target, [moved])) == {"r": answer[8:]}
+
+
+@pytest.mark.parametrize("family", ["bloom", "qwen3_5_text", "llama:dynamic", "phi3:longrope", "llama4_text"])
+def test_a_sequence_that_gave_way_goes_on_where_it_was(family: str) -> None:
+    model = replica(family, kv_tokens=45, sequences=2)
+    produced = run(model, [request(str(n), prompt(n), 24) for n in (27, 28, 5)])
+    assert tokens_of(produced) == {str(n): greedy(family, prompt(n), 24) for n in (27, 28, 5)}
+    assert model.stats().preemptions > 0
+
+
+def test_only_as_many_sequences_run_as_memory_holds() -> None:
+    model = replica("mamba", kv_tokens=1, sequences=2)  # its state takes the same, however long a sequence is
+    with torch.inference_mode():
+        for i, ids in enumerate(PROMPTS):
+            model.add(request(str(i), ids, COUNT))
+        model.step()
+        assert (model.stats().running, model.stats().waiting) == (2, 1)
+
+
+SEEDED: list[dict[str, Any]] = [
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_k": 20},
+    {"temperature": 1.3, "top_p": 0.8, "min_p": 0.01},
+    {"temperature": 1.0, "repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.3},
+]
+
+
+def test_seeded_sampling_is_the_same_alone_in_company_and_rebuilt() -> None:
+    requests = [request(f"r{i}", prompt(12 + i), COUNT, seed=i, **params) for i, params in enumerate(SEEDED)]
+    alone = {name: ids for one in requests for name, ids in tokens_of(run(replica("lfm2"), [one])).items()}
+    assert tokens_of(run(replica("lfm2"), requests, steps_between=2)) == alone
+    rebuilt = [
+        request(f"r{i}", prompt(12 + i), COUNT, seed=i, generated=alone[f"r{i}"][:9], **params)
+        for i, params in enumerate(SEEDED)
+    ]
+    assert tokens_of(run(replica("lfm2"), rebuilt)) == {name: ids[9:] for name, ids in alone.items()}
+    assert tokens_of(run(replica("lfm2"), [request("r0", prompt(12), COUNT, seed=99)]))["r0"] != alone["r0"]
+
+
+def test_a_stop_token_ends_the_answer_and_its_memory_is_free() -> None:
+    answer = greedy("mamba2", PROMPTS[0], COUNT)
+    stop = next(token for token in answer if answer.index(token) > 2)
+    model = replica("mamba2")
+    produced = run(model, [request("r", PROMPTS[0], COUNT, stop_token_ids=(stop,))])
+    assert tokens_of(produced)["r"] == answer[: answer.index(stop) + 1]
+    assert [step.finish for step in produced if step.finish] == [FinishReason.STOP]
+    assert not model._holding()
+
+
+def test_a_cancelled_request_leaves_the_others_as_they_are() -> None:
+    model = replica("qwen3_5_text")
+    with torch.inference_mode():
+        for i, ids in enumerate(PROMPTS):
+            model.add(request(str(i), ids, COUNT))
+        produced = [step for _ in range(8) for step in model.step()]
+        (last,) = model.cancel("1")
+        assert (last.finish, model.cancel("1")) == (FinishReason.CANCELLED, [])
+    produced = [step for step in produced if step.request_id != "1"] + run(model, [])
+    assert tokens_of(produced) == {str(i): greedy("qwen3_5_text", PROMPTS[i], COUNT) for i in (0, 2)}
+
+
+def test_a_failure_ends_every_request() -> None:
+    model = replica("lfm2", limits=Limits(running=1))
+    with torch.inference_mode():
+        model.add(request("runs", PROMPTS[0]))
+        model.step()
+        model.add(request("waits", PROMPTS[1]))
+        assert [(s.request_id, s.finish, s.error) for s in model.fail("gone")] == [
+            ("runs", FinishReason.ERROR, "gone"),
+            ("waits", FinishReason.ERROR, "gone"),
+        ]
+    assert not model.has_work
+
+
+def test_a_request_that_came_complete_ends_at_once_with_no_token() -> None:
+    model = replica("lfm2")
+    assert model.add(request("full", prompt(4), 3, generated=(7, 8, 9))) == [
+        TokenStep("full", 3, (), FinishReason.LENGTH)
+    ]
+    assert not model.has_work
+
+
+def test_requests_that_can_never_run_are_refused_by_name() -> None:
+    model = replica("lfm2", kv_tokens=24)
+    with pytest.raises(EmptyPrompt):
+        model.check(request("r", ()))
+    with pytest.raises(PromptTooLong, match="KV memory"):
+        model.check(request("r", prompt(24)))
+    with pytest.raises(PromptTooLong, match="positions"):
+        replica("lfm2").check(request("r", prompt(512)))
+    with pytest.raises(TokenOutOfRange):
+        model.check(request("r", (3, VOCABULARY)))
+    assert len(tokens_of(run(model, [request("r", prompt(20), 100)]))["r"]) == 4
+
+
+def test_memory_for_no_sequence_at_all_is_refused_with_the_least() -> None:
+    module, proof = body("mamba2")
+    least = proof.footprint.bytes(2)
+    with pytest.raises(PoolTooSmall, match=f"the shortest takes {least}"):
+        OpaqueReplica("mamba2", module, least - 1, proof)
+
+
+def test_a_state_of_other_tokens_or_of_another_model_is_refused() -> None:
+    _, state = exported(replica("lfm2"), request("r", PROMPTS[0], COUNT), after=8)
+    model = replica("lfm2")
+    with pytest.raises(StateMismatch, match="not of its tokens"):
+        model.import_state(replace(state, request=replace(state.request, generated=state.request.generated[:4])))
+    with pytest.raises(StateMismatch, match="another make-up"):
+        replica("mamba2").import_state(state)
+    with pytest.raises(UnknownRequest):
+        model.export_state("r")
+    assert not model.has_work
+
+
+def test_a_state_that_finds_no_room_is_computed_anew() -> None:
+    _, state = exported(replica("lfm2"), request("r", PROMPTS[0], COUNT), after=8)
+    model = replica("lfm2", kv_tokens=60)
+    with torch.inference_mode():
+        model.add(request("first", PROMPTS[1], 30))
+        model.step()
+        model.import_state(state)
+    assert tokens_of(run(model, []))["r"] == greedy("lfm2", PROMPTS[0], COUNT)[8:]
+
+
+@pytest.mark.parametrize("family", ["bloom", "mamba2", "recurrent_gemma"])
+def test_embeddings_are_transformers_own_hidden_states(family: str) -> None:
+    with torch.inference_mode():
+        vectors = replica(family).embed(family, [prompt(9), prompt(4)], Pooling.LAST)
+        hidden = fresh(family).base_model(input_ids=torch.tensor([prompt(4)]), use_cache=False)[0]
+    torch.testing.assert_close(vectors[1], hidden[0, -1])
+    with pytest.raises(TokenOutOfRange):
+        replica(family).check_input((VOCABULARY,))
+
+
+def logits(model: OpaqueReplica) -> list[bytes]:
+    """Keeps the bytes of each token's logits as the runner gives them."""
+    kept: list[bytes] = []
+    inner = model._runner.run
+
+    def run(tokens: list[int], count: int, held: Any) -> Any:
+        row, held = inner(tokens, count, held)
+        kept.append(row.numpy().tobytes())
+        return row, held
+
+    model._runner.run = run  # type: ignore[method-assign, assignment]
+    return kept
+
+
+@pytest.mark.parametrize("level", [NumericsLevel.BATCH_INVARIANT, NumericsLevel.PATH_INVARIANT])
+@pytest.mark.parametrize("family", ["bloom", "qwen3_5_text", "mamba2"])
+def test_above_fast_the_same_bits_come_in_company_and_anew(family: str, level: NumericsLevel) -> None:
+    numerics = LEVELS[level]
+    alone, rebuilt, busy = (replica(family, numerics=numerics) for _ in range(3))
+    first, again = logits(alone), logits(rebuilt)
+    answer = tokens_of(run(alone, [request("r", PROMPTS[0], COUNT)]))["r"]
+    run(rebuilt, [request("r", PROMPTS[0], COUNT, generated=answer[:8])])
+    assert again == first
+    among = logits(busy)
+    run(busy, [request("r", PROMPTS[0], COUNT), request("other", PROMPTS[1], COUNT)])
+    assert [row for row in among if row in first] == first
+
+
+def test_at_path_invariance_a_token_has_the_same_bits_in_the_prompt_and_in_the_answer() -> None:
+    numerics = LEVELS[NumericsLevel.PATH_INVARIANT]
+    answering, prompted = replica("bloom", numerics=numerics), replica("bloom", numerics=numerics)
+    first, again = logits(answering), logits(prompted)
+    answer = tokens_of(run(answering, [request("r", PROMPTS[0], COUNT)]))["r"]
+    run(prompted, [request("r", PROMPTS[0] + answer[:8], COUNT - 8)])
+    assert again == first
+
+
+def test_fast_is_not_as_strict() -> None:
+    alone, rebuilt = replica("bloom"), replica("bloom")
+    first, again = logits(alone), logits(rebuilt)
+    answer = tokens_of(run(alone, [request("r", PROMPTS[0], COUNT)]))["r"]
+    run(rebuilt, [request("r", PROMPTS[0], COUNT, generated=answer[:8])])
+    assert again[-1] != first[-1]
