@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from mesh.errors import AlreadyExists, Conflict, NotFound
 from mesh.facts import ModelEntry
 from mesh.state.connection import State
-from mesh.state.keys import EVENTS_KEPT
+from mesh.state.keys import DEPLOYMENTS_KEPT, EVENTS_KEPT
 
 ENTRY: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
 ANY_REVISION = -1
@@ -68,7 +68,9 @@ class Catalogue:
         keys = self._state.keys
         body = ENTRY.dump_json(replace(entry, revision=0)).decode()
         revision: int = await self._state.run(
-            "put_model", [keys.models, keys.revisions, keys.events], [entry.name, expected, body, EVENTS_KEPT]
+            "put_model",
+            [keys.models, keys.revisions, keys.events, keys.deployments],
+            [entry.name, expected, body, EVENTS_KEPT, DEPLOYMENTS_KEPT],
         )
         return revision
 

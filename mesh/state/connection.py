@@ -16,6 +16,7 @@ from mesh.errors import Unreachable
 from mesh.state.keys import Keys
 
 COMMAND_TIMEOUT_S = 5.0
+QUIET_MS = 2000  # longest that a stream's reader hears nothing before it asks Redis again
 
 
 class State:
@@ -74,3 +75,12 @@ class State:
                 reason="STATE_UNREACHABLE",
                 retry_after_s=1.0,
             ) from error
+
+
+def stream_entries(reply: object) -> list[tuple[str, dict[str, str]]]:
+    """The entries of the one stream that xread read; RESP3 answers a map, RESP2 a list of pairs."""
+    streams = list(reply.values()) if isinstance(reply, dict) else [pair[1] for pair in reply or []]  # type: ignore[attr-defined]
+    if not streams:
+        return []
+    entries = streams[0]
+    return entries[0] if entries and isinstance(entries[0], list) else entries

@@ -7,6 +7,7 @@ member:<kind>/<id>        hash     that member                        fence, bod
 leader                    hash     the scheduler that leads           holder, address, fence, until (ms)
 models                    hash     gateways, compare-and-set          name -> ModelEntry, JSON
 revisions                 hash     gateways, compare-and-set          name -> revision
+deployments               stream   gateways, with what they wrote     ModelEntry, JSON; capped
 events                    stream   every script that changes a fact   kind, id, fence, body; capped
 """
 
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from mesh.facts import Kind
 
+DEPLOYMENTS_KEPT = 1000  # about; only those who prepare for them read it, and they may miss some
 EVENTS_KEPT = 10_000  # about; a reader that falls further behind reloads everything
 
 
@@ -50,6 +52,11 @@ class Keys:
     def revisions(self) -> str:
         """Revisions of the catalogue's entries."""
         return self._key("revisions")
+
+    @property
+    def deployments(self) -> str:
+        """What was added to the catalogue or changed in it, in order."""
+        return self._key("deployments")
 
     @property
     def events(self) -> str:

@@ -13,13 +13,12 @@ from redis.exceptions import RedisError
 from mesh.errors import Unreachable
 from mesh.facts import ClusterFacts, Leader, Member, ModelEntry
 from mesh.state.catalogue import ENTRY
-from mesh.state.connection import State
+from mesh.state.connection import QUIET_MS, State, stream_entries
 from mesh.state.keys import Keys
 from mesh.state.leases import MEMBER
 
 log = structlog.get_logger()
 BATCH = 500
-QUIET_MS = 2000  # longest silence before Redis is asked again
 RETRY_S = 0.5
 K = TypeVar("K")
 V = TypeVar("V")
@@ -154,7 +153,7 @@ class Mirror:
     async def _read(self, last: str) -> str:
         events = self._state.keys.events
         async with self._state.answering():  # returns in time even when nothing happens, so that silence is seen
-            entries = _entries(await self._state.redis.xread({events: last}, count=BATCH, block=QUIET_MS))
+            entries = stream_entries(await self._state.redis.xread({events: last}, count=BATCH, block=QUIET_MS))
             if len(entries) == BATCH and not await self._state.redis.xrange(events, min=last, max=last):
                 log.warning("fell behind the cluster's events; loading everything again")
                 return await self._snapshot(self._state.keys)
@@ -173,15 +172,6 @@ class Mirror:
     def _tell(self) -> None:
         for watcher in self._watchers:
             watcher.set()
-
-
-def _entries(reply: object) -> list[tuple[str, dict[str, str]]]:
-    """The one stream's entries; RESP3 answers a map, RESP2 a list of pairs."""
-    streams = list(reply.values()) if isinstance(reply, dict) else [pair[1] for pair in reply or []]  # type: ignore[attr-defined]
-    if not streams:
-        return []
-    entries = streams[0]
-    return entries[0] if entries and isinstance(entries[0], list) else entries
 
 
 def _member(body: Mapping[str, str]) -> Member:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from whimbrel.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
@@ -16,6 +16,7 @@ from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.host_tier import HostTier
 from services.worker.guides import Guides
+from services.worker.loading.ahead import Ahead
 from services.worker.loading.devices import open_device
 from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons, preimport
@@ -52,7 +53,11 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     report.life()
     servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
     try:
-        async with owned(_drain(ground, replicas, relay), ground):
+        async with AsyncExitStack() as owning:
+            await owning.enter_async_context(owned(_drain(ground, replicas, relay), ground))
+            if settings.ahead:
+                ahead = Ahead(ground.state, ground.me.node, stores, skeletons, loader.quiet)
+                await owning.enter_async_context(owned(ahead.run(), ground))
             yield [Mounted("whimbrel.worker.v1.WorkerService", partial(add_WorkerServiceServicer_to_server, servicer))]
     finally:
         await replicas.close()

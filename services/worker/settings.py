@@ -63,4 +63,8 @@ class WorkerSettings(ServiceSettings):
     preimport: tuple[str, ...] = Field(
         ("llama", "qwen2", "gpt2"), description="Model types whose code is imported before serving, as a JSON list."
     )
+    ahead: bool = Field(
+        True,
+        description="Import the code, and build the modules, of models that are deployed before they are asked for.",
+    )
     scratch_dir: Path = Field(Path("/tmp"), description="Directory for configs while a model is built.")

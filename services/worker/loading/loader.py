@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -27,6 +27,7 @@ from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.pool import KVSpec, LayerKV
 from services.worker.engine.replica import Replica
 from services.worker.loading.device import Device, Weights
+from services.worker.loading.quiet import Quiet
 from services.worker.loading.skeletons import Skeletons
 from services.worker.loading.threads import ended
 from services.worker.naming import replica_name
@@ -81,6 +82,7 @@ class Loader:
     ) -> None:
         self._stores, self._device, self._skeletons = stores, device, skeletons
         self._kv_bytes, self._limits, self._tier = kv_bytes, limits, tier
+        self.quiet = Quiet()
 
     @asynccontextmanager
     async def load(self, order: Order, observer: Observer) -> AsyncIterator[LoadedReplica]:
@@ -88,22 +90,24 @@ class Loader:
 
         The skeleton is built, and pointed at its bytes, while these are still on their way.
         """
-        stat = await self._stores.stat(order.store_address, order.digest)
-        observer.manifest(stat.manifest)
-        building = asyncio.create_task(self._skeleton(order, stat.manifest), name=f"skeleton {order.model}")
-        try:
+        with ExitStack() as under_way:
+            under_way.enter_context(self.quiet.broken())
+            stat = await self._stores.stat(order.store_address, order.digest)
+            observer.manifest(stat.manifest)
+            building = asyncio.create_task(self._skeleton(order, stat.manifest), name=f"skeleton {order.model}")
+            under_way.callback(building.cancel)
             async with self._device.load(order.store_address, stat, observer.progress) as weights:
                 skeleton = await building
-                yield await self._runnable(order, stat.manifest, skeleton, weights)
+                loaded = await self._runnable(order, stat.manifest, skeleton, weights)
+                under_way.close()
+                yield loaded
                 self._skeletons.give_back(stat.manifest, skeleton)
-        finally:
-            building.cancel()
 
     async def _skeleton(self, order: Order, manifest: Manifest) -> PreTrainedModel:
         if kept := self._skeletons.take(manifest):
             return kept
         config = await self._stores.read_file(order.store_address, order.digest, CONFIG)
-        return await asyncio.to_thread(self._skeletons.build, manifest, config)
+        return await asyncio.to_thread(self._skeletons.obtain, manifest, config)
 
     async def _runnable(
         self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, weights: Weights

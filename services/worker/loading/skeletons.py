@@ -2,6 +2,7 @@
 
 import importlib
 import tempfile
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from services.worker.engine.errors import UnsupportedArchitecture
 from services.worker.engine.model import build
 
 log = structlog.get_logger()
+Key = tuple[str, str]  # digest of config.json, dtype
 
 
 def preimport(model_types: Iterable[str]) -> None:
@@ -31,21 +33,40 @@ def preimport(model_types: Iterable[str]) -> None:
 
 class Skeletons:
     """Lends each skeleton to one replica at a time; the least recently used is dropped. Versions of a model, and its
-    fine-tunes, share theirs: nothing but config.json and the dtype goes into one."""
+    fine-tunes, share theirs: nothing but config.json and the dtype goes into one. Any thread."""
 
     def __init__(self, capacity: int, scratch_dir: Path) -> None:
         self._capacity, self._scratch_dir = capacity, scratch_dir
-        self._idle: OrderedDict[tuple[str, str], PreTrainedModel] = OrderedDict()
+        self._idle: OrderedDict[Key, PreTrainedModel] = OrderedDict()
+        self._building: dict[Key, threading.Lock] = {}
+
+    @property
+    def room(self) -> bool:
+        """Whether another one can lie ready without driving one out."""
+        return len(self._idle) < self._capacity
 
     def take(self, manifest: Manifest) -> PreTrainedModel | None:
         """One that lies ready, or None."""
-        return self._idle.pop((manifest.config_digest, manifest.dtype), None)
+        return self._idle.pop(_key(manifest), None)
 
     def give_back(self, manifest: Manifest, skeleton: PreTrainedModel) -> None:
         """Keeps a module whose weights have been released (engine.model.release)."""
-        self._idle[manifest.config_digest, manifest.dtype] = skeleton
+        self._idle[_key(manifest)] = skeleton
         while len(self._idle) > self._capacity:
             self._idle.popitem(last=False)
+
+    def obtain(self, manifest: Manifest, config_json: bytes) -> PreTrainedModel:
+        """One that lies ready or is just being prepared, else a new one. Takes a thread's time; raises Unsuitable."""
+        with self._lock(manifest):
+            return self.take(manifest) or self.build(manifest, config_json)
+
+    def prepare(self, manifest: Manifest, config_json: bytes) -> None:
+        """Has one lie ready, if there is room: the first to be dropped. Takes a thread's time; raises Unsuitable."""
+        key = _key(manifest)
+        with self._lock(manifest):
+            if key not in self._idle and self.room:
+                self._idle[key] = self.build(manifest, config_json)
+                self._idle.move_to_end(key, last=False)
 
     def build(self, manifest: Manifest, config_json: bytes) -> PreTrainedModel:
         """A module with its parameters on meta, in the checkpoint's dtype. Takes a thread's time; raises Unsuitable."""
@@ -59,3 +80,10 @@ class Skeletons:
             return build(config, dtype)
         except UnsupportedArchitecture as error:
             raise Unsuitable(str(error), reason="UNSUPPORTED_ARCHITECTURE") from error
+
+    def _lock(self, manifest: Manifest) -> threading.Lock:
+        return self._building.setdefault(_key(manifest), threading.Lock())
+
+
+def _key(manifest: Manifest) -> Key:
+    return manifest.config_digest, manifest.dtype
