@@ -15,6 +15,7 @@ from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.host_tier import HostTier
+from services.worker.engine.packing import PackBudget
 from services.worker.guides import Guides
 from services.worker.loading.ahead import Ahead
 from services.worker.loading.devices import open_device
@@ -39,8 +40,8 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     relay.engine = engine
     limits = Limits(settings.max_batch_tokens, settings.slots, settings.draft_tokens)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    tier = HostTier(settings.host_kv_bytes)
-    loader = Loader(stores, device, skeletons, settings.kv_bytes, limits, tier=tier)
+    tier, packing = HostTier(settings.host_kv_bytes), PackBudget(settings.packed_bytes)
+    loader = Loader(stores, device, skeletons, settings.kv_bytes, limits, tier=tier, packing=packing)
     replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
     relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
 

@@ -29,6 +29,11 @@ def half_of_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
+def eighth_of_memory() -> int:
+    """Bytes; an eighth of what the machine has."""
+    return half_of_memory() // 4
+
+
 class WorkerSettings(ServiceSettings):
     """WHIMBREL_*; see each description."""
 
@@ -42,6 +47,12 @@ class WorkerSettings(ServiceSettings):
         256 << 20,
         ge=0,
         description="Host memory for KV that the replicas' caches give up, in bytes, beside memory_bytes; 0 for none.",
+    )
+    packed_bytes: int = Field(
+        default_factory=eighth_of_memory,
+        ge=0,
+        description="Memory beside memory_bytes for copies of the weights of models that run, packed as the CPU "
+        "multiplies them faster, in bytes. Unset: an eighth of the machine's; 0: none.",
     )
     slots: int = Field(32, ge=1, le=1024, description="Requests that one replica runs at once.")
     max_batch_tokens: int = Field(

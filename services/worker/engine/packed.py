@@ -25,6 +25,7 @@ from services.worker.engine.attention import (
 )
 from services.worker.engine.batch import Paged, Span
 from services.worker.engine.numerics import FAST, Numerics
+from services.worker.engine.packing import PackBudget, Packing
 from services.worker.engine.passes import Pass, passes
 from services.worker.engine.pool import KVPool, KVSpec
 
@@ -34,22 +35,33 @@ T = TypeVar("T")
 class PackedRunner:
     """A prepared model with its KV pool. Spans must come one-token ones first, with blocks for their tokens."""
 
-    def __init__(self, module: PreTrainedModel, spec: KVSpec, blocks: int, numerics: Numerics = FAST) -> None:
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        spec: KVSpec,
+        blocks: int,
+        numerics: Numerics = FAST,
+        budget: PackBudget | None = None,
+    ) -> None:
         self.module = module
         self.device = module.device
         self.pool = KVPool(spec, blocks, self.device)
         self.adapters = Adapters(module)
         self.numerics = numerics
         self._experts = experts.fix_rows(module, numerics.tile) if numerics.tile else None
+        fast = numerics.level is NumericsLevel.FAST  # elsewhere no token may see the product change that computes it
+        self.packing = Packing(module, (fast and budget) or PackBudget())
         self._keeps_rows = "logits_to_keep" in inspect.signature(module.forward).parameters
 
     def close(self) -> None:
         """Leave the module as it was."""
+        self.packing.close()
         if self._experts is not None:
             experts.restore(self.module, self._experts)
 
     def run(self, spans: Sequence[Span]) -> Tensor:
         """Write the spans' KV; logits [rows, vocabulary], of each span as many as it says."""
+        self.packing.advance()
         each = passes(spans, self.numerics)
         parts = [self._forward(one) for one in each]
         if len(parts) == 1:

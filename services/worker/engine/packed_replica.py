@@ -23,6 +23,7 @@ from services.worker.engine.inputs import check_tokens
 from services.worker.engine.kv_cache import KVCache
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packed import PackedRunner
+from services.worker.engine.packing import PackBudget
 from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
@@ -34,7 +35,8 @@ from services.worker.engine.whole import hidden_states
 class PackedReplica:
     """`module` has its weights assigned; `kv_bytes` of KV are allocated here. `digest` names the checkpoint: KV is
     shared only between equal digests. `spec` saves the probe when the manifest has it. `tier` is host memory that
-    all replicas of a worker share; `swaps_exactly` has preempted sequences come back with the very bytes they had."""
+    all replicas of a worker share, so is `packing`; `swaps_exactly` has preempted sequences come back with the very
+    bytes they had."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class PackedReplica:
         limits: Limits | None = None,
         numerics: Numerics = FAST,
         tier: HostTier | None = None,
+        packing: PackBudget | None = None,
         costs: Costs | None = None,
         clock: Callable[[], float] = time.perf_counter,
         swaps_exactly: bool = False,
@@ -68,7 +71,7 @@ class PackedReplica:
         # Parent of every first block: KV of other checkpoints, laid out or computed otherwise, is never taken for ours.
         salt = digest.encode() + spec.fingerprint() + repr(numerics).encode()
         self.prefix_root = hashlib.blake2b(salt, digest_size=16).digest()
-        self._runner = PackedRunner(module, spec, blocks, numerics)
+        self._runner = PackedRunner(module, spec, blocks, numerics, packing)
         self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
         self._roster = Roster()

@@ -24,6 +24,7 @@ from services.worker.engine.errors import EngineError
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.model import assign, release
 from services.worker.engine.packed_replica import PackedReplica
+from services.worker.engine.packing import PackBudget
 from services.worker.engine.pool import KVSpec, LayerKV
 from services.worker.engine.replica import Replica
 from services.worker.loading.device import Device, Weights
@@ -79,9 +80,10 @@ class Loader:
         limits: Limits,
         *,
         tier: HostTier | None = None,
+        packing: PackBudget | None = None,
     ) -> None:
         self._stores, self._device, self._skeletons = stores, device, skeletons
-        self._kv_bytes, self._limits, self._tier = kv_bytes, limits, tier
+        self._kv_bytes, self._limits, self._tier, self._packing = kv_bytes, limits, tier, packing
         self.quiet = Quiet()
 
     @asynccontextmanager
@@ -141,6 +143,7 @@ class Loader:
                 spec=spec,
                 limits=self._limits,
                 tier=self._tier,
+                packing=self._packing,
             )
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
