@@ -45,14 +45,20 @@ class NumericsLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaFacts:
-    """One version of a model on one worker."""
+    """One version of a model on one worker. The model is "" for a base that no model had asked for."""
 
     model: str
     digest: str
     state: ReplicaState
-    bytes: int  # weights and KV pool together
+    bytes: int  # weights and KV pool together; an adapter has its base's pool
     running: int = 0
     waiting: int = 0
+    base: str = ""  # of an adapter: the checkpoint that it adapts
+    beside: str = ""  # of an adapter: the model of the replica that it is on; "" if that is there for adapters alone
+
+    def carries(self, other: "ReplicaFacts") -> bool:
+        """Whether `other`, of the same worker, is an adapter on this replica."""
+        return not self.base and (other.base, other.beside) == (self.digest, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,7 @@ class CheckpointSummary:
     tensors: int
     kv_bytes_per_token: int
     base: str = ""  # of an adapter: the digest of the checkpoint that it adapts
+    base_bytes: int = 0  # of an adapter: what its base takes
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Make a replica, from a store."""
+    """Make a replica, from a store. An adapter is put on a replica of its base; `base_model` names the one to make
+    where there is none."""
 
     spot: Spot
     store_id: str
+    base: str = ""
+    base_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ class Expiry:
 
 
 def expiries(view: View, knobs: Knobs) -> list[Expiry]:
-    """One for every replica that nothing runs on."""
-    return [_expiry(view, seat, knobs) for seat in view.seats() if view.idle(seat)]
+    """One for every replica that nothing runs on, and that no adapter needs."""
+    return [_expiry(view, seat, knobs) for seat in view.seats() if view.idle(seat) and not view.adapters(seat)]
 
 
 def _expiry(view: View, seat: Seat, knobs: Knobs) -> Expiry:

@@ -1,10 +1,11 @@
 """Where one waiting request goes: an open slot, a load under way, free memory, memory that idle replicas hold."""
 
-from mesh.facts import Kind, ModelEntry
-from policy.actions import Action, Load, Place, RefusalReason, Refuse
-from policy.estimate import nearest_source
+from mesh.facts import ModelEntry
+from policy.actions import Action, Place, RefusalReason, Refuse
+from policy.candidates import any_source, candidates, load
 from policy.knobs import Knobs
-from policy.room import candidates, cheapest_eviction, need_bytes, room_is_coming, soonest
+from policy.room import cheapest_eviction, room_is_coming, soonest
+from policy.size import full_bytes
 from policy.succession import succession
 from policy.view import Seat, Spot, View, Waiting
 
@@ -39,9 +40,9 @@ def turn_away(view: View, request: Waiting, reason: RefusalReason, retry_after_s
 def _open_slot(view: View, request: Waiting, seats: list[Seat]) -> Spot | None:
     """The least busy of these replicas that is usable and has a free slot."""
     open_ = [
-        (view.busy(seat), seat.spot)
+        (view.crowd(seat), seat.spot)
         for seat in seats
-        if seat.member.fence not in request.excluded and view.settled(seat) and view.busy(seat) < seat.slots
+        if seat.member.fence not in request.excluded and view.settled(seat) and view.crowd(seat) < seat.slots
     ]
     return min(open_)[1] if open_ else None
 
@@ -56,21 +57,17 @@ def _former(view: View, request: Waiting, entry: ModelEntry) -> list[Seat]:
 def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, knobs: Knobs) -> list[Action]:
     former = _former(view, request, entry)  # whoever may be answered by it waits for its slot, if nothing else helps
     workers = view.workers()
-    large = [m for m in workers if m.worker is None or need_bytes(entry, m.worker) <= m.worker.memory_bytes]
+    large = [m for m in workers if m.worker is None or full_bytes(entry, m.worker) <= m.worker.memory_bytes]
     if workers and not large and not former:  # a worker that has just joined may yet turn out to be large enough
         return [Refuse(request.request_id, RefusalReason.TOO_LARGE, None)]
     able = candidates(view, entry, now, knobs, request.excluded)
     if best := soonest(view, entry, able):
-        return [Load(Spot(best.member.id, entry.name, entry.checkpoint.digest), best.source.store.id)]
-    if large and not able and not former and not _any_source(view, entry):
+        return [load(view, entry, best)]
+    if large and not able and not former and not any_source(view, entry):
         return [Refuse(request.request_id, RefusalReason.NO_CHECKPOINT, knobs.distrust_s)]
     if not room_is_coming(view, entry, able) and (unloads := cheapest_eviction(view, entry, able)):
         return [*unloads]
     return _hold(view, request, now, knobs)
-
-
-def _any_source(view: View, entry: ModelEntry) -> bool:
-    return nearest_source(view.cluster.of_kind(Kind.STORE), entry.checkpoint.digest, "") is not None
 
 
 def _hold(view: View, request: Waiting, now: float, knobs: Knobs) -> list[Action]:

@@ -1,70 +1,43 @@
 """Device memory: where a version fits, and which idle replicas would have to go for it."""
 
-from dataclasses import dataclass
-
-from mesh.facts import Kind, Member, ModelEntry, ReplicaState, WorkerFacts
+from mesh.facts import ModelEntry, ReplicaState
 from policy.actions import Unload, UnloadReason
-from policy.estimate import Source, nearest_source, start_up_s
-from policy.knobs import Knobs
-from policy.view import NOBODY, Seat, Spot, View
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A worker that the current version of a model fits on when empty, and what loading it there would take."""
-
-    member: Member
-    worker: WorkerFacts
-    source: Source
-    estimate_s: float
-
-
-def need_bytes(entry: ModelEntry, worker: WorkerFacts) -> int:
-    """Device memory that a replica takes: weights and its KV pool."""
-    return entry.checkpoint.bytes + worker.kv_bytes
-
-
-def candidates(
-    view: View, entry: ModelEntry, now: float, knobs: Knobs, excluded: frozenset[int] = NOBODY
-) -> list[Candidate]:
-    """Workers that could load the current version and have no replica of it already."""
-    stores, found, digest = view.cluster.of_kind(Kind.STORE), [], entry.checkpoint.digest
-    for member in view.workers():
-        worker = member.worker
-        if worker is None or member.fence in excluded or worker.replica(entry.name, digest):
-            continue
-        if view.distrusts(member.id, now) or need_bytes(entry, worker) > worker.memory_bytes:
-            continue
-        if source := nearest_source(stores, digest, member.node):
-            estimate_s = start_up_s(entry.checkpoint.bytes, source, member.node, knobs)
-            found.append(Candidate(member, worker, source, estimate_s))
-    return found
+from policy.candidates import Candidate
+from policy.size import is_base, need_bytes, version_of
+from policy.view import Seat, Spot, View
 
 
 def soonest(view: View, entry: ModelEntry, able: list[Candidate]) -> Candidate | None:
     """Where it starts soonest without anything being unloaded; None when there is no room anywhere."""
-    free = [c for c in able if free_bytes(view, c) >= need_bytes(entry, c.worker)]
+    free = [c for c in able if free_bytes(view, c) >= _need_bytes(view, entry, c)]
     return min(free, key=lambda c: (c.estimate_s, -free_bytes(view, c), c.member.id), default=None)
 
 
 def room_is_coming(view: View, entry: ModelEntry, able: list[Candidate]) -> bool:
     """Whether unloads under way will make the room."""
-    return any(free_bytes(view, c) + _leaving_bytes(view, c) >= need_bytes(entry, c.worker) for c in able)
+    return any(free_bytes(view, c) + _leaving_bytes(view, c) >= _need_bytes(view, entry, c) for c in able)
 
 
 def free_bytes(view: View, candidate: Candidate) -> int:
     """Memory left on a worker, what its facts do not show yet of loads under way taken off."""
-    worker, coming = candidate.worker, 0
-    for spot in view.loading:
-        if spot.worker_id == candidate.member.id:
-            shown = worker.replica(spot.model, spot.digest)  # from the first moment, its size known only later
-            coming += max(0, _size_bytes(view, spot, worker) - (shown.bytes if shown else 0))
+    worker, spots = candidate.worker, [spot for spot in view.loading if spot.worker_id == candidate.member.id]
+    coming, bases = 0, dict[str, int]()
+    for spot in spots:
+        version = version_of(view, spot)
+        shown = worker.replica(spot.model, spot.digest)  # from the first moment, its size known only later
+        if version and version.base:
+            bases[version.base] = version.base_bytes + worker.kv_bytes
+        size = version.bytes + (0 if version.base else worker.kv_bytes) if version else 0
+        coming += max(0, size - (shown.bytes if shown else 0))
+    for digest in bases.keys() - {spot.digest for spot in spots}:
+        shown_bytes = max((r.bytes for r in worker.replicas if r.digest == digest), default=0)
+        coming += max(0, bases[digest] - shown_bytes)
     return worker.memory_bytes - worker.memory_used_bytes - coming
 
 
 def missing_bytes(view: View, entry: ModelEntry, candidate: Candidate) -> int:
     """What has to be unloaded beside what is leaving already."""
-    return need_bytes(entry, candidate.worker) - free_bytes(view, candidate) - _leaving_bytes(view, candidate)
+    return _need_bytes(view, entry, candidate) - free_bytes(view, candidate) - _leaving_bytes(view, candidate)
 
 
 def cheapest_eviction(
@@ -73,32 +46,39 @@ def cheapest_eviction(
     """Unloads of idle replicas on the worker that needs the fewest; empty when nothing helps."""
     plans = []
     for candidate in able:
-        idle = [seat for seat in longest_idle_first(view, candidate) if seat.spot not in spared]
-        if chosen := just_enough(idle, missing_bytes(view, entry, candidate)):
+        idle = [seat for seat in longest_idle_first(view, entry, candidate) if not spared & _spots(view, seat)]
+        if chosen := just_enough(view, idle, missing_bytes(view, entry, candidate)):
             plans.append((len(chosen), candidate.estimate_s, candidate.member.id, chosen))
     return [unload(view, seat) for seat in min(plans, key=lambda plan: plan[:3])[3]] if plans else []
 
 
-def longest_idle_first(view: View, candidate: Candidate) -> list[Seat]:
-    """The replicas of a worker that nobody uses."""
+def longest_idle_first(view: View, entry: ModelEntry, candidate: Candidate) -> list[Seat]:
+    """The replicas of a worker that nobody uses, but for what the model itself would be put on. A base is as idle as
+    the adapters on it."""
     seats = (Seat(candidate.member, replica, candidate.worker.slots) for replica in candidate.worker.replicas)
-    idle = [seat for seat in seats if view.idle(seat)]
-    return sorted(idle, key=lambda seat: (view.idle_since_s.get(seat.spot, 0.0), seat.spot))
+    idle = [seat for seat in seats if view.idle(seat) and not is_base(entry, seat.replica)]
+
+    def since_s(seat: Seat) -> float:
+        return max(view.idle_since_s.get(spot, 0.0) for spot in _spots(view, seat))
+
+    return sorted(idle, key=lambda seat: (since_s(seat), seat.spot))
 
 
-def just_enough(seats: list[Seat], missing: int) -> list[Seat]:
-    """The first of `seats` whose bytes make up for what is missing, without those that later, larger ones have made
-    needless; empty when all of them are too little."""
+def just_enough(view: View, seats: list[Seat], missing: int) -> list[Seat]:
+    """The first of `seats` whose bytes make up for what is missing, a base's adapters before it, without those that
+    later, larger ones have made needless; empty when all of them are too little."""
     chosen: list[Seat] = []
     for seat in seats:
         if missing <= 0:
             break
-        chosen.append(seat)
-        missing -= seat.replica.bytes
+        more = [one for one in (*view.adapters(seat), seat) if one not in chosen]
+        chosen += more
+        missing -= sum(one.replica.bytes for one in more)
     if missing > 0:
         return []
     for seat in chosen[::-1]:
-        if missing + seat.replica.bytes <= 0:
+        needed = any(other.replica.carries(seat.replica) for other in chosen)
+        if missing + seat.replica.bytes <= 0 and not needed:
             chosen.remove(seat)
             missing += seat.replica.bytes
     return chosen
@@ -111,11 +91,13 @@ def unload(view: View, seat: Seat) -> Unload:
     return Unload(seat.spot, UnloadReason.EVICTED if current else UnloadReason.SUPERSEDED)
 
 
-def _size_bytes(view: View, spot: Spot, worker: WorkerFacts) -> int:
-    """What a replica on its way will take; nothing is known of a version that the catalogue has forgotten."""
-    entry = view.cluster.models.get(spot.model)
-    versions = [entry.checkpoint, entry.previous] if entry else []
-    return next((v.bytes + worker.kv_bytes for v in versions if v and v.digest == spot.digest), 0)
+def _need_bytes(view: View, entry: ModelEntry, candidate: Candidate) -> int:
+    return need_bytes(view, entry, candidate.member, candidate.worker)
+
+
+def _spots(view: View, seat: Seat) -> frozenset[Spot]:
+    """Of a replica and the adapters on it."""
+    return frozenset(one.spot for one in (seat, *view.adapters(seat)))
 
 
 def _leaving_bytes(view: View, candidate: Candidate) -> int:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from mesh.facts import ModelEntry
 from policy.actions import Load, Unload
+from policy.candidates import Candidate, candidates, load
 from policy.knobs import Knobs
 from policy.room import (
-    Candidate,
-    candidates,
     cheapest_eviction,
     just_enough,
     longest_idle_first,
@@ -43,8 +42,7 @@ def succession(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Succe
         return Succession()
     able = candidates(view, entry, now, knobs)
     if best := soonest(view, entry, able):
-        load = Load(Spot(best.member.id, entry.name, entry.checkpoint.digest), best.source.store.id)
-        return Succession((load,))
+        return Succession((load(view, entry, best),))
     if room_is_coming(view, entry, able):
         return Succession()
     former = frozenset(seat.spot for seat in view.former(entry))
@@ -71,10 +69,12 @@ def _retirement(view: View, entry: ModelEntry, able: list[Candidate]) -> Success
 
 def _leavers(view: View, entry: ModelEntry, candidate: Candidate) -> list[Seat]:
     former = [seat for seat in view.former(entry) if seat.member.id == candidate.member.id]
+    former = [seat for seat in former if all(view.idle(one) for one in view.adapters(seat))]  # these hold it
     former.sort(key=lambda seat: (view.busy(seat), seat.spot))
     in_use = _in_use(view, entry)
-    others = [s for s in longest_idle_first(view, candidate) if s.replica.model != entry.name] if in_use else []
-    chosen = just_enough([*former, *others], missing_bytes(view, entry, candidate))
+    idle = longest_idle_first(view, entry, candidate) if in_use else []
+    others = [seat for seat in idle if seat.replica.model != entry.name]
+    chosen = just_enough(view, [*former, *others], missing_bytes(view, entry, candidate))
     return chosen if any(seat.replica.model == entry.name for seat in chosen) else []
 
 

@@ -93,14 +93,27 @@ class View:
         """Requests on a replica: what it reports or what was sent there, whichever is more."""
         return max(seat.replica.running + seat.replica.waiting, self.placed.get(seat.spot, 0))
 
+    def adapters(self, seat: Seat) -> list[Seat]:
+        """Those on a replica, in whatever state."""
+        worker = seat.member.worker
+        carried = [r for r in worker.replicas if seat.replica.carries(r)] if worker else []
+        return [Seat(seat.member, replica, seat.slots) for replica in carried]
+
+    def crowd(self, seat: Seat) -> int:
+        """Requests that share a replica's slots: its own, and those of all adapters on the same weights."""
+        worker = seat.member.worker
+        bases = [Seat(seat.member, r, seat.slots) for r in worker.replicas if r.carries(seat.replica)] if worker else []
+        base = bases[0] if bases else seat
+        return sum(self.busy(one) for one in (base, *self.adapters(base)))
+
     def settled(self, seat: Seat) -> bool:
         """Ready, and no command for it under way: facts may be quicker than the answer of the load itself."""
         spot = seat.spot
         return seat.replica.state is ReplicaState.READY and spot not in self.loading and spot not in self.unloading
 
     def idle(self, seat: Seat) -> bool:
-        """Whether a replica may be unloaded: nothing runs there or was sent there."""
-        return self.settled(seat) and self.busy(seat) == 0
+        """Whether a replica may be unloaded, with the adapters on it: nothing runs there or was sent there."""
+        return self.settled(seat) and self.busy(seat) == 0 and all(self.idle(one) for one in self.adapters(seat))
 
     def answers(self, entry: ModelEntry) -> bool:
         """Whether the current version of a model can answer somewhere."""

@@ -33,10 +33,18 @@ def fence(worker_id: str) -> int:
 
 
 def model(
-    name: str, *, digest: str = "", weights: int = WEIGHTS, keep_alive_s: float | None = None, previous: str = ""
+    name: str,
+    *,
+    digest: str = "",
+    weights: int = WEIGHTS,
+    keep_alive_s: float | None = None,
+    previous: str = "",
+    base: str = "",
 ) -> ModelEntry:
-    """A model of the catalogue; unless told, its digest is its name followed by "@1"."""
+    """A model of the catalogue; unless told, its digest is its name followed by "@1". With a base, an adapter."""
     checkpoint = CheckpointSummary(digest or f"{name}@1", weights, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
+    if base:
+        checkpoint = replace(checkpoint, base=base, base_bytes=WEIGHTS)
     return ModelEntry(
         name,
         checkpoint,

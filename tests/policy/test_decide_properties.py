@@ -13,7 +13,7 @@ from policy.actions import Load, Place, RefusalReason, Refuse, Unload
 from policy.decide import decide
 from policy.estimate import nearest_source
 from policy.knobs import Knobs
-from policy.room import need_bytes
+from policy.size import need_bytes
 from policy.succession import succession, successions
 from policy.view import Seat, Spot, View, Waiting
 from tests.policy.scene import cluster, fence, model, replica, store, worker
@@ -22,13 +22,14 @@ THOROUGH = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 KNOBS = Knobs(keep_alive_s=30.0, hold_s=50.0, max_waiting=2, distrust_s=5.0)
 NOW = 100.0
 NAMES, NODES = ("a", "b", "c"), ("n1", "n2")
+ADAPTER = "c"  # now and then, of a@1
 KV = 2
 MOMENTS = st.integers(0, 130).map(float)
 
 
 @st.composite
-def entries(draw: st.DrawFn, name: str) -> ModelEntry:
-    """A model of one of two checkpoints, which may have had the other before."""
+def entries(draw: st.DrawFn, name: str, base: str) -> ModelEntry:
+    """A model of one of two checkpoints, which may have had the other before; an adapter, with a base."""
     number = draw(st.integers(1, 2))
     keep_alive_s = draw(st.sampled_from([None, 0.0, 5.0, 1000.0]))
     return model(
@@ -37,12 +38,13 @@ def entries(draw: st.DrawFn, name: str) -> ModelEntry:
         weights=draw(st.integers(1, 12)),
         keep_alive_s=keep_alive_s,
         previous=draw(st.sampled_from(["", f"{name}@{3 - number}"])),
+        base=base,
     )
 
 
 @st.composite
-def workers(draw: st.DrawFn, worker_id: str) -> Member:
-    """A worker whose replicas fit its memory; of a model it may have two versions."""
+def workers(draw: st.DrawFn, worker_id: str, base: str) -> Member:
+    """A worker whose replicas fit its memory; of a model it may have two versions. With a `base`, c is an adapter."""
     memory, replicas, used = draw(st.integers(8, 40)), [], 0
     for name, version in draw(st.permutations([(name, version) for name in NAMES for version in (1, 2)]))[:4]:
         state = draw(st.sampled_from(ReplicaState))
@@ -52,6 +54,10 @@ def workers(draw: st.DrawFn, worker_id: str) -> Member:
             digest = f"{name}@{version}"
             replicas.append(replica(name, digest=digest, state=state, size=size, running=running, waiting=waiting))
             used += size
+    if base:
+        bases = [r for r in replicas if r.digest == base]
+        adapters = [replace(r, base=base, beside=bases[0].model) for r in replicas if r.model == ADAPTER and bases]
+        replicas = [r for r in replicas if r.model != ADAPTER] + adapters
     return worker(worker_id, *replicas, node=draw(st.sampled_from(NODES)), memory=memory, slots=draw(st.integers(1, 3)))
 
 
@@ -67,9 +73,10 @@ def stores(draw: st.DrawFn, store_id: str) -> Member:
 @st.composite
 def views(draw: st.DrawFn) -> View:
     """A moment that can be: what runs fits, what is under way is so somewhere."""
-    members = [draw(workers(f"w{n}")) for n in range(draw(st.integers(0, 3)))]
+    base = draw(st.sampled_from(["", "a@1"]))
+    members = [draw(workers(f"w{n}", base)) for n in range(draw(st.integers(0, 3)))]
     sources = [draw(stores(f"s{n}")) for n in range(draw(st.integers(0, 2)))]
-    models = [draw(entries(name)) for name in NAMES if draw(st.integers(0, 4))]
+    models = [draw(entries(name, base if name == ADAPTER else "")) for name in NAMES if draw(st.integers(0, 4))]
     facts = cluster([*members, *sources], models)
     spots = [Spot(m.id, r.model, r.digest) for m in members if m.worker for r in m.worker.replicas]
     view = View(
@@ -123,11 +130,13 @@ def committed(view: View, member: Member) -> int:
     """Memory left on a worker when every load under way has come to its end."""
     assert member.worker
     shown = {(r.model, r.digest): r.bytes for r in member.worker.replicas}
-    coming = {
-        (s.model, s.digest): need_bytes(view.cluster.models[s.model], member.worker)
-        for s in view.loading
-        if s.worker_id == member.id
-    }
+    coming: dict[tuple[str, str], int] = {}
+    for spot in (s for s in view.loading if s.worker_id == member.id):
+        version = view.cluster.models[spot.model].checkpoint
+        coming[spot.model, spot.digest] = version.bytes + (0 if version.base else member.worker.kv_bytes)
+        if version.base and not any(s.digest == version.base for s in view.loading if s.worker_id == member.id):
+            there = [r.model for r in member.worker.replicas if r.digest == version.base]
+            coming[there[0] if there else "", version.base] = version.base_bytes + member.worker.kv_bytes
     everything = {name: max(shown.get(name, 0), coming.get(name, 0)) for name in {*shown, *coming}}
     return member.worker.memory_bytes - sum(everything.values())
 
@@ -151,7 +160,7 @@ def open_seats(view: View, request: Waiting) -> list[Seat]:
     current = [seat for seat in view.seats(entry.name) if seat.replica.digest == entry.checkpoint.digest]
     seats = current if request.current_only else [*current, *view.former(entry)]
     usable = [seat for seat in seats if view.settled(seat) and seat.member.fence not in request.excluded]
-    return [seat for seat in usable if view.busy(seat) < seat.slots]
+    return [seat for seat in usable if view.crowd(seat) < seat.slots]
 
 
 def shuffled(facts: Mapping[str, Member]) -> dict[str, Member]:
@@ -203,12 +212,15 @@ def test_no_workers_memory_is_promised_twice(view: View) -> None:
 
 @THOROUGH
 @given(views())
-def test_a_load_names_a_store_that_has_the_bytes_and_a_worker_without_the_model(view: View) -> None:
+def test_a_load_names_a_store_that_has_or_can_fetch_the_bytes_and_a_worker_without_the_model(view: View) -> None:
+    stores_now = view.cluster.of_kind(store("s").kind)
     for action in (a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load)):
-        holder = view.cluster.members[f"store/{action.store_id}"].store
-        assert holder
-        spot = action.spot
-        assert holder.tier_of(spot.digest)
+        holder, spot = view.cluster.members[f"store/{action.store_id}"], action.spot
+        assert holder.store
+        wanted = {spot.digest, action.base} - {""}
+        assert any(s.store and s.store.tier_of(spot.digest) for s in stores_now)
+        near = holder.node == member_of(view, spot.worker_id).node
+        assert near or any(holder.store.tier_of(digest) for digest in wanted)
         assert spot.digest == view.cluster.models[spot.model].checkpoint.digest
         assert replica_of(view, spot) is None
         assert view.distrusted_until_s.get(spot.worker_id, NOW) <= NOW
@@ -258,7 +270,9 @@ def test_nobody_waits_while_a_worker_stands_free_for_the_model(view: View) -> No
                 continue
             if worker_facts.replica(held.model, entry.checkpoint.digest):
                 continue
-            assert committed(after, member) < need_bytes(entry, worker_facts)
+            if entry.checkpoint.base and not nearest_source(stores_now, entry.checkpoint.base, ""):
+                continue
+            assert committed(after, member) < need_bytes(after, entry, member, worker_facts)
 
 
 @THOROUGH
