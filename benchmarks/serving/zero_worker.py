@@ -19,6 +19,7 @@ from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.request import EngineRequest, EngineStats, ReplicaStats, TokenStep
+from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.host import Host
 from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons
@@ -79,8 +80,9 @@ async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[S
     relay = Relay(asyncio.get_running_loop())
     engine = relay.engine = ZeroEngine(relay.on_steps, settings.model)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    loader = Loader(stores, Host(stores, settings.transport), skeletons, settings.kv_bytes, Limits())
-    replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
+    device = Host(stores, settings.transport)
+    loader = Loader(stores, device, skeletons, settings.kv_bytes, Limits())
+    replicas = Replicas(engine, loader, AdapterLoader(stores, device), settings.memory_bytes, settings.kv_bytes)
     ready = ReplicaFacts(settings.model, settings.digest, ReplicaState.READY, settings.kv_bytes)
 
     def facts() -> WorkerFacts:

@@ -75,8 +75,10 @@ def recipe(config_json: bytes) -> Recipe:
 
 
 def name_of(tensor: str) -> Name:
-    """Where a tensor of an adapter belongs. Raises UnsupportedModel for those of trained tokens."""
+    """Where a tensor of an adapter belongs. Raises UnsupportedModel for those of experts and of trained tokens."""
     plain = tensor.removeprefix(PREFIX)
+    if "experts" in plain.split("."):
+        raise UnsupportedModel(f"this adapter cannot be applied ({tensor}: an expert sees other rows than the batch's)")
     added = next((suffix for suffix in ADDED if plain.endswith(suffix)), "")
     if added == TOKENS:
         raise UnsupportedModel(f"this adapter cannot be applied ({tensor}: {FOREIGN['trainable_token_indices']})")

@@ -29,12 +29,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadCommand:
-    """Which checkpoint to make which replica of, from which store, under whose fence."""
+    """Which checkpoint to make which replica of, from which store, under whose fence. An adapter has a base, and the
+    model, if any, whose replica a base that has to be made first is."""
 
     model: str
     digest: str
     store_address: str
     fence: int
+    base: str = ""
+    base_model: str = ""
 
 
 class WorkerClient:
@@ -46,7 +49,12 @@ class WorkerClient:
     async def load(self, address: str, command: LoadCommand) -> AsyncGenerator[LoadProgress | Loaded, None]:
         """Progress, then Loaded. Leaving the iteration cancels the load."""
         request = pb.LoadRequest(
-            model=command.model, digest=command.digest, store_address=command.store_address, fence=command.fence
+            model=command.model,
+            digest=command.digest,
+            store_address=command.store_address,
+            fence=command.fence,
+            base=command.base,
+            base_model=command.base_model,
         )
         call = WorkerServiceStub(self._channels.to(address)).Load(request, timeout=limit(LOAD_S))
         async with aclosing(stream(call, f"worker at {address}")) as responses:

@@ -42,7 +42,7 @@ class Commands:
         """Begins a load, at once."""
         spot = action.spot
         self.books.loading.add(spot)
-        command = LoadCommand(spot.model, spot.digest, store_address, self.fence)
+        command = LoadCommand(spot.model, spot.digest, store_address, self.fence, action.base, action.base_model)
         self.loads[spot] = self.group.create_task(self._load(spot, command), name=f"load {spot}")
 
     def end_unwanted_loads(self, view: View) -> None:

@@ -17,6 +17,7 @@ from services.worker.engine.engine import Engine
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.packing import PackBudget
 from services.worker.guides import Guides
+from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.ahead import Ahead
 from services.worker.loading.devices import open_device
 from services.worker.loading.loader import Loader
@@ -42,7 +43,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
     tier, packing = HostTier(settings.host_kv_bytes), PackBudget(settings.packed_bytes)
     loader = Loader(stores, device, skeletons, settings.kv_bytes, limits, tier=tier, packing=packing)
-    replicas = Replicas(engine, loader, settings.memory_bytes, settings.kv_bytes)
+    replicas = Replicas(engine, loader, AdapterLoader(stores, device), settings.memory_bytes, settings.kv_bytes)
     relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
 
     def facts() -> WorkerFacts:

@@ -2,27 +2,34 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import structlog
 
-from mesh.checkpoint.layout import Manifest, total_bytes
+from mesh.checkpoint.layout import DTYPES, Manifest, total_bytes
 from mesh.clients.worker import Loaded
-from mesh.errors import Broken, MeshError, NoRoom, Unreachable
-from mesh.facts import ReplicaFacts, ReplicaState, Tier
+from mesh.errors import Broken, MeshError, NoRoom, Unreachable, Unsuitable
+from mesh.facts import NEARNESS, ReplicaFacts, ReplicaState, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import UnknownReplica
+from services.worker.engine.errors import EngineError, UnknownReplica
+from services.worker.engine.replica import Replica
+from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.loader import Loader, Order
+from services.worker.loading.threads import ended
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class Resident:
-    """One replica and its task."""
+    """One replica and its task. An adapter has one, too: it is on the replica of its base, `beside`."""
 
     order: Order
+    beside: Order | None = None
+    runs: Replica | None = None  # what the engine runs; of an adapter, that is its base's
+    adapters: set[str] = field(default_factory=set)  # that are on it, or about to be
     state: ReplicaState = ReplicaState.LOADING
     bytes: int = 0
     tier: Tier = Tier.DISK
@@ -37,7 +44,7 @@ class Resident:
     def leaving(self) -> bool:
         """Whether it is on its way out: unloading, or a load that has just been cancelled."""
         cancelled = self.task is not None and self.task.cancelling() > 0
-        return cancelled or self.state is ReplicaState.DRAINING
+        return cancelled or self.ending.is_set() or self.state is ReplicaState.DRAINING
 
     def tell(self) -> None:
         """Wakes everyone who waits for a change."""
@@ -48,8 +55,10 @@ class Resident:
 class Replicas:
     """By the engine's names: a model has one for each version of it. A second load of the same one joins the first."""
 
-    def __init__(self, engine: Engine, loader: Loader, memory_bytes: int, kv_bytes: int) -> None:
-        self._engine, self._loader = engine, loader
+    def __init__(
+        self, engine: Engine, loader: Loader, adapters: AdapterLoader, memory_bytes: int, kv_bytes: int
+    ) -> None:
+        self._engine, self._loader, self._adapters = engine, loader, adapters
         self._memory_bytes, self._kv_bytes = memory_bytes, kv_bytes
         self._residents: dict[str, Resident] = {}
         self.on_life: Callable[[], None] = lambda: None
@@ -66,6 +75,8 @@ class Replicas:
                 bytes=resident.bytes,
                 running=stats[name].running if name in stats else 0,
                 waiting=stats[name].waiting if name in stats else 0,
+                base=resident.order.base,
+                beside=resident.beside.model if resident.beside else "",
             )
             for name, resident in self._residents.items()
         )
@@ -89,7 +100,7 @@ class Replicas:
                 await changed.wait()
             if resident.failure:
                 raise resident.failure
-            yield Loaded(resident.tier, resident.bytes - self._kv_bytes)
+            yield Loaded(resident.tier, resident.bytes - self._pool_bytes(resident))
         finally:
             resident.listeners -= 1
             if not resident.listeners and resident.state is ReplicaState.LOADING and resident.task:
@@ -109,7 +120,8 @@ class Replicas:
         return self._residents[name].order
 
     async def unload(self, name: str) -> None:
-        """Ends a replica and waits until its memory is back; what still runs on it fails as unloaded."""
+        """Ends a replica and waits until its memory is back; what still runs on it fails as unloaded. A base goes when
+        the last adapter on it has gone."""
         resident = self._residents.get(name)
         if resident and resident.task:
             resident.ending.set()
@@ -120,7 +132,7 @@ class Replicas:
         await asyncio.gather(*(self.unload(name) for name in list(self._residents)))
 
     def _begin(self, order: Order) -> Resident:
-        resident = self._residents[order.replica] = Resident(order)
+        resident = self._residents[order.replica] = Resident(order, self._beside(order))
         resident.task = asyncio.create_task(self._life(resident), name=f"replica {order.replica}")
         resident.task.add_done_callback(_log_fault)
         return resident
@@ -128,14 +140,7 @@ class Replicas:
     async def _life(self, resident: Resident) -> None:
         name = resident.order.replica
         try:
-            async with self._loader.load(resident.order, self._observer(resident)) as loaded:
-                self._engine.add_replica(loaded.replica)
-                resident.state, resident.tier = ReplicaState.READY, loaded.tier
-                self._changed(resident)
-                await resident.ending.wait()
-                resident.state = ReplicaState.DRAINING
-                self._changed(resident)
-                await asyncio.wrap_future(self._engine.remove_replica(name))
+            await (self._as_adapter(resident) if resident.beside else self._as_base(resident))
         except MeshError as error:
             log.warning("load failed", replica=name, error=error.message)
             resident.failure = error
@@ -146,16 +151,81 @@ class Replicas:
             del self._residents[name]
             self._changed(resident)
 
+    async def _as_base(self, resident: Resident) -> None:
+        async with self._loader.load(resident.order, Observer(self, resident)) as loaded:
+            resident.runs = loaded.replica
+            self._engine.add_replica(loaded.replica)
+            await self._stay(resident, loaded.tier)
+            while resident.adapters:
+                await resident.changed.wait()
+            await asyncio.wrap_future(self._engine.remove_replica(resident.order.replica))
+
+    async def _as_adapter(self, resident: Resident) -> None:
+        name, base = resident.order.replica, await self._base(resident)
+        try:
+            if base.runs is None:
+                raise AssertionError(f"{base.order.replica} is ready and does not run")
+            loaded = await self._adapters.load(resident.order, base.runs.module, Observer(self, resident))
+            adding = asyncio.wrap_future(self._engine.add_adapter(base.order.replica, loaded.adapter))
+            try:
+                await asyncio.shield(adding)
+                await self._stay(resident, min(base.tier, loaded.tier, key=NEARNESS.__getitem__))
+            finally:
+                await ended([adding])
+                if not adding.exception():
+                    await asyncio.wrap_future(self._engine.remove_adapter(name))
+        except EngineError as error:
+            raise Unsuitable(f"{name} cannot run here: {error}", reason="UNSUPPORTED_ADAPTER") from error
+        finally:
+            base.adapters.discard(name)
+            base.tell()
+
+    async def _stay(self, resident: Resident, tier: Tier) -> None:
+        """Ready, until it is to end."""
+        resident.state, resident.tier = ReplicaState.READY, tier
+        self._changed(resident)
+        await resident.ending.wait()
+        resident.state = ReplicaState.DRAINING
+        self._changed(resident)
+
+    async def _base(self, resident: Resident) -> Resident:
+        """The replica that an adapter goes on, ready, and held until the adapter has gone. It is loaded if need be."""
+        while resident.beside:
+            async with aclosing(self.load(resident.beside)) as events:
+                async for event in events:
+                    if isinstance(event, LoadProgress):
+                        Observer(self, resident).progress(event)
+            base = self._residents.get(resident.beside.replica)
+            if base and not base.leaving:
+                base.adapters.add(resident.order.replica)
+                return base
+            resident.beside = self._beside(resident.order)  # it has just been told to go
+        raise AssertionError(f"{resident.order.replica} is no adapter")
+
+    def _beside(self, order: Order) -> Order | None:
+        """The replica for an adapter to be on: one that is here, best that of its `base_model`, else one to load."""
+        if not order.base:
+            return None
+        new = Order(order.base_model, order.base, order.store_address)
+        here = [r.order for r in self._residents.values() if r.order.digest == order.base and not r.leaving]
+        return next((one for one in here if one.model == new.model), here[0] if here else new)
+
+    def _weights_bytes(self, resident: Resident, manifest: Manifest) -> int:
+        """An adapter is kept in its base's dtype, where that is the wider one."""
+        base = self._residents.get(resident.beside.replica) if resident.beside else None
+        wide = base.runs.module.dtype.itemsize // DTYPES[manifest.dtype] if base and base.runs else 1
+        return total_bytes(manifest) * max(1, wide)
+
+    def _pool_bytes(self, resident: Resident) -> int:
+        return 0 if resident.order.base else self._kv_bytes
+
     def _changed(self, resident: Resident) -> None:
         resident.tell()
         self.on_life()
 
-    def _observer(self, resident: Resident) -> "Observer":
-        return Observer(self, resident)
-
     def admit(self, resident: Resident, manifest: Manifest) -> None:
         """Books the replica's memory, or raises NoRoom."""
-        need = total_bytes(manifest) + self._kv_bytes
+        need = self._weights_bytes(resident, manifest) + self._pool_bytes(resident)
         used = sum(other.bytes for other in self._residents.values())
         if used + need > self._memory_bytes:
             raise NoRoom(

@@ -43,7 +43,9 @@ class WorkerServicer(WorkerServiceServicer):
             raise InvalidRequest.field("model", "must be set")
         if not is_digest(request.digest):
             raise InvalidRequest.field("digest", "must be a checkpoint's digest")
-        order = Order(request.model, request.digest, request.store_address)
+        if request.base and not is_digest(request.base):
+            raise InvalidRequest.field("base", "must be a checkpoint's digest")
+        order = Order(request.model, request.digest, request.store_address, request.base, request.base_model)
         async with aclosing(self._replicas.load(order)) as events:
             async for event in events:
                 if isinstance(event, LoadProgress):

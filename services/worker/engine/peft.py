@@ -46,8 +46,6 @@ def make_adapter(
 def _change(path: str, home: nn.Module | None, width: int, given: _Given, recipe: Recipe) -> Change:
     if home is None:
         raise UnsupportedAdapter(f"the base has no module {path}")
-    if "experts" in path.split("."):
-        raise UnsupportedAdapter(f"{path} belongs to an expert, which sees other rows than the batch's")
     if not (_plain(home) or (not given.added and {len(value) for value in given.own.values()} == {width})):
         raise UnsupportedAdapter(f"{path} is a {type(home).__name__}, which is adapted in a way of its own")
     own = {name: _like(home, name, value) for name, value in given.own.items()}
@@ -82,7 +80,7 @@ def _low_rank(home: nn.Module, added: Mapping[str, Tensor], recipe: Recipe, path
         more = added[B_BIAS].float() * scaling
         shift = (more if shift is None else shift + more).to(weight)
     up = up * getattr(home, "embed_scale", 1.0)  # of embeddings that scale what they look up
-    pair = LowRank(down.t().to(weight).contiguous(), up.t().to(weight).contiguous(), looks_up)
+    pair = LowRank(_copied(down.t(), weight), _copied(up.t(), weight), looks_up)
     return Change(change.instead, gain, pair, shift)
 
 
@@ -92,6 +90,11 @@ def _norm(weight: Tensor, down: Tensor, up: Tensor) -> Tensor:
     own: Tensor = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square()
     mixed = (weight @ down.t().to(weight)).float() * up
     return (own + 2 * mixed.sum(1) + ((up @ inner) * up).sum(1)).sqrt()
+
+
+def _copied(matrix: Tensor, weight: Tensor) -> Tensor:
+    """In rows, of the weight's dtype, on its device: what `matrix` lies in may go."""
+    return matrix.to(weight).clone(memory_format=torch.contiguous_format)
 
 
 def _like(home: nn.Module, name: str, value: Tensor) -> Tensor:

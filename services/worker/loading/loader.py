@@ -38,11 +38,14 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which checkpoint to make which model's replica of, and the store to take it from."""
+    """Which checkpoint to make which model's replica of, and the store to take it from. An adapter has a `base`, and
+    `base_model` is the model whose replica that is made as, if it has to be."""
 
     model: str
     digest: str
     store_address: str
+    base: str = ""
+    base_model: str = ""
 
     @property
     def replica(self) -> str:

@@ -6,20 +6,27 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
+from mesh.checkpoint.lora import recipe
 from mesh.clients.worker import Loaded
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Unsuitable
 from mesh.facts import ReplicaState, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import UnknownReplica
+from services.worker.engine.peft import make_adapter
+from services.worker.loading.adapting import LoadedAdapter
 from services.worker.loading.loader import LoadedReplica, Order
 from services.worker.naming import replica_name
 from services.worker.replicas import Replicas
+from tests.services.worker.engine.lora import ATTENTION, trained
 from tests.services.worker.engine.tiny import prompt, replica, request
 
 WAIT_S = 20.0
 OLD, NEW = Order("m", "d1", "store:1"), Order("m", "d2", "store:1")
+BASE, ALONE = OLD, Order("", "d1", "store:1")
+A, B = (Order(name, f"{name}1", "store:1", base="d1", base_model="m") for name in ("a", "b"))
 
 
 class HandLoader:
@@ -44,6 +51,27 @@ class HandLoader:
         yield LoadedReplica(replica("llama", name=order.replica), Tier.DISK)
 
 
+class HandAdapters:
+    """Loads at once unless told; what it makes is of a tiny llama."""
+
+    def __init__(self) -> None:
+        self.begun: list[Order] = []
+        self.go = asyncio.Event()
+        self.go.set()
+        self.fails: MeshError | None = None
+
+    async def load(self, order: Order, base: PreTrainedModel, observer: Any) -> LoadedAdapter:
+        """An adapter for `base`."""
+        self.begun.append(order)
+        observer.progress(LoadProgress(Tier.DRAM, 1, 2))
+        await self.go.wait()
+        if self.fails:
+            raise self.fails
+        one = trained("llama", 1, **ATTENTION)
+        made = make_adapter(order.replica, order.digest, base, one.tensors, recipe(one.config))
+        return LoadedAdapter(made, Tier.DRAM)
+
+
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
     """A running engine."""
@@ -60,11 +88,18 @@ async def loader() -> HandLoader:
 
 
 @pytest.fixture
-async def replicas(engine: Engine, loader: HandLoader) -> AsyncIterator[Replicas]:
+async def adapters() -> HandAdapters:
+    """A loader of adapters that loads at once unless told."""
+    return HandAdapters()
+
+
+@pytest.fixture
+async def replicas(engine: Engine, loader: HandLoader, adapters: HandAdapters) -> AsyncIterator[Replicas]:
     """A worker's replicas, unloaded at the end."""
-    one = Replicas(engine, loader, memory_bytes=1 << 30, kv_bytes=1 << 20)  # type: ignore[arg-type]
+    one = Replicas(engine, loader, adapters, memory_bytes=1 << 30, kv_bytes=1 << 20)  # type: ignore[arg-type]
     yield one
     loader.go.set()
+    adapters.go.set()
     loader.tidied.set()
     await one.close()
 
@@ -138,3 +173,95 @@ async def test_a_worker_that_drains_takes_no_version_any_more(replicas: Replicas
     with pytest.raises(MeshError) as refused:
         await loaded(replicas, NEW)
     assert refused.value.reason == "DRAINING"
+
+
+async def test_an_adapter_brings_its_base_and_a_second_one_joins_it(loader: HandLoader, replicas: Replicas) -> None:
+    loader.go.clear()
+    async with asyncio.timeout(WAIT_S), aclosing(replicas.load(A)) as events:
+        assert await anext(events) == LoadProgress(Tier.DISK, 1, 2)  # the base's
+        loader.go.set()
+        told = [event async for event in events]
+    assert told[-1] == Loaded(Tier.DISK, 0)  # the farther of the two
+    await loaded(replicas, B)
+    assert loader.begun == [BASE]
+    assert {(f.model, f.base, f.beside) for f in replicas.facts()} == {
+        ("m", "", ""),
+        ("a", "d1", "m"),
+        ("b", "d1", "m"),
+    }
+
+
+async def test_an_adapter_goes_on_whatever_replica_has_its_base(loader: HandLoader, replicas: Replicas) -> None:
+    other = Order("other", "d1", "store:1")
+    await loaded(replicas, other)
+    await loaded(replicas, A)
+    assert loader.begun == [other]
+    await loaded(replicas, BASE)
+    await loaded(replicas, B)
+    assert {f.model: f.beside for f in replicas.facts() if f.base} == {"a": "other", "b": "m"}
+
+
+async def test_a_base_that_is_unloaded_waits_for_its_adapters_and_takes_no_more(
+    engine: Engine, loader: HandLoader, replicas: Replicas
+) -> None:
+    await loaded(replicas, A)
+    going = asyncio.create_task(replicas.unload(BASE.replica))
+    async with asyncio.timeout(WAIT_S):
+        while ("m", "d1", ReplicaState.DRAINING) not in held(replicas):  # noqa: ASYNC110  as above
+            await asyncio.sleep(0)
+        engine.submit(request("r", prompt(8), 4, on=A.replica))
+        later = asyncio.create_task(loaded(replicas, B))
+        await asyncio.sleep(0)
+        assert not going.done()
+        await replicas.unload(A.replica)
+        await going
+        await later
+    assert loader.begun == [BASE, BASE]
+    assert held(replicas) == {("m", "d1", ReplicaState.READY), ("b", "b1", ReplicaState.READY)}
+
+
+async def test_unloading_an_adapter_leaves_base_and_others(engine: Engine, replicas: Replicas) -> None:
+    await loaded(replicas, A)
+    await loaded(replicas, B)
+    await replicas.unload(A.replica)
+    assert {f.model for f in replicas.facts()} == {"m", "b"}
+    engine.submit(request("r", prompt(8), 4, on=B.replica))
+    engine.submit(request("s", prompt(8), 4, on=BASE.replica))
+    with pytest.raises(UnknownReplica):
+        engine.submit(request("t", prompt(8), 4, on=A.replica))
+
+
+async def test_leaving_an_adapters_load_ends_the_base_that_it_alone_was_waiting_for(
+    loader: HandLoader, replicas: Replicas
+) -> None:
+    loader.go.clear()
+    async with aclosing(replicas.load(A)) as events:
+        await anext(events)
+        assert {(f.model, f.state) for f in replicas.facts()} == {
+            ("a", ReplicaState.LOADING),
+            ("m", ReplicaState.LOADING),
+        }
+    async with asyncio.timeout(WAIT_S):
+        while replicas.facts():  # noqa: ASYNC110  facts are published, not awaited
+            await asyncio.sleep(0.002)
+
+
+async def test_leaving_an_adapters_load_leaves_the_base_to_others(adapters: HandAdapters, replicas: Replicas) -> None:
+    await loaded(replicas, BASE)
+    adapters.go.clear()
+    async with aclosing(replicas.load(A)) as events:
+        await anext(events)
+    async with asyncio.timeout(WAIT_S):
+        while len(replicas.facts()) > 1:  # noqa: ASYNC110  facts are published, not awaited
+            await asyncio.sleep(0.002)
+        await replicas.unload(BASE.replica)
+    assert not replicas.facts()
+
+
+async def test_an_adapter_that_cannot_be_loaded_leaves_no_trace(adapters: HandAdapters, replicas: Replicas) -> None:
+    adapters.fails = Unsuitable("it repeats layers", reason="UNSUPPORTED_ADAPTER")
+    with pytest.raises(Unsuitable, match="repeats layers"):
+        await loaded(replicas, Order("a", "a1", "store:1", base="d1"))
+    assert held(replicas) == {("", "d1", ReplicaState.READY)}
+    await replicas.unload(ALONE.replica)
+    assert not replicas.facts()

@@ -19,6 +19,7 @@ from mesh.errors import MeshError, Unreachable
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
+from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.host import Host
 from services.worker.loading.loader import Loader, Order
 from services.worker.loading.skeletons import Skeletons
@@ -157,7 +158,8 @@ async def test_a_store_that_dies_on_the_way_frees_everything_and_keeps_the_skele
 async def test_the_last_listener_who_leaves_cancels_the_load_and_the_next_one_loads_anew(scene: Scene) -> None:
     engine = Engine(lambda steps: None)
     engine.start()
-    replicas = Replicas(engine, scene.loader, memory_bytes=1 << 30, kv_bytes=KV_BYTES)
+    adapters = AdapterLoader(scene.loader._stores, scene.loader._device)
+    replicas = Replicas(engine, scene.loader, adapters, memory_bytes=1 << 30, kv_bytes=KV_BYTES)
     scene.store.does = does = Behaviour(batches=[[index] for index in range(units(scene))], stop_at=1)
     events = replicas.load(scene.order)
     assert isinstance(await anext(events), LoadProgress)
