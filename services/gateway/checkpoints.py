@@ -2,8 +2,11 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mesh.checkpoint.adapter import ADAPTER_CONFIG
+from mesh.checkpoint.errors import CheckpointError
+from mesh.checkpoint.lora import check_applied
 from mesh.checkpoint.tasks import embeds
 from mesh.clients.store import StoreClient
 from mesh.errors import InvalidRequest, NotFound, Unreachable, Unsuitable
@@ -38,13 +41,28 @@ class Checkpoints:
             return
         async with aclosing(self.import_from(source)) as events:
             async for event in events:
-                yield runnable(event) if isinstance(event, CheckpointSummary) else event
+                yield event if isinstance(event, ImportProgress) else (await self.find(event.digest)).summary
 
     async def find(self, digest: str) -> Found:
-        """A checkpoint that the engine can run. Raises what `known` does, and Unsuitable."""
+        """A checkpoint that the engine can run, alone or beside its base. Raises what `known` does, and Unsuitable."""
         found = await self.known(digest)
-        runnable(found.summary)
-        return found
+        if not found.summary.base:
+            runnable(found.summary)
+            return found
+        base = runnable((await self.known(found.summary.base)).summary)
+        await self._check_adapter(found)
+        summary = replace(found.summary, base_bytes=base.bytes, kv_bytes_per_token=base.kv_bytes_per_token)
+        return replace(found, summary=summary)
+
+    async def _check_adapter(self, found: Found) -> None:
+        """Raises Unsuitable for an adapter that a worker would refuse, before a model is made of it."""
+        digest, address = found.summary.digest, self._mirror.facts.members[f"{Kind.STORE}/{found.store_id}"].address
+        stat = await self._stores.stat(address, digest)
+        config = await self._stores.read_file(address, digest, ADAPTER_CONFIG)
+        try:
+            check_applied(config, [tensor.name for tensor in stat.manifest.tensors])
+        except CheckpointError as error:
+            raise Unsuitable(str(error), reason="UNSUPPORTED_ADAPTER", metadata={"checkpoint": digest}) from error
 
     async def known(self, digest: str) -> Found:
         """A checkpoint that some store holds, or learns of from its origins.
@@ -100,14 +118,7 @@ class Checkpoints:
 
 
 def runnable(summary: CheckpointSummary) -> CheckpointSummary:
-    """The checkpoint itself, or Unsuitable when it is an adapter, or the engine cannot run its architecture."""
-    if summary.base:
-        raise Unsuitable(
-            "an adapter cannot be deployed as a model yet: a later release serves adapters beside their base; until "
-            "then it can be imported, and moved by prefetch and evict --checkpoint",
-            reason="UNSUPPORTED_ADAPTER",
-            metadata={"checkpoint": summary.digest, "base": summary.base},
-        )
+    """The checkpoint itself, no adapter, or Unsuitable when the engine cannot run its architecture."""
     if not summary.kv_bytes_per_token and not embeds(summary.architecture):
         raise Unsuitable(
             f"{summary.architecture} cannot be served yet: its weights are quantized, or its layers keep more than "

@@ -4,15 +4,19 @@ import asyncio
 import json
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import Any, Self
 
 import structlog
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from mesh.checkpoint.layout import Manifest
 from mesh.clients.store import Stat, StoreClient
 from mesh.errors import MeshError, Unreachable, Unsuitable
 from mesh.facts import NEARNESS, Kind, Tier
@@ -118,10 +122,13 @@ class Texts:
             return directory
         stat, address = await self._stat(digest)
         with tempfile.TemporaryDirectory(dir=self._dir, prefix=".fetch-") as scratch:
-            _write(Path(scratch, "files", MAX_CONTEXT), str(stat.manifest.max_context).encode())
+            files = Path(scratch, "files")
+            if stat.manifest.base:
+                copytree(await self._fetch(stat.manifest.base), files, ignore=_unless_own(stat.manifest))
+            _write(files / MAX_CONTEXT, str(stat.manifest.max_context).encode())
             for file in stat.manifest.files:
-                _write(Path(scratch, "files", file.path), await self._stores.read_file(address, digest, file.path))
-            _publish(Path(scratch, "files"), directory)
+                _write(files / file.path, await self._stores.read_file(address, digest, file.path))
+            _publish(files, directory)
         return directory
 
     async def _stat(self, digest: str) -> tuple[Stat, str]:
@@ -147,6 +154,12 @@ def _encode(tokenizer: Tokenizer, text: str, *, special: bool, most: int | None)
     encoding = tokenizer.encode(text, add_special_tokens=False)
     encoding.truncate(max(0, most - tokenizer.num_special_tokens_to_add(False) * special))
     return tuple(tokenizer.post_process(encoding, add_special_tokens=special).ids)
+
+
+def _unless_own(adapter: Manifest) -> Callable[[str, list[str]], set[str]]:
+    """What an adapter does not take over from its base: a tokenizer and templates, if it brings a tokenizer."""
+    own = any(fnmatch(file.path, pattern) for file in adapter.files for pattern in TOKENIZERS)
+    return ignore_patterns(*TOKENIZERS, "vocab*", "merges*", "*template*") if own else ignore_patterns()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """A store at the edge of the process: real sockets, a real lease, no bytes. It has what the test says that it has."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,7 +32,8 @@ class FakeStore(StoreServiceServicer):
         self.imports: list[pb.ImportRequest] = []
         self.fails: MeshError | None = None
         self.stalls = False
-        self.base = ""  # of every checkpoint here
+        self.bases: dict[str, str] = {}  # of those that are adapters, by digest
+        self.adapter_config: dict[str, object] = {"peft_type": "LORA", "r": 4}
         self.gone = asyncio.Event()
 
     async def Stat(self, request: pb.StatRequest, context: Any) -> pb.StatResponse:  # noqa: N802
@@ -47,6 +49,10 @@ class FakeStore(StoreServiceServicer):
         """The first that it has."""
         self.imports.append(request)
         yield pb.ImportResponse(checkpoint=self._checkpoint(next(iter(self._manifests.values()))))
+
+    async def ReadFile(self, request: pb.ReadFileRequest, context: Any) -> AsyncIterator[pb.ReadFileResponse]:  # noqa: N802
+        """An adapter's configuration, whichever it is."""
+        yield pb.ReadFileResponse(data=json.dumps(self.adapter_config).encode())
 
     async def Prefetch(self, request: pb.PrefetchRequest, context: Any) -> AsyncIterator[pb.PrefetchResponse]:  # noqa: N802
         """Two words, unless it fails or stalls after the first."""
@@ -77,8 +83,8 @@ class FakeStore(StoreServiceServicer):
             architecture=manifest.architecture,
             dtype=manifest.dtype,
             max_context=manifest.max_context,
-            kv_bytes_per_token=0 if self.base else KV_BYTES_PER_TOKEN,
-            base=self.base,
+            kv_bytes_per_token=0 if manifest.digest in self.bases else KV_BYTES_PER_TOKEN,
+            base=self.bases.get(manifest.digest, ""),
         )
 
 

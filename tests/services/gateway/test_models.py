@@ -9,7 +9,7 @@ import pytest
 from grpc import aio
 from whimbrel.gateway.v1.gateway_pb2_grpc import add_ModelServiceServicer_to_server
 
-from mesh.checkpoint.layout import Manifest
+from mesh.checkpoint.layout import Manifest, total_bytes
 from mesh.clients.channel import Channels, connect
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import Model, Prefetching
@@ -158,18 +158,38 @@ async def test_a_rollback_to_what_no_store_has_any_more_changes_nothing(bench: B
     assert (await bench.client.get("m")).checkpoint.digest == bench.old
 
 
-async def test_an_adapter_can_be_imported_and_neither_deployed_nor_updated_to(bench: Bench) -> None:
+async def test_an_adapter_is_imported_for_its_base_and_becomes_a_model_that_knows_what_that_takes(bench: Bench) -> None:
     fake = await bench.store("s1")
-    await bench.deployed()
-    fake.base = bench.old
+    fake.bases = {bench.new: bench.old}
+    await deployed_as(bench, "adapter", bench.new)
+    entry = bench.mirror.facts.models["adapter"].checkpoint
+    assert (entry.digest, entry.base) == (bench.new, bench.old)
+    assert entry.base_bytes == total_bytes(bench.manifests[bench.old])
+    assert (await bench.client.get("adapter")).checkpoint.base == bench.old
+    fake.bases = {bench.old: bench.new}
     async with aclosing(bench.client.import_checkpoint("/adapters/a", bench.old)) as events:
         imported = [event async for event in events]
     assert [(request.source, request.base) for request in fake.imports] == [("/adapters/a", bench.old)]
-    assert imported[-1].base == bench.old  # type: ignore[union-attr]
+    assert imported[-1].base == bench.new  # type: ignore[union-attr]
+
+
+async def test_an_adapter_that_no_worker_would_apply_or_without_its_base_is_refused_before_it_is_a_model(
+    bench: Bench,
+) -> None:
+    fake = await bench.store("s1")
+    await bench.deployed()
+    fake.bases = {bench.new: bench.old}
+    fake.adapter_config = {"peft_type": "LORA", "r": 4, "layer_replication": [[0, 2]]}
     for refused in (bench.client.update("m", checkpoint=bench.new), deployed_as(bench, "adapter", bench.new)):
-        with pytest.raises(Unsuitable, match="adapters beside their base") as caught:
+        with pytest.raises(Unsuitable, match="repeats layers of its base") as caught:
             await refused
         assert caught.value.reason == "UNSUPPORTED_ADAPTER"
+    fake.bases = {bench.new: "ab" * 32}
+    with pytest.raises(NotFound, match="Import its source first"):
+        await deployed_as(bench, "adapter", bench.new)
+    fake.bases = {bench.new: bench.old, bench.old: bench.new}
+    with pytest.raises(Unsuitable):
+        await deployed_as(bench, "adapter", bench.new)
 
 
 async def deployed_as(bench: Bench, name: str, digest: str) -> None:
@@ -272,7 +292,7 @@ async def test_a_prefetch_of_what_only_an_origin_has_goes_to_a_store_that_learns
     without = await bench.store("s1", CheckpointFacts(bench.old, 100, Tier.DISK, 100))
     held = (CheckpointFacts(bench.old, 100, Tier.DISK, 100, 100),)
     async with fake_store(bench.state, "s2", bench.manifests, held, origins=1) as learning:
-        learning.base = bench.old  # an adapter: it cannot be deployed
+        learning.bases = {bench.new: bench.old}
         assert await bench.mirror.until(lambda facts: "store/s2" in facts.members, WAIT_S)
         async with aclosing(bench.client.prefetch(checkpoint=bench.new)) as moves:
             assert [move.store_id async for move in moves] == ["s2", "s2"]
