@@ -1,4 +1,4 @@
-"""What a store keeps and no engine runs: quantized weights and adapters are imported, and Deploy says why not."""
+"""What a store keeps and no engine runs: quantized weights and some adapters are imported, and Deploy says why not."""
 
 import asyncio
 from contextlib import aclosing
@@ -34,9 +34,11 @@ async def test_quantized_weights_are_kept_and_not_deployed(shared: Running, tmp_
     assert "quantized" not in {model.name for model in await shared.client.list()}
 
 
-async def test_an_adapter_is_kept_beside_its_base_and_not_deployed(shared: Running, tmp_path: Path) -> None:
+async def test_an_adapter_that_cannot_be_applied_is_kept_beside_its_base_and_not_deployed(
+    shared: Running, tmp_path: Path
+) -> None:
     base = await imported(shared, await asyncio.to_thread(save, Spec("llama"), tmp_path / "llama"))
-    source = await asyncio.to_thread(save_adapter, Spec("llama"), tmp_path / "adapter")
+    source = await asyncio.to_thread(save_adapter, Spec("llama"), tmp_path / "adapter", trainable_token_indices=[1])
     with pytest.raises(InvalidRequest) as refused:
         await imported(shared, source)
     assert [violation.field for violation in refused.value.violations] == ["base"]
