@@ -11,6 +11,7 @@ from benchmarks.args import parser
 from benchmarks.engine.prefix import measure_prefix
 from benchmarks.engine.report import Figures, say_figures
 from benchmarks.engine.stage import Sizes, stage
+from benchmarks.engine.start import measure_start
 from benchmarks.engine.throughput import measure_throughput
 from benchmarks.loading.peers import VENVS
 from benchmarks.machine import Machine, cores
@@ -18,7 +19,7 @@ from benchmarks.report import say, say_machine
 from benchmarks.series import BenchmarkBroken
 from mesh.errors import MeshError
 
-PARTS = ("throughput", "prefix")
+PARTS = ("throughput", "prefix", "start")
 FULL = Sizes(
     ("bfloat16", "float32"), layers=12, batches=(1, 8, 32), prompt_tokens=64, tokens=64, long_tokens=1500, rounds=5
 )
@@ -62,6 +63,8 @@ async def _measure(options: argparse.Namespace) -> Figures:
                 figures = replace(figures, throughput=await measure_throughput(stands, options.peers_venvs))
             if "prefix" in parts:
                 figures = replace(figures, prefix=await measure_prefix(stands))
+            if "start" in parts:
+                figures = replace(figures, start=await measure_start(stands))
     return figures
 
 

@@ -72,6 +72,11 @@ class Direct:
         return asking.wait()
 
 
+def one(prompt: tuple[int, ...]) -> Batch:
+    """A batch that asks for one token."""
+    return Batch((prompt,), 1)
+
+
 async def main(answers: IO[str], store_address: str, digest: str) -> None:
     """Until standard input ends."""
     settings = WorkerSettings.load()

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from benchmarks.engine.prefix import PrefixFigures
+from benchmarks.engine.start import SHAPES, StartFigures, Table
 from benchmarks.engine.throughput import OURS, Heat, ThroughputFigures
 from benchmarks.report import row, say
 from benchmarks.series import Series
@@ -18,6 +19,7 @@ class Figures:
     threads: int
     throughput: ThroughputFigures | None = None
     prefix: PrefixFigures | None = None
+    start: StartFigures | None = None
 
     def json(self) -> str:
         """One object of medians. vs_PEER_bN is the least over the precisions; each has its own key, too."""
@@ -30,6 +32,8 @@ class Figures:
                 "prefix_miss_ttft_ms": self.prefix.miss_s.median * 1e3,
                 "prefix_hit_ttft_ms": self.prefix.hit_s.median * 1e3,
             }
+        if self.start:
+            figures |= _start(self.start)
         return json.dumps({name: _rounded(value) for name, value in figures.items()})
 
 
@@ -47,6 +51,26 @@ def say_figures(figures: Figures) -> None:
         say(f"\nTime to first token of a prompt of {figures.prefix.prompt_tokens} tokens:")
         row("all new", _ms(figures.prefix.miss_s), "ms")
         row("all but its end known", _ms(figures.prefix.hit_s), "ms", f"x{figures.prefix.speedup.text('')}")
+    if figures.start:
+        _say_start(figures.start)
+
+
+def _say_start(figures: StartFigures) -> None:
+    say("\nCold start of a worker, bytes in this node's memory:")
+    _say_table("imports, before it serves", figures.imports)
+    _say_table("a load that builds its module", figures.fresh)
+    _say_table("a load that finds its module ready", figures.ready)
+    row("order to first token, ready", _ms(figures.ready_s), "ms")
+    row("the same, a process just started", _ms(figures.everything_s), "ms")
+    for name in SHAPES:
+        _say_table(f"a Llama of the shape {name}", figures.shapes[name])
+        row("assign again, a layer", figures.assign_ms_a_layer(name), "ms")
+
+
+def _say_table(title: str, table: Table) -> None:
+    say(f" {title}")
+    for name, part in table.items():
+        row(name, _ms(part.elapsed_s), "ms", f"cpu {_ms(part.cpu_s).text('ms')}")
 
 
 def _say_heat(heat: Heat) -> None:
@@ -70,6 +94,20 @@ def _throughput(figures: ThroughputFigures) -> dict[str, object]:
         found[f"tokens_per_s_{where}"] = {key: round(r.tokens_per_s.median, 2) for key, r in heat.results.items()}
         found[f"ttft_ms_{where}"] = {key: round(r.ttft_s.median * 1e3, 2) for key, r in heat.results.items()}
     return _least(figures) | found
+
+
+def _start(figures: StartFigures) -> dict[str, object]:
+    tables = {"imports": figures.imports, "fresh": figures.fresh, "ready": figures.ready, **figures.shapes}
+    return {
+        "start_ready_first_token_ms": figures.ready_s.median * 1e3,
+        "start_vs_new_process": figures.everything_s.over(figures.ready_s).median,
+        "assign_ms_a_layer": {name: round(figures.assign_ms_a_layer(name).median, 4) for name in SHAPES},
+        "start_ms": {name: _medians(table) for name, table in tables.items()},
+    }
+
+
+def _medians(table: Table) -> dict[str, float]:
+    return {name: round(part.elapsed_s.median * 1e3, 3) for name, part in table.items()}
 
 
 def _least(figures: ThroughputFigures) -> dict[str, object]:
