@@ -1,5 +1,6 @@
 """Models without weights: built once per configuration on the meta device, kept for the next load."""
 
+import gc
 import importlib
 import tempfile
 import threading
@@ -23,12 +24,14 @@ Key = tuple[str, str]  # digest of config.json, dtype
 
 
 def preimport(model_types: Iterable[str]) -> None:
-    """Imports transformers' code for these types: seconds that a cold start would otherwise pay."""
+    """Imports transformers' code for these types: seconds that a cold start would otherwise pay. Before serving."""
     for model_type in model_types:
         try:
             importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
         except ModuleNotFoundError:
             log.warning("no such model type to import ahead", model_type=model_type)
+    gc.collect()
+    gc.freeze()  # what is imported stays: looking through it again and again would stop every thread, the engine's too
 
 
 class Skeletons:

@@ -1,6 +1,7 @@
 """Ready before anybody asks: who deploys a model finds its code imported and its module built, and no load waits."""
 
 import asyncio
+import gc
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from services.worker.loading.ahead import Ahead, import_code
 from services.worker.loading.host import Host
 from services.worker.loading.loader import CONFIG, Loader, Order
 from services.worker.loading.quiet import Quiet
-from services.worker.loading.skeletons import Skeletons
+from services.worker.loading.skeletons import Skeletons, preimport
 from services.worker.settings import Transport
 from tests.services.worker.loading.checkpoints import Checkpoint, tiny_llama
 from tests.services.worker.loading.fake_store import Behaviour, FakeStore, serving
@@ -134,6 +135,15 @@ def test_a_class_that_transformers_has_is_imported_and_another_is_nothing() -> N
     import_code("SeedOssForCausalLM")
     assert "transformers.models.seed_oss.modeling_seed_oss" in sys.modules
     import_code("NoSuchForCausalLM")
+
+
+def test_the_garbage_collector_does_not_look_through_what_was_imported_before_serving() -> None:
+    gc.unfreeze()
+    try:
+        preimport(["llama", "no_such_type"])
+        assert gc.get_freeze_count() > 100_000  # torch and transformers
+    finally:
+        gc.unfreeze()
 
 
 async def test_what_cannot_be_made_ready_is_passed_over(state: State, llama: Checkpoint, tmp_path: Path) -> None:
