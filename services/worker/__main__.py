@@ -28,6 +28,8 @@ from services.worker.report import Report
 from services.worker.service import WorkerServicer
 from services.worker.settings import WorkerSettings
 
+LENT_TIMES = 16  # what was booked for a replica: how far others' KV memory can extend it; bounds its tables
+
 
 @asynccontextmanager
 async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
@@ -42,8 +44,18 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     limits = Limits(settings.max_batch_tokens, settings.slots, settings.draft_tokens)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
     tier, packing = HostTier(settings.host_kv_bytes), PackBudget(settings.packed_bytes)
-    loader = Loader(stores, device, skeletons, settings.kv_bytes, limits, tier=tier, packing=packing)
-    replicas = Replicas(engine, loader, AdapterLoader(stores, device), settings.memory_bytes, settings.kv_bytes)
+    loader = Loader(
+        stores,
+        device,
+        skeletons,
+        settings.kv_bytes,
+        limits,
+        tier=tier,
+        packing=packing,
+        most_kv_bytes=min(settings.memory_bytes, LENT_TIMES * settings.kv_bytes),
+    )
+    adapters = AdapterLoader(stores, device)
+    replicas = Replicas(engine, loader, adapters, settings.memory_bytes, settings.kv_bytes, settings.weights)
     relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
 
     def facts() -> WorkerFacts:

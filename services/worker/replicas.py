@@ -1,9 +1,10 @@
 """The worker's replicas: each is one task, from the first byte of its load to the last step of its unload."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import structlog
 
@@ -56,9 +57,15 @@ class Replicas:
     """By the engine's names: a model has one for each version of it. A second load of the same one joins the first."""
 
     def __init__(
-        self, engine: Engine, loader: Loader, adapters: AdapterLoader, memory_bytes: int, kv_bytes: int
+        self,
+        engine: Engine,
+        loader: Loader,
+        adapters: AdapterLoader,
+        memory_bytes: int,
+        kv_bytes: int,
+        weights: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self._engine, self._loader, self._adapters = engine, loader, adapters
+        self._engine, self._loader, self._adapters, self._weights = engine, loader, adapters, weights
         self._memory_bytes, self._kv_bytes = memory_bytes, kv_bytes
         self._residents: dict[str, Resident] = {}
         self.on_life: Callable[[], None] = lambda: None
@@ -154,7 +161,7 @@ class Replicas:
     async def _as_base(self, resident: Resident) -> None:
         async with self._loader.load(resident.order, Observer(self, resident)) as loaded:
             resident.runs = loaded.replica
-            self._engine.add_replica(loaded.replica)
+            self._engine.add_replica(loaded.replica, self._weights.get(resident.order.model, 1.0))
             await self._stay(resident, loaded.tier)
             while resident.adapters:
                 await resident.changed.wait()

@@ -4,7 +4,7 @@ import os
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from mesh.settings import ServiceSettings
 
@@ -42,7 +42,12 @@ class WorkerSettings(ServiceSettings):
         ge=1 << 20,
         description="Memory for weights and KV, in bytes. Unset: half of it.",
     )
-    kv_bytes: int = Field(256 << 20, ge=1 << 16, description="KV cache of one replica, in bytes.")
+    kv_bytes: int = Field(
+        256 << 20,
+        ge=1 << 16,
+        description="KV cache booked for each replica, in bytes. On the host, replicas use each other's while it"
+        " is not needed.",
+    )
     host_kv_bytes: int = Field(
         256 << 20,
         ge=0,
@@ -53,6 +58,9 @@ class WorkerSettings(ServiceSettings):
         ge=0,
         description="Memory beside memory_bytes for copies of the weights of models that run, packed as the CPU "
         "multiplies them faster, in bytes. Unset: an eighth of the machine's; 0: none.",
+    )
+    weights: dict[str, PositiveFloat] = Field(
+        {}, description="Parts of the device's time by model, as a JSON object; others have 1."
     )
     slots: int = Field(32, ge=1, le=1024, description="Requests that one replica runs at once.")
     max_batch_tokens: int = Field(

@@ -31,7 +31,8 @@ def chain_hash(parent: bytes, tokens: Sequence[int]) -> bytes:
 
 
 class BlockAllocator:
-    """A block is referenced (count > 0), cached (published, count 0) or blank. The last two are idle.
+    """A block is referenced (count > 0), cached (published, count 0) or blank. The last two are idle. Or it is parked:
+    out of use, and not counted in `total`.
 
     `_age` holds one number a block: BUSY if referenced, BLANK if it holds nothing, else a tick that grows with
     each use, so the least recently used idle blocks have the smallest ages.
@@ -45,6 +46,8 @@ class BlockAllocator:
         self._cached: dict[bytes, int] = {}
         self._age: NDArray[np.int64] = np.full(total, BLANK, dtype=np.int64)
         self._tick = BLANK
+        self._parked: list[int] = []  # out of use, the first of the pool last
+        self._extent = total  # everything from here on is parked
         self._evicted: list[tuple[int, bytes]] = []
 
     def peek(self, chain: Iterable[bytes]) -> PrefixHit:
@@ -86,7 +89,7 @@ class BlockAllocator:
             raise PoolExhausted("no KV block is idle")
         count = min(wanted, self.total)
         while True:
-            youngest = _sliding_max(self._age, count)  # in each window; BUSY if any of it is
+            youngest = _sliding_max(self._age[: self._extent], count)  # in each window; BUSY if any of it is
             start = len(youngest) - 1 - int(youngest[::-1].argmin())
             if youngest[start] != BUSY:
                 self._tick += 1
@@ -96,7 +99,7 @@ class BlockAllocator:
 
     def is_idle(self, block: int) -> bool:
         """Whether `take` would succeed."""
-        return 0 <= block < self.total and not self._references[block]
+        return 0 <= block < self._extent and not self._references[block]
 
     def is_blank(self, block: int) -> bool:
         """Whether taking it would cost no cached contents either."""
@@ -120,11 +123,38 @@ class BlockAllocator:
         """How many of `blocks` would become idle if one reference to each were released."""
         return sum(self._references[block] == 1 for block in blocks)
 
+    def park(self, count: int) -> list[int]:
+        """Take `count` idle blocks out of use, which: blank ones from the end, then the least recently used."""
+        idle = np.flatnonzero(self._age != BUSY)
+        if count > len(idle):
+            raise PoolExhausted(f"{count} blocks are to be parked, and {len(idle)} are idle")
+        blocks: list[int] = idle[np.lexsort((-idle, self._age[idle]))[:count]].tolist()
+        for block in blocks:
+            self.take(block)
+        self._park([*self._parked, *blocks], -count)
+        return blocks
+
+    def unpark(self, count: int) -> None:
+        """Put blocks back into use, those at the start first; as many as are parked if `count` is more."""
+        back = self._parked[-count:] if count else []
+        self._park(self._parked[: len(self._parked) - len(back)], len(back))
+        for block in back:
+            self._dereference(block)
+
     def evicted(self) -> list[tuple[int, bytes]]:
         """Blocks that were taken since this was last asked although they held something, and its addresses: their
         contents last until somebody writes."""
         evicted, self._evicted = self._evicted, []
         return evicted
+
+    def _park(self, parked: list[int], total_change: int) -> None:
+        self._parked = sorted(parked, reverse=True)
+        self.total += total_change
+        self._extent = len(self._references)
+        for block in self._parked:
+            if block != self._extent - 1:
+                break
+            self._extent = block
 
     def _reference(self, block: int) -> None:
         if not self._references[block]:

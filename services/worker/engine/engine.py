@@ -25,6 +25,7 @@ from services.worker.engine.errors import (
     UnknownReplica,
     UnknownRequest,
 )
+from services.worker.engine.lending import Elastic, balance
 from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, EngineStats, TokenStep
 
@@ -38,7 +39,9 @@ class _Resident:
     """A replica and its share of the engine."""
 
     replica: Replica
-    served_s: float = 0.0  # virtual time: seconds of steps, never behind those that had work meanwhile
+    weight: float
+    elastic: Elastic | None
+    served_s: float = 0.0  # virtual time: seconds of steps by weight, never behind those that had work meanwhile
     requests: int = 0  # submitted and not finished, guarded by the engine's lock
     embeddings: EmbedQueue = field(default_factory=EmbedQueue)
     embedded_last: bool = False
@@ -97,12 +100,20 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
 
-    def add_replica(self, replica: Replica) -> None:
-        """From now on requests may name it. DuplicateReplica if the name is taken."""
+    def add_replica(self, replica: Replica, weight: float = 1.0) -> None:
+        """From now on requests may name it. DuplicateReplica if the name is taken. Among those with work, it gets the
+        engine's time in proportion to `weight`."""
         with self._wake:
             self._refuse_when_closing()
             self._refuse_duplicate(replica.name)
-            self._residents[replica.name] = _Resident(replica)
+            self._residents[replica.name] = _Resident(
+                replica, weight, replica if isinstance(replica, Elastic) else None
+            )
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Change a replica's part of the engine's time, from its next step on."""
+        with self._wake:
+            self._resident(name).weight = weight
 
     def remove_replica(self, name: str) -> Future[None]:
         """Refuse new requests for it now and end running ones with ERROR; done when its memory is given back."""
@@ -281,12 +292,22 @@ class Engine:
         started = self._clock()
         self._served_s = resident.served_s
         try:
+            self._lend(resident)
             return resident.step()
         except Exception as error:  # out of memory, a kernel's refusal, ...: this replica's requests pay for it
             log.exception("step failed", extra={"model": resident.replica.name})
             return resident.replica.fail(f"the step failed: {type(error).__name__}: {error}")
         finally:
-            resident.served_s += self._clock() - started
+            resident.served_s += (self._clock() - started) / resident.weight
+
+    def _lend(self, resident: _Resident) -> None:
+        """Divide KV memory anew if this replica wants more."""
+        if resident.elastic is not None and resident.elastic.presses:
+            self._emit(self._balance())
+
+    def _balance(self) -> list[TokenStep]:
+        with self._wake:
+            return balance([one.elastic for one in self._residents.values() if one.elastic is not None])
 
     def _add(self, resident: _Resident, request: EngineRequest) -> list[TokenStep]:
         self._catch_up(resident)
@@ -329,7 +350,10 @@ class Engine:
             self._emit(resident.replica.fail(gone))
         finally:
             resident.replica.unload()
-            removed.set_result(None)
+            try:
+                self._emit(self._balance())  # what the others were lent of it goes with it
+            finally:
+                removed.set_result(None)
         return []
 
     def _adapt(self, resident: _Resident, adapter: Adapter, added: Future[None]) -> list[TokenStep]:

@@ -41,6 +41,22 @@ class KVCache:
         """Layers that have KV."""
         return len(self._pool.layers)
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block over all layers."""
+        return self._pool.spec.block_bytes
+
+    def resize(self, blocks: int) -> None:
+        """Have so many blocks in use, of those that the pool was made for. What goes must be idle; what it held goes
+        down to host memory."""
+        excess = self.blocks.total - blocks
+        if excess > 0:
+            parked = self.blocks.park(excess)
+            self.settle()
+            self._pool.give_back(parked)
+        elif excess:
+            self.blocks.unpark(-excess)
+
     def table(self) -> BlockTable:
         """An empty one over this pool."""
         return BlockTable(self.blocks, self.block_tokens)
@@ -107,7 +123,7 @@ class KVCache:
         address leads to is saved if copying it costs less than computing it. `exactly` saves every byte."""
         kept = 0 if exactly else generation.published
         blocks = generation.table.blocks[kept : -(-generation.kv_len // self.block_tokens)]
-        count_bytes = len(blocks) * self._pool.spec.block_bytes
+        count_bytes = len(blocks) * self.block_bytes
         lost = generation.kv_len - kept * self.block_tokens
         if lost and (exactly or (self._tier.has_room(count_bytes) and self._costs.swap_pays(count_bytes, lost))):
             generation.saved = Saved(generation.kv_len, kept, self._down(blocks))
@@ -168,11 +184,11 @@ class KVCache:
                 return blocks, idle, known
 
     def _pays(self) -> bool:
-        return self._costs.swap_pays(self._pool.spec.block_bytes, self.block_tokens)
+        return self._costs.swap_pays(self.block_bytes, self.block_tokens)
 
     def _lower(self, evicted: list[tuple[int, bytes]]) -> None:
         fresh = [(block, address) for block, address in evicted if not self._tier.touch(address)]
-        if fresh and self._tier.has_room(self._pool.spec.block_bytes) and self._pays():
+        if fresh and self._tier.has_room(self.block_bytes) and self._pays():
             rows = self._down([block for block, _ in fresh])
             for (_, address), row in zip(fresh, rows, strict=True):
                 self._tier.keep(address, row)

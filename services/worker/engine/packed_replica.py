@@ -1,6 +1,7 @@
 """A replica on the packed runner: its generations, their blocks, and the step that advances them."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 from services.worker.engine.roster import Roster
+from services.worker.engine.shares import Claim
 from services.worker.engine.verify import verify
 from services.worker.engine.whole import hidden_states
 
@@ -36,7 +38,8 @@ class PackedReplica:
     """`module` has its weights assigned; `kv_bytes` of KV are allocated here. `digest` names the checkpoint: KV is
     shared only between equal digests. `spec` saves the probe when the manifest has it. `tier` is host memory that
     all replicas of a worker share, so is `packing`; `swaps_exactly` has preempted sequences come back with the very
-    bytes they had."""
+    bytes they had. On the host, it can use what other replicas do not need of their KV memory, up to `most_kv_bytes`
+    in all."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class PackedReplica:
         costs: Costs | None = None,
         clock: Callable[[], float] = time.perf_counter,
         swaps_exactly: bool = False,
+        most_kv_bytes: int = 0,
     ) -> None:
         model.prepare(module)
         spec = spec or model.probe_kv(module)
@@ -71,9 +75,13 @@ class PackedReplica:
         # Parent of every first block: KV of other checkpoints, laid out or computed otherwise, is never taken for ours.
         salt = digest.encode() + spec.fingerprint() + repr(numerics).encode()
         self.prefix_root = hashlib.blake2b(salt, digest_size=16).digest()
-        self._runner = PackedRunner(module, spec, blocks, numerics, packing)
+        elastic = module.device.type == "cpu"
+        self._booked_blocks, self._most_blocks = blocks, max(blocks, most_kv_bytes // spec.block_bytes * elastic)
+        self._least_blocks = max(1, blocks // 8) if elastic else blocks
+        self._runner = PackedRunner(module, spec, self._most_blocks, numerics, packing)
         self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
+        self._cache.resize(blocks)
         self._roster = Roster()
         self._drafter = Drafter(0 if numerics.tile else self.limits.draft_tokens, self._cache)
         self.departures = Departures(self._cache, self._roster)
@@ -118,6 +126,39 @@ class PackedReplica:
             draft_tokens=self._drafter.guessed,
             taken_tokens=self._drafter.taken,
         )
+
+    @property
+    def presses(self) -> bool:
+        """Whether it wants more KV memory than it has; cheap, for it is asked before each step."""
+        return self._cache.blocks.total < self._most_blocks and self._cache.blocks.idle < self._wanted()
+
+    def claim(self) -> Claim:
+        """Its part in dividing the KV memory. Needs are rounded up, so that not every new block moves memory."""
+        blocks, size = self._cache.blocks, self._spec.block_bytes
+        grain = max(1, self._booked_blocks // 16)
+        need = -(-(blocks.total - blocks.idle + self._wanted()) // grain) * grain
+        return Claim(
+            booked=self._booked_blocks * size,
+            share=blocks.total * size,
+            need=need * size,
+            least=self._least_blocks * size,
+            most=self._most_blocks * size,
+        )
+
+    def resize(self, kv_bytes: int) -> list[TokenStep]:
+        """Have this share of the KV memory. If less than is in use, the youngest give way, and imports before them."""
+        blocks = min(kv_bytes // self._spec.block_bytes, self._most_blocks)
+        while self._cache.blocks.total - self._cache.blocks.idle > blocks:
+            if not self.arrivals.give_way() and not self._preempt_youngest():
+                self.departures.give_way(self._swaps_exactly)
+        self._cache.resize(blocks)
+        return self.arrivals.ended()
+
+    def _wanted(self) -> int:
+        """Blocks that its sequences lack for the tokens they have, and the next one; of those that wait, as many as
+        may run."""
+        queued = itertools.islice(self._roster.waiting, self.limits.running)
+        return sum(one.table.missing(len(one.tokens) + 1) for one in itertools.chain(self._roster.running, queued))
 
     @property
     def module(self) -> PreTrainedModel:
@@ -219,14 +260,23 @@ class PackedReplica:
 
     def _make_room(self, plan: Plan) -> None:
         for generation in plan.preempt:  # the youngest first, so that they wait in order of arrival
-            self._roster.give_way(generation)
-            self._cache.give_way(generation, self._swaps_exactly)
-            self._preemptions += 1
+            self._preempt(generation)
         for _ in plan.admit:  # all prefixes before any new block: taking one may evict
             self._cache.enter(self._roster.admit())
         for span in plan.spans:
             self._cache.grow(span.generation, span.generation.kv_len + span.count)
         self._cache.settle()
+
+    def _preempt(self, generation: Paged) -> None:
+        self._roster.give_way(generation)
+        self._cache.give_way(generation, self._swaps_exactly)
+        self._preemptions += 1
+
+    def _preempt_youngest(self) -> bool:
+        if self._roster.running:
+            self._preempt(self._roster.running[-1])
+            return True
+        return False
 
     def _advance(self, spans: Iterable[Span]) -> list[Span]:
         """Count and publish what the forward pass wrote, but for drafts; those whose next token can be sampled."""

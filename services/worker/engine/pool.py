@@ -2,6 +2,7 @@
 Who owns which block is decided in blocks.py."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from services.worker.engine.errors import PoolTooSmall
+from services.worker.engine.reservation import Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,16 @@ class LayerPool:
 
 
 class KVPool:
-    """`blocks` blocks of KV in one uint8 buffer, layer-major: a layer's keys of all blocks, then its values."""
+    """`blocks` blocks of KV in one uint8 buffer, layer-major: a layer's keys of all blocks, then its values. On the
+    host a block costs memory from when it is written until it is given back; elsewhere always."""
 
     def __init__(self, spec: KVSpec, blocks: int, device: torch.device | str = "cpu") -> None:
         self.spec = spec
         self.blocks = blocks
-        self.buffer = torch.empty(blocks * spec.block_bytes, dtype=torch.uint8, device=device)
+        count_bytes, on_host = blocks * spec.block_bytes, torch.device(device).type == "cpu"
+        self._reservation = Reservation(count_bytes) if on_host else None
+        own = self._reservation
+        self.buffer = own.buffer if own else torch.empty(count_bytes, dtype=torch.uint8, device=device)
         self.layers: list[LayerPool] = []
         self._halves: list[tuple[Tensor, Tensor]] = []  # each layer's keys and values as bytes [blocks, bytes]
         start = 0
@@ -107,6 +113,14 @@ class KVPool:
             self.write(layer, blocks, data[:, start:end])
             start = end
 
+    def give_back(self, blocks: Sequence[int]) -> None:
+        """Free the memory of blocks that are out of use; elsewhere than on the host it stays."""
+        if self._reservation:
+            for first, end in _runs(sorted(blocks)):
+                for half in itertools.chain.from_iterable(self._halves):
+                    start, width = int(half.storage_offset()), half.shape[1]
+                    self._reservation.give_back(start + first * width, start + end * width)
+
     def _bytes(self, start: int, count: int) -> Tensor:
         return self.buffer[start : start + count].view(self.blocks, -1)
 
@@ -114,6 +128,17 @@ class KVPool:
         slots = self.blocks * self.spec.block_tokens
         end = start + slots * heads * dim * self.spec.dtype.itemsize
         return self.buffer[start:end].view(self.spec.dtype).view(slots, heads, dim)
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Sorted numbers as runs: first, and one past the last."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number:
+            runs[-1] = (runs[-1][0], number + 1)
+        else:
+            runs.append((number, number + 1))
+    return runs
 
 
 def blocks_in(kv_bytes: int, spec: KVSpec) -> int:

@@ -84,10 +84,12 @@ class Loader:
         *,
         tier: HostTier | None = None,
         packing: PackBudget | None = None,
+        most_kv_bytes: int = 0,
     ) -> None:
         self._stores, self._device, self._skeletons = stores, device, skeletons
         self._kv_bytes, self._limits, self._tier, self._packing = kv_bytes, limits, tier, packing
         self.quiet = Quiet()
+        self._most_kv_bytes = most_kv_bytes
 
     @asynccontextmanager
     async def load(self, order: Order, observer: Observer) -> AsyncIterator[LoadedReplica]:
@@ -147,6 +149,7 @@ class Loader:
                 limits=self._limits,
                 tier=self._tier,
                 packing=self._packing,
+                most_kv_bytes=self._most_kv_bytes,
             )
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error

@@ -26,6 +26,7 @@ class Sequences(RuleBasedStateMachine):
         super().__init__()
         self.allocator = BlockAllocator(TOTAL)
         self.live: list[tuple[BlockTable, list[bytes]]] = []
+        self.parked: set[int] = set()
         self.contents: dict[int, bytes] = {}  # what was written last into each published block
 
     @precondition(lambda self: len(self.live) < 4)
@@ -62,11 +63,25 @@ class Sequences(RuleBasedStateMachine):
         table.clear()
         assert self.allocator.idle == before + freed
 
+    @rule(count=st.integers(0, 4))
+    def park(self, count: int) -> None:
+        if count <= self.allocator.idle:
+            blocks = self.allocator.park(count)
+            assert len(set(blocks) - self.parked) == count
+            self.parked |= set(blocks)
+
+    @rule(count=st.integers(0, 4))
+    def unpark(self, count: int) -> None:
+        self.allocator.unpark(count)
+        self.parked -= set(sorted(self.parked)[:count])
+
     @invariant()
-    def every_block_is_owned_or_idle(self) -> None:
+    def every_block_is_owned_or_parked_or_idle(self) -> None:
         owned = {block for table, _ in self.live for block in table.blocks}
-        assert self.allocator.idle == TOTAL - len(owned)
-        assert {block for block in range(TOTAL) if not self.allocator.is_idle(block)} == owned
+        assert not owned & self.parked
+        assert self.allocator.total == TOTAL - len(self.parked)
+        assert self.allocator.idle == self.allocator.total - len(owned)
+        assert {block for block in range(TOTAL) if not self.allocator.is_idle(block)} == owned | self.parked
 
     @invariant()
     def slots_are_where_the_blocks_say(self) -> None:
@@ -81,7 +96,7 @@ class Sequences(RuleBasedStateMachine):
     def teardown(self) -> None:
         for table, _ in self.live:
             table.clear()
-        assert self.allocator.idle == TOTAL
+        assert self.allocator.idle == self.allocator.total
 
 
 TestSequences = Sequences.TestCase
@@ -152,6 +167,24 @@ def test_a_fragmented_pool_still_gives_every_block() -> None:
     table.grow(8 * SIZE, 8 * SIZE)
     assert sorted(table.blocks) == list(range(1, 16, 2))
     assert table.first_slot == -1
+
+
+def test_blank_blocks_are_parked_from_the_end_and_cached_ones_last() -> None:
+    allocator = BlockAllocator(8)
+    for block in (7, 1):
+        allocator.take(block)
+        allocator.publish(block, bytes([block]))
+        allocator.release([block])
+    assert allocator.park(6) == [6, 5, 4, 3, 2, 0]
+    assert (allocator.evicted(), allocator.total) == ([], 2)
+    assert allocator.park(1) == [7]
+    assert allocator.evicted() == [(7, bytes([7]))]
+    with pytest.raises(PoolExhausted):
+        allocator.park(2)
+    allocator.unpark(2)
+    assert [block for block in range(8) if allocator.is_idle(block)] == [0, 1, 2]
+    allocator.unpark(100)
+    assert allocator.idle == allocator.total == 8
 
 
 def test_addresses_depend_on_everything_before() -> None:
