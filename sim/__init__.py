@@ -1,0 +1,1 @@
+"""The scheduler's judgement on paper: workloads, a cluster in simulated time, other systems' policies, and bounds."""
