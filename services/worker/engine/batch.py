@@ -61,12 +61,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`count` tokens of a generation, `offset` of those without KV left out before them; the last are its draft."""
+    """`count` tokens of a generation, `offset` of those without KV left out before them. Behind its newest token comes
+    its draft."""
 
     generation: Paged
     count: int
     offset: int = 0
-    draft: tuple[int, ...] = ()  # guessed to come behind its newest token
+    draft: tuple[int, ...] = ()  # all of what is guessed, of which the span may have a part
 
     @property
     def start(self) -> int:
@@ -79,11 +80,17 @@ class Span:
         return self.start + self.count
 
     @property
+    def ids(self) -> list[int]:
+        """The tokens."""
+        newest = len(self.generation.tokens)
+        known = self.generation.tokens[self.start : self.end]
+        return [*known, *self.draft[max(0, self.start - newest) : max(0, self.end - newest)]] if self.draft else known
+
+    @property
     def rows(self) -> int:
-        """Rows of logits that it gives: that of its generation's last token, if it reaches so far, from which the next
-        one can be sampled, and one for each token of its draft."""
-        drafted = len(self.draft)
-        return 1 + drafted if self.end - drafted == len(self.generation.tokens) else 0
+        """Rows of logits that it gives: of its generation's newest token, if it reaches so far, from which the next one
+        can be sampled, and of what is guessed behind it."""
+        return max(0, self.end - max(self.start, len(self.generation.tokens) - 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,30 +4,37 @@ verify.py takes of them what the model would have said."""
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from services.worker.engine.batch import Paged, Span
+from services.worker.engine.batch import Limits, Paged, Span
 from services.worker.engine.kv_cache import KVCache
 from services.worker.engine.lookup import Lookup
+from services.worker.engine.numerics import Numerics
+from services.worker.engine.passes import spare_rows
 
 
 class Drafter:
-    """Guesses at most `most` tokens for each sequence of a step that decodes, where tokens and blocks are left over."""
+    """Guesses at most `limits.draft_tokens` for each sequence of a step that decodes, where tokens and blocks are left
+    over, and at a level that knows full passes only, rows that would be filled anyway."""
 
-    def __init__(self, most: int, cache: KVCache, lookup: Callable[[], Lookup] = Lookup) -> None:
-        self._most, self._cache, self._lookup = most, cache, lookup
+    def __init__(
+        self, limits: Limits, numerics: Numerics, cache: KVCache, lookup: Callable[[], Lookup] = Lookup
+    ) -> None:
+        self._limits, self._numerics, self._cache, self._lookup = limits, numerics, cache, lookup
         self.guessed = self.taken = 0  # tokens, since it was made
 
-    def extend(self, spans: Sequence[Span], budget: int) -> tuple[Span, ...]:
-        """The spans, those of one token first, with guesses of at most `budget` tokens in all, for which there are
-        blocks."""
-        if not self._most:
-            return tuple(spans)
+    def extend(self, spans: Sequence[Span]) -> Sequence[Span]:
+        """The spans with their drafts, for which there are blocks; those of one token first."""
+        if not self._limits.draft_tokens:
+            return spans
+        budget = self._budget(spans)
         drafted = []
         for span in spans:
-            guess = self._guess(span, min(self._most, budget), spare=self._cache.blocks.idle - len(spans))
+            guess = self._guess(
+                span, min(self._limits.draft_tokens, budget), spare=self._cache.blocks.idle - len(spans)
+            )
             budget -= len(guess)
             drafted.append(replace(span, count=span.count + len(guess), draft=guess) if guess else span)
         self._cache.settle()
-        return tuple(sorted(drafted, key=lambda span: span.count > 1))
+        return sorted(drafted, key=lambda span: span.count > 1)
 
     def settle(self, span: Span, told: int) -> None:
         """`told` tokens came of a span with a draft; the KV of those that were guessed right is there already."""
@@ -37,6 +44,10 @@ class Drafter:
         self._cache.publish(span.generation)
         if span.generation.lookup:
             span.generation.lookup.judged(len(span.draft), taken)
+
+    def _budget(self, spans: Sequence[Span]) -> int:
+        left = self._limits.batch_tokens - sum(span.count for span in spans)
+        return min(left, spare_rows(spans, self._numerics)) if self._numerics.tile else left
 
     def _guess(self, span: Span, most: int, spare: int) -> tuple[int, ...]:
         generation = span.generation

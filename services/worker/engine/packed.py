@@ -1,6 +1,8 @@
 """Runs a plan's spans through the model as one ragged batch [1, T] over the paged pool."""
 
 import inspect
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -66,10 +68,10 @@ class PackedRunner:
         parts = [self._forward(one) for one in each]
         if len(parts) == 1:
             return parts[0]
-        ended = [span.generation for one in each for span in one.spans if span.rows]
-        row = {generation: i for i, generation in enumerate(ended)}
-        order = [row[span.generation] for span in spans if span.generation in row]
-        return torch.cat(parts)[order]
+        row, found = itertools.count(), defaultdict[Paged, list[int]](list)
+        for span in itertools.chain.from_iterable(one.spans for one in each):
+            found[span.generation] += itertools.islice(row, span.rows)
+        return torch.cat(parts)[[row for span in spans for row in found[span.generation]]]
 
     def _forward(self, one: Pass) -> Tensor:
         """Logits of the rows that end their generation, in the order of the pass's spans."""
@@ -96,8 +98,7 @@ class PackedRunner:
         rows: list[int] = []
         for span in one.spans:
             generation, start, end = span.generation, span.start, span.end
-            ids += generation.tokens[start:end]
-            ids += span.draft
+            ids += span.ids
             positions += range(start, end)
             slots += generation.table.slot_range(start, end)
             rows += range(len(ids) - span.rows, len(ids))

@@ -83,7 +83,7 @@ class PackedReplica:
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
         self._cache.resize(blocks)
         self._roster = Roster()
-        self._drafter = Drafter(0 if numerics.tile else self.limits.draft_tokens, self._cache)
+        self._drafter = Drafter(self.limits, numerics, self._cache)
         self.departures = Departures(self._cache, self._roster)
         self.arrivals = Arrivals(self._cache, self._roster, self._generation, self.limits.running)
         self._steps = self._tokens = self._preemptions = 0
@@ -216,7 +216,7 @@ class PackedReplica:
         started = self._clock()
         plan = self._plan()
         self._make_room(plan)
-        spans = self._drafter.extend(plan.spans, self.limits.batch_tokens - sum(span.count for span in plan.spans))
+        spans = self._drafter.extend(plan.spans)
         logits = self._runner.run(spans)
         finished = self._advance(spans)
         self._steps += 1

@@ -1,7 +1,7 @@
 """One step as forward passes: a single one when speed is all, else passes whose shape no other request changes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.worker.engine.batch import Span
 from services.worker.engine.numerics import Numerics
@@ -28,6 +28,11 @@ def passes(spans: Sequence[Span], numerics: Numerics) -> list[Pass]:
     ]
 
 
+def spare_rows(spans: Sequence[Span], numerics: Numerics) -> int:
+    """Rows that a level would fill by repeating what is in them already."""
+    return sum(max(0, one.rows - len(one.spans)) for one in passes(spans, numerics))
+
+
 def _pieces(span: Span, numerics: Numerics) -> Iterator[Span]:
     """The chunks of its prompt's tokens, then the tokens of its answer one by one: as they were when it began, however
     many of them are computed again now."""
@@ -36,5 +41,5 @@ def _pieces(span: Span, numerics: Numerics) -> Iterator[Span]:
     while start < span.end:
         in_prompt = numerics.cuts_prompts and start < generation.prompt_len
         end = min(numerics.end_after(start + 1, generation.prompt_len), span.end) if in_prompt else start + 1
-        yield Span(generation, end - start, span.offset + start - first)
+        yield replace(span, count=end - start, offset=span.offset + start - first)
         start = end

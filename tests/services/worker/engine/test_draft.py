@@ -1,7 +1,6 @@
 """Drafts change how many forward passes an answer takes, and nothing else of it."""
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,19 +11,17 @@ from hypothesis import strategies as st
 from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason
 from services.worker.engine.batch import Limits
-from services.worker.engine.draft import Drafter
-from services.worker.engine.lookup import Lookup
 from services.worker.engine.model import probe_kv
 from services.worker.engine.numerics import FAST, LEVELS, Numerics
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import EngineRequest, TokenStep
 from tests.services.worker.engine.guided import DATE, SCHEMA
+from tests.services.worker.engine.scripted import scripted
 from tests.services.worker.engine.test_guide import guided
 from tests.services.worker.engine.test_packed_replica import LENGTHS, SEEDED
 from tests.services.worker.engine.tiny import (
     BLOCK_TOKENS,
     FAMILIES,
-    VOCABULARY,
     body,
     greedy,
     prompt,
@@ -35,27 +32,6 @@ from tests.services.worker.engine.tiny import (
 )
 
 MOST = 6
-
-
-class Script(Lookup):
-    """Guesses some of the truth, and then perhaps nonsense: both by a die that the place throws."""
-
-    def __init__(self, truths: Iterable[Sequence[int]]) -> None:
-        super().__init__()
-        self._truths = [tuple(truth) for truth in truths]
-
-    def guess(self, tokens: Sequence[int], most: int) -> tuple[int, ...]:
-        dice = random.Random(len(tokens))
-        truth = next(one for one in self._truths if one[: len(tokens)] == tuple(tokens))
-        right = truth[len(tokens) :][: dice.randint(0, most)]
-        return (*right, *(dice.randrange(VOCABULARY) for _ in range(dice.randint(0, most - len(right)))))
-
-
-def scripted(truths: Iterable[Sequence[int]], on: PackedReplica) -> PackedReplica:
-    """The replica, whose guesses come from a script."""
-    told = list(truths)
-    on._drafter = Drafter(MOST, on._cache, lambda: Script(told))
-    return on
 
 
 def drafting(family: str = "llama", *, blocks: int = 64, batch_tokens: int = 512) -> PackedReplica:
@@ -150,7 +126,7 @@ def repetitive(draft_tokens: int, numerics: Numerics = FAST) -> PackedReplica:
     module = body("gpt2", initializer_range=0.02)
     spec = probe_kv(module, BLOCK_TOKENS)
     limits = Limits(draft_tokens=draft_tokens)
-    return PackedReplica("gpt2", "d", module, 64 * spec.block_bytes, spec=spec, limits=limits, numerics=numerics)
+    return PackedReplica("gpt2", "d", module, 256 * spec.block_bytes, spec=spec, limits=limits, numerics=numerics)
 
 
 def test_repetitive_text_takes_fewer_forward_passes() -> None:
@@ -163,11 +139,14 @@ def test_repetitive_text_takes_fewer_forward_passes() -> None:
 
 
 @pytest.mark.parametrize("level", [NumericsLevel.BATCH_INVARIANT, NumericsLevel.PATH_INVARIANT])
-def test_an_invariant_level_has_no_drafts(level: NumericsLevel) -> None:
-    """A guess is computed in a pass of other rows than the token would have been."""
+def test_an_invariant_level_drafts_in_rows_that_would_be_filled_anyway(level: NumericsLevel) -> None:
+    """A model alone in its tile drafts; where answers fill it, nobody does."""
     model = repetitive(8, LEVELS[level])
     run(model, [request("r", prompt(17), 24, on="gpt2")])
-    assert (model.stats().steps, model.stats().draft_tokens) == (24, 0)
+    assert model.stats().taken_tokens > 0
+    full = repetitive(8, LEVELS[level])
+    run(full, [request(f"r{i}", prompt(3), 24, on="gpt2") for i in range(LEVELS[level].tile)])
+    assert full.stats().draft_tokens == 0
 
 
 def test_drafts_are_off_unless_asked_for() -> None:

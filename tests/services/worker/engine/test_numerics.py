@@ -14,6 +14,7 @@ from services.worker.engine.model import probe_kv
 from services.worker.engine.numerics import FAST, LEVELS, Numerics
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import EngineRequest, TokenStep
+from tests.services.worker.engine.scripted import scripted
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, prompt, request, tokens_of
 
 Rows = Mapping[tuple[str, int], bytes]  # a row of logits by request and index in its answer
@@ -38,16 +39,20 @@ class Recording(PackedReplica):
         return {}
 
     def _deliver(self, spans: list[Span], logits: Tensor) -> list[TokenStep]:
-        for span, row in zip(spans, logits, strict=True):
-            place = (span.generation.request.request_id, span.generation.generated)
-            self.rows[place] = row.contiguous().view(torch.uint8).numpy().tobytes()
-        return super()._deliver(spans, logits)
+        steps = super()._deliver(spans, logits)
+        first = 0
+        for span, step in zip(spans, steps, strict=True):
+            for i in range(len(step.tokens)):
+                row = logits[first + i].contiguous()
+                self.rows[step.request_id, step.seq + i] = row.view(torch.uint8).numpy().tobytes()
+            first += 1 + len(span.draft)
+        return steps
 
 
-def recording(family: str, numerics: Numerics, blocks: int = 128) -> Recording:
+def recording(family: str, numerics: Numerics, blocks: int = 128, draft_tokens: int = 0) -> Recording:
     module = body(family)
     spec = probe_kv(module, BLOCK_TOKENS)
-    limits = Limits(batch_tokens=48)
+    limits = Limits(batch_tokens=48, draft_tokens=draft_tokens)
     return Recording(family, family, module, blocks * spec.block_bytes, spec=spec, limits=limits, numerics=numerics)
 
 
@@ -109,7 +114,16 @@ def preempted(family: str, numerics: Numerics) -> Rows:
     return model.rows
 
 
-SCENARIOS = (batched, computed_anew, prefix_found, preempted)
+def drafted(family: str, numerics: Numerics) -> Rows:
+    model = recording(family, numerics, draft_tokens=5)
+    answers = alone(family, numerics)[1]
+    scripted([one.prompt_ids + answers[one.request_id] for one in REQUESTS], model)
+    run(model, REQUESTS, steps_between=2)
+    assert 0 < model.stats().taken_tokens < model.stats().draft_tokens
+    return model.rows
+
+
+SCENARIOS = (batched, computed_anew, prefix_found, preempted, drafted)
 
 
 def differing(found: Rows, expected: Rows) -> list[tuple[str, int]]:
