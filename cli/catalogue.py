@@ -14,16 +14,19 @@ from cli.terminal import Terminal, run
 from cli.whereabouts import nearest, whereabouts
 from mesh.clients.gateway_records import MemberStatus, Model, ModelReplica
 from mesh.errors import Broken
-from mesh.facts import CheckpointSummary
+from mesh.facts import CheckpointSummary, NumericsLevel
 from mesh.requests import ImportProgress
 
 T = TypeVar("T")
-COLUMNS = ("model", "state", "replicas", "nearest", "size", "architecture", "keep-alive", "checkpoint", "previous")
+COLUMNS = (
+    "model", "state", "replicas", "nearest", "size", "architecture", "keep-alive", "numerics", "checkpoint", "previous"
+)  # fmt: skip
 SHOWN_DIGEST = 12  # characters that tell checkpoints apart
 SOURCE_HELP = (
     "A Hugging Face directory on the store's machine, or an address: s3://, gs://, az://, https:// or "
     "hf://organisation/name@revision."
 )
+NUMERICS_HELP = "How closely its answers agree with themselves, from the next load on. Unset: the worker's default."
 
 
 def deploy(
@@ -35,6 +38,7 @@ def deploy(
     keep_alive: Annotated[
         str, typer.Option(metavar="TIME", help="How long it stays loaded when idle: 30s, 5m. Empty: the default.")
     ] = "",
+    numerics: Annotated[NumericsLevel | None, typer.Option(help=NUMERICS_HELP, show_default=False)] = None,
 ) -> None:
     """Adds a model to the catalogue, importing its source first.
 
@@ -45,7 +49,7 @@ def deploy(
     keep_alive_s = parse_duration_s(keep_alive) if keep_alive else None
     source = address_of(source) if source else ""
     terminal: Terminal = context.obj
-    run(terminal, _deploy(terminal, name, source, checkpoint, keep_alive_s))
+    run(terminal, _deploy(terminal, name, source, checkpoint, keep_alive_s=keep_alive_s, numerics=numerics))
 
 
 def import_(
@@ -100,9 +104,17 @@ def checkpoint_text(checkpoint: CheckpointSummary) -> str:
     )
 
 
-async def _deploy(terminal: Terminal, name: str, source: str, checkpoint: str, keep_alive_s: float | None) -> None:
+async def _deploy(
+    terminal: Terminal,
+    name: str,
+    source: str,
+    checkpoint: str,
+    *,
+    keep_alive_s: float | None,
+    numerics: NumericsLevel | None,
+) -> None:
     async with terminal.client() as client:
-        events = client.deploy(name, source=source, checkpoint=checkpoint, keep_alive_s=keep_alive_s)
+        events = client.deploy(name, source=source, checkpoint=checkpoint, keep_alive_s=keep_alive_s, numerics=numerics)
         model = await imported(events, Bar(terminal.err))
     terminal.out.print(f"deployed {model.name}: {checkpoint_text(model.checkpoint)}", soft_wrap=True)
 
@@ -143,6 +155,7 @@ def _row(model: Model, members: Sequence[MemberStatus]) -> tuple[str, ...]:
         bytes_text(model.checkpoint.bytes),
         model.checkpoint.architecture,
         "default" if model.keep_alive_s is None else time_text(model.keep_alive_s),
+        model.numerics or "default",
         model.checkpoint.digest[:SHOWN_DIGEST],
         model.previous_checkpoint[:SHOWN_DIGEST] or "–",
     )

@@ -16,7 +16,9 @@ from cli.terminal import Terminal, run
 from cli.whereabouts import whereabouts
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import Change, MemberStatus
-from mesh.facts import StoreFacts
+from mesh.facts import ReplicaFacts, StoreFacts
+
+SHOWN_FINGERPRINT = 8  # characters
 
 
 def status(
@@ -95,9 +97,8 @@ def _members(members: Sequence[MemberStatus]) -> Table:
 
 
 def _replicas(members: Sequence[MemberStatus]) -> Table:
-    table = _table(
-        "Replicas", "worker", "device", "memory", "model", "checkpoint", "state", "running", "waiting", "size"
-    )
+    about_replica = ("model", "checkpoint", "state", "running", "waiting", "size", "numerics")
+    table = _table("Replicas", "worker", "device", "memory", *about_replica)
     for member in members:
         worker = member.worker
         if not worker:
@@ -108,12 +109,17 @@ def _replicas(members: Sequence[MemberStatus]) -> Table:
             f"{bytes_text(worker.memory_used_bytes)} of {bytes_text(worker.memory_bytes)}",
         ]
         for replica in worker.replicas:
-            load = (str(replica.running), str(replica.waiting), bytes_text(replica.bytes))
+            load = (str(replica.running), str(replica.waiting), bytes_text(replica.bytes), _numerics(replica))
             table.add_row(*about, replica.model, replica.digest[:SHOWN_DIGEST], replica.state, *load)
             about = ["", "", ""]
         if not worker.replicas:
-            table.add_row(*about, "–", "–", "idle", "–", "–", "–")
+            table.add_row(*about, "–", "–", "idle", "–", "–", "–", "–")
     return table
+
+
+def _numerics(replica: ReplicaFacts) -> str:
+    """The level, and what two replicas that give the same bits have in common."""
+    return f"{replica.numerics} {replica.fingerprint[:SHOWN_FINGERPRINT]}".rstrip()
 
 
 def _tiers(members: Sequence[MemberStatus], names: Mapping[str, str]) -> Table:

@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from cli.bar import Bar
-from cli.catalogue import SHOWN_DIGEST, SOURCE_HELP, address_of, checkpoint_text, imported
+from cli.catalogue import NUMERICS_HELP, SHOWN_DIGEST, SOURCE_HELP, address_of, checkpoint_text, imported
 from cli.measures import parse_duration_s
 from cli.terminal import Terminal, run
 from mesh.clients.gateway_records import Model
+from mesh.facts import NumericsLevel
 
 
 def update(
@@ -20,6 +21,7 @@ def update(
     keep_alive: Annotated[
         str, typer.Option(metavar="TIME", help="How long it stays loaded when idle: 30s, 5m. Empty: as it is.")
     ] = "",
+    numerics: Annotated[NumericsLevel | None, typer.Option(help=NUMERICS_HELP, show_default=False)] = None,
 ) -> None:
     """Points a model at another checkpoint, importing its source first; no request is dropped.
 
@@ -28,11 +30,12 @@ def update(
     """
     if source and checkpoint:
         raise typer.BadParameter("give SOURCE or --checkpoint DIGEST, not both")
-    if not (source or checkpoint or keep_alive):
-        raise typer.BadParameter("say what changes: SOURCE, --checkpoint DIGEST or --keep-alive TIME")
+    if not (source or checkpoint or keep_alive or numerics):
+        raise typer.BadParameter("say what changes: SOURCE, --checkpoint, --keep-alive or --numerics")
     keep_alive_s = parse_duration_s(keep_alive) if keep_alive else None
     terminal: Terminal = context.obj
-    run(terminal, _update(terminal, name, address_of(source) if source else "", checkpoint, keep_alive_s))
+    source = address_of(source) if source else ""
+    run(terminal, _update(terminal, name, source, checkpoint, keep_alive_s=keep_alive_s, numerics=numerics))
 
 
 def rollback(context: typer.Context, name: Annotated[str, typer.Argument(help="A deployed model.")]) -> None:
@@ -45,12 +48,20 @@ def rollback(context: typer.Context, name: Annotated[str, typer.Argument(help="A
     run(terminal, _rollback(terminal, name))
 
 
-async def _update(terminal: Terminal, name: str, source: str, checkpoint: str, keep_alive_s: float | None) -> None:
+async def _update(
+    terminal: Terminal,
+    name: str,
+    source: str,
+    checkpoint: str,
+    *,
+    keep_alive_s: float | None,
+    numerics: NumericsLevel | None,
+) -> None:
     async with terminal.client() as client:
         if source:
             await client.get(name)  # before an import's minutes
             checkpoint = (await imported(client.import_checkpoint(source), Bar(terminal.err))).digest
-        model = await client.update(name, checkpoint=checkpoint or None, keep_alive_s=keep_alive_s)
+        model = await client.update(name, checkpoint=checkpoint or None, keep_alive_s=keep_alive_s, numerics=numerics)
     terminal.out.print(f"updated {_about(model)}", soft_wrap=True)
     if checkpoint and model.previous_checkpoint:
         terminal.err.print(

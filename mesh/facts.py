@@ -55,6 +55,8 @@ class ReplicaFacts:
     waiting: int = 0
     base: str = ""  # of an adapter: the checkpoint that it adapts
     beside: str = ""  # of an adapter: the model of the replica that it is on; "" if that is there for adapters alone
+    numerics: NumericsLevel = NumericsLevel.FAST
+    fingerprint: str = ""  # equal on two workers: equal bits, as far as the level promises; empty if it promises none
 
     def carries(self, other: "ReplicaFacts") -> bool:
         """Whether `other`, of the same worker, is an adapter on this replica."""
@@ -154,6 +156,7 @@ class ModelEntry:
     updated_s: float
     revision: int = 0
     previous: CheckpointSummary | None = None  # before the last update: what a rollback goes back to
+    numerics: NumericsLevel | None = None  # None: each worker's default
 
 
 @dataclass(frozen=True, slots=True)

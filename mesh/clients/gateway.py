@@ -39,9 +39,9 @@ from mesh.clients.gateway_wire import (
     sampling_to,
     tool_to,
 )
-from mesh.clients.wire import TIERS
+from mesh.clients.wire import TIERS, numerics_to
 from mesh.errors import Unreachable
-from mesh.facts import CheckpointSummary, Tier
+from mesh.facts import CheckpointSummary, NumericsLevel, Tier
 from mesh.requests import ImportProgress, Pooling
 
 T = TypeVar("T")
@@ -128,20 +128,34 @@ class GatewayClient:
         return self._read(self._models.Import(request, timeout=limit(IMPORT_S)), import_from)
 
     def deploy(
-        self, name: str, *, source: str = "", checkpoint: str = "", keep_alive_s: float | None = None
+        self,
+        name: str,
+        *,
+        source: str = "",
+        checkpoint: str = "",
+        keep_alive_s: float | None = None,
+        numerics: NumericsLevel | None = None,
     ) -> AsyncGenerator[ImportProgress | Model]:
         """Adds a model from a source directory or a checkpoint's digest: the import's progress, then the model."""
-        spec = pb.ModelSpec(checkpoint=checkpoint, source=source, keep_alive=duration_or_none(keep_alive_s))
+        keep_alive, level = duration_or_none(keep_alive_s), numerics_to(numerics)
+        spec = pb.ModelSpec(checkpoint=checkpoint, source=source, keep_alive=keep_alive, numerics=level)
         request = pb.ModelServiceDeployRequest(name=name, spec=spec)
         return self._read(self._models.Deploy(request, timeout=limit(IMPORT_S)), deploy_from)
 
     async def update(
-        self, name: str, *, checkpoint: str | None = None, keep_alive_s: float | None = None, etag: str = ""
+        self,
+        name: str,
+        *,
+        checkpoint: str | None = None,
+        keep_alive_s: float | None = None,
+        numerics: NumericsLevel | None = None,
+        etag: str = "",
     ) -> Model:
         """Changes what is given. With `etag`, Conflict when somebody wrote in between."""
-        spec = pb.ModelSpec(checkpoint=checkpoint or "", keep_alive=duration_or_none(keep_alive_s))
+        keep_alive, level = duration_or_none(keep_alive_s), numerics_to(numerics)
+        spec = pb.ModelSpec(checkpoint=checkpoint or "", keep_alive=keep_alive, numerics=level)
         request = pb.ModelServiceUpdateRequest(model=pb.Model(name=name, etag=etag, spec=spec))
-        given = {"spec.checkpoint": checkpoint, "spec.keep_alive": keep_alive_s}
+        given = {"spec.checkpoint": checkpoint, "spec.keep_alive": keep_alive_s, "spec.numerics": numerics}
         request.update_mask.paths.extend(path for path, value in given.items() if value is not None)
         with self._named():
             response = await unary(self._models.Update(request, timeout=limit()), self._peer)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.facts import CheckpointSummary, Kind, ReplicaFacts, ReplicaState, StoreFacts, Tier
+from mesh.facts import CheckpointSummary, Kind, NumericsLevel, ReplicaFacts, ReplicaState, StoreFacts, Tier
 from mesh.requests import (
     FinishReason,
     Guide,
@@ -194,6 +194,7 @@ class Model:
     replicas: tuple[ModelReplica, ...]
     nearest_tier: Tier | None
     previous_checkpoint: str  # digest; empty when there is nothing to roll back to
+    numerics: NumericsLevel | None = None  # None: each worker's default
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,14 @@ from mesh.clients.wire import (
     duration,
     import_progress_from,
     load_progress_from,
+    numerics_from,
     progress_from,
     seconds,
     start_kind_from,
     start_times_from,
     tier_from,
 )
-from mesh.facts import CheckpointFacts, CheckpointSummary, Kind, ReplicaFacts, ReplicaState, StoreFacts
+from mesh.facts import CheckpointFacts, CheckpointSummary, Kind, NumericsLevel, ReplicaFacts, ReplicaState, StoreFacts
 from mesh.requests import FinishReason, ImportProgress, Pooling
 
 POOLINGS = {Pooling.MEAN: pb.POOLING_MEAN, Pooling.LAST: pb.POOLING_LAST, Pooling.CLS: pb.POOLING_CLS}
@@ -190,6 +191,7 @@ def model_from(message: pb.Model) -> Model:
         replicas=tuple(_model_replica_from(replica) for replica in message.replicas),
         nearest_tier=tier_from(message.nearest_tier) if message.nearest_tier else None,
         previous_checkpoint=message.previous_checkpoint,
+        numerics=numerics_from(spec.numerics),
     )
 
 
@@ -212,7 +214,16 @@ def member_from(message: pb.Member) -> MemberStatus:
 
 def _worker_from(message: pb.WorkerStatus) -> WorkerStatus:
     replicas = (
-        ReplicaFacts(r.model, r.checkpoint, _replica_state_from(r.state), r.bytes, r.running, r.waiting)
+        ReplicaFacts(
+            model=r.model,
+            digest=r.checkpoint,
+            state=_replica_state_from(r.state),
+            bytes=r.bytes,
+            running=r.running,
+            waiting=r.waiting,
+            numerics=numerics_from(r.numerics) or NumericsLevel.FAST,
+            fingerprint=r.numerics_fingerprint,
+        )
         for r in message.replicas
     )
     return WorkerStatus(message.device, message.memory_bytes, message.memory_used_bytes, tuple(replicas))

@@ -3,9 +3,15 @@
 from google.protobuf.duration_pb2 import Duration
 from whimbrel.inference.v1 import inference_pb2 as pb
 
-from mesh.facts import CheckpointSummary, Tier
+from mesh.errors import InvalidRequest
+from mesh.facts import CheckpointSummary, NumericsLevel, Tier
 from mesh.requests import ImportProgress, LoadProgress, Phase, Progress, StartKind, StartTimes
 
+NUMERICS = {
+    NumericsLevel.FAST: pb.NUMERICS_LEVEL_FAST,
+    NumericsLevel.BATCH_INVARIANT: pb.NUMERICS_LEVEL_BATCH_INVARIANT,
+    NumericsLevel.PATH_INVARIANT: pb.NUMERICS_LEVEL_PATH_INVARIANT,
+}
 TIERS = {
     Tier.ORIGIN: pb.TIER_ORIGIN,
     Tier.DISK: pb.TIER_DISK,
@@ -19,6 +25,7 @@ START_KINDS = {
     StartKind.ORIGIN: pb.START_KIND_ORIGIN,
 }
 PHASES = {Phase.QUEUED: pb.PHASE_QUEUED, Phase.LOADING: pb.PHASE_LOADING, Phase.READY: pb.PHASE_READY}
+_NUMERICS = {number: level for level, number in NUMERICS.items()}
 _TIERS = {number: tier for tier, number in TIERS.items()}
 _START_KINDS = {number: kind for kind, number in START_KINDS.items()}
 _PHASES = {number: phase for phase, number in PHASES.items()}
@@ -34,6 +41,23 @@ def duration(seconds: float) -> Duration:
 def seconds(message: Duration) -> float:
     """A Duration in seconds."""
     return message.ToNanoseconds() / 1e9
+
+
+def numerics_to(level: NumericsLevel | None) -> pb.NumericsLevel.ValueType:
+    """To the wire; None is unspecified."""
+    return NUMERICS[level] if level else pb.NUMERICS_LEVEL_UNSPECIFIED
+
+
+def numerics_from(number: pb.NumericsLevel.ValueType) -> NumericsLevel | None:
+    """A level; None where it is left to others, or we do not know it."""
+    return _NUMERICS.get(number)
+
+
+def numerics_wanted(number: pb.NumericsLevel.ValueType, field: str) -> NumericsLevel | None:
+    """A level that somebody is to keep, or None. InvalidRequest for one that we do not know."""
+    if number and number not in _NUMERICS:
+        raise InvalidRequest.field(field, "must be FAST, BATCH_INVARIANT, PATH_INVARIANT or unset")
+    return numerics_from(number)
 
 
 def tier_from(number: pb.Tier.ValueType) -> Tier:

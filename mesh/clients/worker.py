@@ -9,8 +9,8 @@ from whimbrel.worker.v1 import worker_pb2 as pb
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from mesh.clients.channel import Channels, limit, stream, unary
-from mesh.clients.wire import load_progress_from, tier_from
-from mesh.facts import Tier
+from mesh.clients.wire import load_progress_from, numerics_to, tier_from
+from mesh.facts import NumericsLevel, Tier
 from mesh.requests import LoadProgress, Pooling
 
 LOAD_S = 3600.0
@@ -38,6 +38,7 @@ class LoadCommand:
     fence: int
     base: str = ""
     base_model: str = ""
+    numerics: NumericsLevel | None = None  # the worker's default
 
 
 class WorkerClient:
@@ -55,6 +56,7 @@ class WorkerClient:
             fence=command.fence,
             base=command.base,
             base_model=command.base_model,
+            numerics=numerics_to(command.numerics),
         )
         call = WorkerServiceStub(self._channels.to(address)).Load(request, timeout=limit(LOAD_S))
         async with aclosing(stream(call, f"worker at {address}")) as responses:

@@ -4,7 +4,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.inference.v1 import inference_pb2
 
-from mesh.clients.wire import TIERS, checkpoint_to, duration
+from mesh.clients.wire import NUMERICS, TIERS, checkpoint_to, duration, numerics_to
 from mesh.facts import (
     NEARNESS,
     CheckpointFacts,
@@ -69,7 +69,12 @@ def member_of(member: Member) -> pb.Member:
 
 def _spec(entry: ModelEntry) -> pb.ModelSpec:
     keep_alive = None if entry.keep_alive_s is None else duration(entry.keep_alive_s)
-    return pb.ModelSpec(checkpoint=entry.checkpoint.digest, source=entry.source, keep_alive=keep_alive)
+    return pb.ModelSpec(
+        checkpoint=entry.checkpoint.digest,
+        source=entry.source,
+        keep_alive=keep_alive,
+        numerics=numerics_to(entry.numerics),
+    )
 
 
 def _state(replicas: list[pb.ModelReplica]) -> pb.ModelState.ValueType:
@@ -96,6 +101,8 @@ def _replica(replica: ReplicaFacts) -> pb.WorkerReplica:
         running=replica.running,
         waiting=replica.waiting,
         bytes=replica.bytes,
+        numerics=NUMERICS[replica.numerics],
+        numerics_fingerprint=replica.fingerprint,
     )
 
 

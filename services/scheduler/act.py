@@ -42,7 +42,10 @@ class Commands:
         """Begins a load, at once."""
         spot = action.spot
         self.books.loading.add(spot)
-        command = LoadCommand(spot.model, spot.digest, store_address, self.fence, action.base, action.base_model)
+        entry = self.mirror.facts.models.get(action.base_model or spot.model)  # an adapter has its base's level
+        numerics = entry.numerics if entry else None
+        base = (action.base, action.base_model)
+        command = LoadCommand(spot.model, spot.digest, store_address, self.fence, *base, numerics)
         self.loads[spot] = self.group.create_task(self._load(spot, command), name=f"load {spot}")
 
     def end_unwanted_loads(self, view: View) -> None:

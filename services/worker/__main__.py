@@ -53,6 +53,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
         tier=tier,
         packing=packing,
         most_kv_bytes=min(settings.memory_bytes, LENT_TIMES * settings.kv_bytes),
+        numerics=settings.numerics,
     )
     adapters = AdapterLoader(stores, device)
     replicas = Replicas(engine, loader, adapters, settings.memory_bytes, settings.kv_bytes, settings.weights)

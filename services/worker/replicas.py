@@ -11,11 +11,11 @@ import structlog
 from mesh.checkpoint.layout import DTYPES, Manifest, total_bytes
 from mesh.clients.worker import Loaded
 from mesh.errors import Broken, MeshError, NoRoom, Unreachable, Unsuitable
-from mesh.facts import NEARNESS, ReplicaFacts, ReplicaState, Tier
+from mesh.facts import NEARNESS, NumericsLevel, ReplicaFacts, ReplicaState, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import EngineError, UnknownReplica
-from services.worker.engine.replica import Replica
+from services.worker.engine.errors import EngineError, NumericsNotHeld, UnknownReplica
+from services.worker.engine.replica import Proving, Replica
 from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.loader import Loader, Order
 from services.worker.loading.threads import ended
@@ -84,6 +84,8 @@ class Replicas:
                 waiting=stats[name].waiting if name in stats else 0,
                 base=resident.order.base,
                 beside=resident.beside.model if resident.beside else "",
+                numerics=stats[name].numerics if name in stats else resident.order.numerics or NumericsLevel.FAST,
+                fingerprint=stats[name].fingerprint if name in stats else "",
             )
             for name, resident in self._residents.items()
         )
@@ -162,6 +164,7 @@ class Replicas:
         async with self._loader.load(resident.order, Observer(self, resident)) as loaded:
             resident.runs = loaded.replica
             self._engine.add_replica(loaded.replica, self._weights.get(resident.order.model, 1.0))
+            await self._prove(resident.order, loaded.replica)
             await self._stay(resident, loaded.tier)
             while resident.adapters:
                 await resident.changed.wait()
@@ -213,7 +216,7 @@ class Replicas:
         """The replica for an adapter to be on: one that is here, best that of its `base_model`, else one to load."""
         if not order.base:
             return None
-        new = Order(order.base_model, order.base, order.store_address)
+        new = Order(order.base_model, order.base, order.store_address, numerics=order.numerics)
         here = [r.order for r in self._residents.values() if r.order.digest == order.base and not r.leaving]
         return next((one for one in here if one.model == new.model), here[0] if here else new)
 
@@ -225,6 +228,18 @@ class Replicas:
 
     def _pool_bytes(self, resident: Resident) -> int:
         return 0 if resident.order.base else self._kv_bytes
+
+    async def _prove(self, order: Order, replica: Replica) -> None:
+        """Lets a replica of an invariant level show that it holds, before anyone relies on it; Unsuitable if not."""
+        if order.numerics in (None, NumericsLevel.FAST) and replica.stats().numerics is NumericsLevel.FAST:
+            return
+        try:
+            await asyncio.wrap_future(self._engine.ask_replica(order.replica, _prove))
+        except BaseException as error:
+            await ended([asyncio.wrap_future(self._engine.remove_replica(order.replica))])
+            if isinstance(error, EngineError):
+                raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="NUMERICS_NOT_HELD") from error
+            raise
 
     def _changed(self, resident: Resident) -> None:
         resident.tell()
@@ -258,6 +273,12 @@ class Observer:
         """Bytes have come."""
         self.resident.progress = progress
         self.resident.tell()
+
+
+def _prove(replica: Replica) -> None:
+    if not isinstance(replica, Proving):
+        raise NumericsNotHeld("its runner keeps no numerics level but fast; deploy it with numerics fast")
+    replica.prove()
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

@@ -11,7 +11,7 @@ from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer
 
 from mesh.checkpoint.layout import is_digest
 from mesh.clients.relay import command_from, response_to
-from mesh.clients.wire import TIERS, load_progress_to
+from mesh.clients.wire import NUMERICS, TIERS, load_progress_to, numerics_wanted
 from mesh.clients.worker import POOLINGS
 from mesh.errors import InvalidRequest
 from mesh.requests import Cancel, Grant, LoadProgress
@@ -45,7 +45,14 @@ class WorkerServicer(WorkerServiceServicer):
             raise InvalidRequest.field("digest", "must be a checkpoint's digest")
         if request.base and not is_digest(request.base):
             raise InvalidRequest.field("base", "must be a checkpoint's digest")
-        order = Order(request.model, request.digest, request.store_address, request.base, request.base_model)
+        order = Order(
+            model=request.model,
+            digest=request.digest,
+            store_address=request.store_address,
+            base=request.base,
+            base_model=request.base_model,
+            numerics=numerics_wanted(request.numerics, "numerics"),
+        )
         async with aclosing(self._replicas.load(order)) as events:
             async for event in events:
                 if isinstance(event, LoadProgress):
@@ -96,6 +103,10 @@ class WorkerServicer(WorkerServiceServicer):
                     total_blocks=one.total_blocks,
                     steps=one.steps,
                     tokens=one.tokens,
+                    numerics=NUMERICS[one.numerics],
+                    numerics_fingerprint=one.fingerprint,
+                    prefix_tokens=one.prefix_tokens,
+                    preemptions=one.preemptions,
                 )
                 for replica, one in ready
                 if one

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveFloat
 
+from mesh.facts import NumericsLevel
 from mesh.settings import ServiceSettings
 
 
@@ -72,6 +73,10 @@ class WorkerSettings(ServiceSettings):
         le=64,
         description="Most tokens guessed ahead of each answer by looking up what followed its newest ones before; the "
         "answers stay the same. Pays for text that repeats its prompt or itself. 0: none.",
+    )
+    numerics: NumericsLevel = Field(
+        NumericsLevel.FAST,
+        description="Numerics level of models that were deployed without one: fast, batch_invariant or path_invariant.",
     )
     threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its default.")
     device: DeviceName = Field(

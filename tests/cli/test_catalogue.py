@@ -39,6 +39,13 @@ async def test_deploy_of_a_checkpoint_leaves_source_and_keep_alive_unset(fakes: 
     assert not request.spec.HasField("keep_alive")
 
 
+async def test_deploy_names_the_numerics_level_and_refuses_one_that_is_none(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    await whimbrel.run("deploy", "curlew", "some/model", "--numerics", "batch_invariant")
+    [request] = fakes.gateway.requests
+    assert request.spec.numerics == words.NUMERICS_LEVEL_BATCH_INVARIANT
+    assert (await whimbrel.run("deploy", "curlew", "some/model", "--numerics", "exact")).code == 2
+
+
 async def test_deploy_wants_either_a_directory_or_a_checkpoint(fakes: Fakes, whimbrel: Whimbrel) -> None:
     for arguments in ([], ["some/model", "--checkpoint", CHECKPOINT.digest]):
         ended = await whimbrel.run("deploy", "curlew", *arguments)

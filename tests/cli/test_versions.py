@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from whimbrel.inference.v1 import inference_pb2 as words
+
 from mesh.errors import Unsuitable
 from tests.cli.conftest import Whimbrel
 from tests.cli.fake_gateway import CHECKPOINT, Fakes, model
@@ -36,6 +38,13 @@ async def test_update_to_a_checkpoint_and_of_the_keep_alive_alone(fakes: Fakes, 
     assert first.model.spec.checkpoint == CHECKPOINT.digest
     assert list(second.update_mask.paths) == ["spec.keep_alive"]
     assert second.model.spec.keep_alive.ToSeconds() == 300
+
+
+async def test_update_of_the_numerics_level_alone(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    await whimbrel.run("update", "curlew", "--numerics", "path_invariant")
+    [request] = fakes.gateway.requests
+    assert list(request.update_mask.paths) == ["spec.numerics"]
+    assert request.model.spec.numerics == words.NUMERICS_LEVEL_PATH_INVARIANT
 
 
 async def test_update_wants_to_know_what_changes(fakes: Fakes, whimbrel: Whimbrel) -> None:

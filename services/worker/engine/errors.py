@@ -20,6 +20,7 @@ EngineError
 ├── EngineClosed
 ├── PoolExhausted           more blocks were asked for than are idle
 ├── PoolTooSmall            the KV budget does not hold one block
+├── NumericsNotHeld         the device does not give the bits that the replica's numerics level promises
 ├── WeightsMismatch         the tensors do not fit the skeleton
 ├── StateMismatch           a sequence's state is of another model's make-up
 ├── UnsupportedArchitecture the model does not fit the runner; the message says why
@@ -105,6 +106,10 @@ class PoolExhausted(EngineError):
 
 class PoolTooSmall(EngineError):
     """The bytes given for KV do not hold one block of this model."""
+
+
+class NumericsNotHeld(EngineError):
+    """The canary's bits depend on what its level says that they do not."""
 
 
 class WeightsMismatch(EngineError):

@@ -15,10 +15,12 @@ from services.worker.engine.adapter import Adapter
 from services.worker.engine.adapters import Rows
 from services.worker.engine.arrivals import Arrivals
 from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
+from services.worker.engine.canary import prove
 from services.worker.engine.costs import Costs
 from services.worker.engine.departures import Departures
 from services.worker.engine.draft import Drafter
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
+from services.worker.engine.fingerprint import fingerprint
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.inputs import check_tokens
 from services.worker.engine.kv_cache import KVCache
@@ -71,6 +73,7 @@ class PackedReplica:
         self.context_tokens = min(self.max_positions or blocks * spec.block_tokens, blocks * spec.block_tokens)
         self.eos_token_ids = frozenset(_eos(text.eos_token_id) if eos_token_ids is None else eos_token_ids)
         self.numerics = numerics
+        self.fingerprint = ""
         self._spec = spec
         # Parent of every first block: KV of other checkpoints, laid out or computed otherwise, is never taken for ours.
         salt = digest.encode() + spec.fingerprint() + repr(numerics).encode()
@@ -125,7 +128,18 @@ class PackedReplica:
             raised_tokens=self._cache.raised_tokens,
             draft_tokens=self._drafter.guessed,
             taken_tokens=self._drafter.taken,
+            numerics=self.numerics.level,
+            fingerprint=self.fingerprint,
         )
+
+    def prove(self) -> None:
+        """See Proving."""
+        if self.numerics.tile:
+            canary = prove(self._runner, self._cache, self._generation, self.vocabulary)
+            about = (self.prefix_root, canary)
+            self.fingerprint = fingerprint(self._runner.device, *about)
+            # KV that was computed on another kind of device must not mix with what is computed here.
+            self.prefix_root = hashlib.blake2b(self.fingerprint.encode() + self.prefix_root, digest_size=16).digest()
 
     @property
     def presses(self) -> bool:

@@ -1,7 +1,7 @@
 """What the engine asks of a replica, whichever runner is inside."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -61,3 +61,12 @@ class Replica(Protocol):
 
     def unload(self) -> None:
         """Give back weights and KV memory. The replica is of no use afterwards."""
+
+
+@runtime_checkable
+class Proving(Protocol):
+    """A replica that can keep a numerics level above fast."""
+
+    def prove(self) -> None:
+        """Once, before its first request, on the engine's thread: compute what shows that its level holds on this
+        device, and take its fingerprint. NumericsNotHeld if it does not. Nothing happens at level fast."""

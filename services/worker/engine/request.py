@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason, TokenLogprob
 from services.worker.engine.errors import TokenOutOfRange
 from services.worker.engine.guide import Grammar
@@ -55,6 +56,8 @@ class ReplicaStats:
     raised_tokens: int = 0  # of the prefix tokens, those brought up from host memory
     draft_tokens: int = 0  # guessed ahead
     taken_tokens: int = 0  # of these, those that the model said too
+    numerics: NumericsLevel = NumericsLevel.FAST
+    fingerprint: str = ""  # equal on two replicas: equal bits, as far as the level promises; empty if it promises none
 
 
 @dataclass(frozen=True, slots=True)

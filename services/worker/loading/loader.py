@@ -16,13 +16,14 @@ from mesh.checkpoint.tasks import embeds
 from mesh.checkpoint.views import tensor_views
 from mesh.clients.store import StoreClient
 from mesh.errors import Unsuitable
-from mesh.facts import Tier
+from mesh.facts import NumericsLevel, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.encoder import EncoderReplica
 from services.worker.engine.errors import EngineError
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.model import assign, release
+from services.worker.engine.numerics import LEVELS
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.packing import PackBudget
 from services.worker.engine.pool import KVSpec, LayerKV
@@ -46,6 +47,7 @@ class Order:
     store_address: str
     base: str = ""
     base_model: str = ""
+    numerics: NumericsLevel | None = None  # the worker's default, as far as what runs it keeps any
 
     @property
     def replica(self) -> str:
@@ -85,8 +87,9 @@ class Loader:
         tier: HostTier | None = None,
         packing: PackBudget | None = None,
         most_kv_bytes: int = 0,
+        numerics: NumericsLevel = NumericsLevel.FAST,
     ) -> None:
-        self._stores, self._device, self._skeletons = stores, device, skeletons
+        self._stores, self._device, self._skeletons, self._numerics = stores, device, skeletons, numerics
         self._kv_bytes, self._limits, self._tier, self._packing = kv_bytes, limits, tier, packing
         self.quiet = Quiet()
         self._most_kv_bytes = most_kv_bytes
@@ -150,6 +153,7 @@ class Loader:
                 tier=self._tier,
                 packing=self._packing,
                 most_kv_bytes=self._most_kv_bytes,
+                numerics=LEVELS[order.numerics or self._numerics],
             )
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error

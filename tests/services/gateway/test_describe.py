@@ -12,6 +12,7 @@ from mesh.facts import (
     Kind,
     Member,
     ModelEntry,
+    NumericsLevel,
     ReplicaFacts,
     ReplicaState,
     StoreFacts,
@@ -84,12 +85,15 @@ def test_the_nearest_tier_of_all_stores_is_shown() -> None:
 
 
 def test_a_worker_is_shown_with_its_replicas() -> None:
-    member = member_of(worker("w1", ReplicaFacts("m", "d1", ReplicaState.READY, 100, running=2, waiting=1)))
+    level = NumericsLevel.PATH_INVARIANT
+    facts = ReplicaFacts("m", "d1", ReplicaState.READY, 100, running=2, waiting=1, numerics=level, fingerprint="f00d")
+    member = member_of(worker("w1", facts))
     assert (member.kind, member.id, member.node, member.address, member.fence) == ("worker", "w1", "n1", "w:1", 9)
     assert (member.worker.device, member.worker.memory_bytes, member.worker.memory_used_bytes) == ("host", 4096, 100)
     (replica,) = member.worker.replicas
     assert (replica.model, replica.checkpoint, replica.state) == ("m", "d1", pb.REPLICA_STATE_READY)
     assert (replica.running, replica.waiting, replica.bytes) == (2, 1, 100)
+    assert (replica.numerics, replica.numerics_fingerprint) == (words.NUMERICS_LEVEL_PATH_INVARIANT, "f00d")
 
 
 def test_a_store_is_shown_with_its_checkpoints() -> None:

@@ -15,7 +15,7 @@ from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import Model, Prefetching
 from mesh.clients.store import StoreClient
 from mesh.errors import Conflict, InvalidRequest, NotFound, Unreachable, Unsuitable
-from mesh.facts import CheckpointFacts, Kind, Member, ReplicaFacts, ReplicaState, Tier, WorkerFacts
+from mesh.facts import CheckpointFacts, Kind, Member, NumericsLevel, ReplicaFacts, ReplicaState, Tier, WorkerFacts
 from mesh.interceptor import Surround
 from mesh.requests import LoadProgress
 from mesh.serve import Ground
@@ -116,6 +116,17 @@ async def test_an_update_of_something_else_or_to_the_same_checkpoint_leaves_what
     await bench.client.update("m", keep_alive_s=9.0)
     same = await bench.client.update("m", checkpoint=bench.new)
     assert (same.previous_checkpoint, same.keep_alive_s) == (bench.old, 9.0)
+
+
+async def test_a_numerics_level_is_kept_changed_and_taken_back(bench: Bench) -> None:
+    await bench.store("s1")
+    level = NumericsLevel.BATCH_INVARIANT
+    async with aclosing(bench.client.deploy("m", checkpoint=bench.old, numerics=level)) as events:
+        (model,) = [event async for event in events if isinstance(event, Model)]
+    assert model.numerics is level
+    assert (await bench.client.update("m", checkpoint=bench.new)).numerics is level
+    assert (await bench.client.update("m", numerics=NumericsLevel.FAST)).numerics is NumericsLevel.FAST
+    assert bench.mirror.facts.models["m"].numerics is NumericsLevel.FAST
 
 
 async def test_a_rollback_needs_a_checkpoint_before_the_right_etag_and_a_model(bench: Bench) -> None:

@@ -21,6 +21,7 @@ from mesh.facts import (
     Kind,
     Member,
     ModelEntry,
+    NumericsLevel,
     StoreFacts,
     Tier,
 )
@@ -40,10 +41,17 @@ WAIT_S = 20.0  # for what takes milliseconds on a machine that is not busy
 KNOBS = Knobs(keep_alive_s=60.0, hold_s=120.0, max_waiting=3, distrust_s=5.0)
 
 
-def entry(name: str, *, digest: str = "", weights: int = 10, keep_alive_s: float | None = None) -> ModelEntry:
+def entry(
+    name: str,
+    *,
+    digest: str = "",
+    weights: int = 10,
+    keep_alive_s: float | None = None,
+    numerics: NumericsLevel | None = None,
+) -> ModelEntry:
     """A model whose replica takes 12 bytes; unless told, its digest is its name followed by "@1"."""
     summary = CheckpointSummary(digest or f"{name}@1", weights, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
-    return ModelEntry(name, summary, "/models", keep_alive_s, created_s=0.0, updated_s=0.0)
+    return ModelEntry(name, summary, "/models", keep_alive_s, created_s=0.0, updated_s=0.0, numerics=numerics)
 
 
 class Assigned:

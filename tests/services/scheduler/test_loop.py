@@ -4,9 +4,10 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from whimbrel.inference.v1 import inference_pb2 as words
 
 from mesh.errors import DataLoss, InvalidRequest, MeshError, NoRoom, NotFound, Unreachable
-from mesh.facts import Kind, Member, ReplicaState, Tier, WorkerFacts
+from mesh.facts import Kind, Member, NumericsLevel, ReplicaState, Tier, WorkerFacts
 from mesh.requests import LoadProgress, Phase, Placement, Progress, StartKind, StartTimes
 from mesh.state.leases import Membership
 from tests.services.scheduler.conftest import Assigned, Bench, entry
@@ -34,6 +35,15 @@ async def test_a_cold_model_is_loaded_and_the_request_placed(bench: Bench) -> No
     leader = bench.mirror.facts.leader
     assert leader
     assert load.fence == leader.fence
+
+
+async def test_a_load_names_the_models_numerics_level(bench: Bench) -> None:
+    one = await bench.worker(memory=2 * SIZE, slots=8)
+    await bench.model("exact", digest="m@1", numerics=NumericsLevel.BATCH_INVARIANT)
+    await bench.assign("exact").placed()
+    await bench.assign().placed()
+    levels = {load.model: load.numerics for load in one.fake.loads}
+    assert levels == {"exact": words.NUMERICS_LEVEL_BATCH_INVARIANT, "m": words.NUMERICS_LEVEL_UNSPECIFIED}
 
 
 async def test_requests_at_one_moment_cause_one_load_and_all_hear_of_its_progress(bench: Bench) -> None:

@@ -11,15 +11,17 @@ from transformers import PreTrainedModel
 from mesh.checkpoint.lora import recipe
 from mesh.clients.worker import Loaded
 from mesh.errors import MeshError, Unsuitable
-from mesh.facts import ReplicaState, Tier
+from mesh.facts import NumericsLevel, ReplicaState, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import UnknownReplica
+from services.worker.engine.numerics import LEVELS
 from services.worker.engine.peft import make_adapter
 from services.worker.loading.adapting import LoadedAdapter
 from services.worker.loading.loader import LoadedReplica, Order
 from services.worker.naming import replica_name
 from services.worker.replicas import Replicas
+from tests.services.worker.engine.leaky import make_leaky
 from tests.services.worker.engine.lora import ATTENTION, trained
 from tests.services.worker.engine.tiny import prompt, replica, request
 
@@ -34,6 +36,8 @@ class HandLoader:
 
     def __init__(self) -> None:
         self.begun: list[Order] = []
+        self.freed: list[Order] = []  # whose memory may be given back
+        self.leaky = False
         self.go, self.tidied = asyncio.Event(), asyncio.Event()
         self.go.set()
         self.tidied.set()
@@ -48,7 +52,13 @@ class HandLoader:
         except asyncio.CancelledError:
             await self.tidied.wait()
             raise
-        yield LoadedReplica(replica("llama", name=order.replica), Tier.DISK)
+        made = replica("llama", name=order.replica, numerics=LEVELS[order.numerics or NumericsLevel.FAST])
+        if self.leaky:
+            make_leaky(made)
+        try:
+            yield LoadedReplica(made, Tier.DISK)
+        finally:
+            self.freed.append(order)
 
 
 class HandAdapters:
@@ -125,6 +135,27 @@ async def test_two_versions_of_a_model_stand_side_by_side_and_go_one_by_one(engi
     assert held(replicas) == {("m", "d2", ReplicaState.READY)}
     with pytest.raises(UnknownReplica):
         engine.submit(request("s", prompt(8), on=replica_name("m", "d1")))
+
+
+EXACT = Order("m", "d1", "store:1", numerics=NumericsLevel.BATCH_INVARIANT)
+
+
+async def test_a_replica_of_an_invariant_level_is_ready_once_it_is_proven(replicas: Replicas) -> None:
+    await loaded(replicas, EXACT)
+    await loaded(replicas, NEW)
+    told = {facts.digest: (facts.numerics, len(facts.fingerprint)) for facts in replicas.facts()}
+    assert told == {"d1": (NumericsLevel.BATCH_INVARIANT, 32), "d2": (NumericsLevel.FAST, 0)}
+
+
+async def test_a_level_that_does_not_hold_fails_the_load_and_leaves_nothing_behind(
+    engine: Engine, loader: HandLoader, replicas: Replicas
+) -> None:
+    loader.leaky = True
+    with pytest.raises(Unsuitable) as refused:
+        await loaded(replicas, EXACT)
+    assert refused.value.reason == "NUMERICS_NOT_HELD"
+    assert "deploy it with numerics fast" in refused.value.message
+    assert (replicas.facts(), dict(engine.stats().replicas), loader.freed) == ((), {}, [EXACT])
 
 
 async def test_a_second_load_of_the_same_version_joins_the_first(loader: HandLoader, replicas: Replicas) -> None:
