@@ -12,6 +12,7 @@ from services.worker.engine.batch import Limits
 from services.worker.engine.errors import GuideRefused
 from services.worker.engine.request import EngineRequest, TokenStep
 from tests.services.worker.engine.guided import BIRD, DATE, SCHEMA, byte_level, end_id, grammar, text_of
+from tests.services.worker.engine.test_moving import hand_over, steps
 from tests.services.worker.engine.tiny import VOCABULARY, prompt, replica, request, run, tokens_of
 
 
@@ -101,6 +102,18 @@ def test_a_preempted_guided_answer_goes_on_where_it_was() -> None:
     model = replica(blocks=14, limits=Limits(batch_tokens=24))
     assert tokens_of(run(model, requests)) == expected
     assert model.stats().preemptions > 0
+
+
+def test_a_guided_answer_goes_on_after_a_move() -> None:
+    one = guided("r", SCHEMA, 12, temperature=1.0, seed=7, top_logprobs=1, logit_bias=(TokenBias(40, 3.0),))
+    expected = run(replica(), [one])
+    source, target = replica(), replica()
+    source.add(one)
+    produced = steps(source, 7)
+    hand_over(source, target, "r")
+    moved = produced + run(target, [])
+    assert tokens_of(moved) == tokens_of(expected)
+    assert [len(step.logprobs) for step in moved] == [len(step.tokens) for step in expected]
 
 
 def test_one_that_came_with_a_whole_answer_ends_at_once() -> None:

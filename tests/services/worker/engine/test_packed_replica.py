@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from mesh.requests import FinishReason
+from mesh.requests import FinishReason, TokenBias
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import EmptyPrompt, PromptTooLong, TokenOutOfRange
 from services.worker.engine.model import probe_kv
@@ -85,6 +85,7 @@ SEEDED: list[dict[str, Any]] = [
     {"temperature": 0.7, "top_k": 20},
     {"temperature": 1.3, "top_p": 0.8, "min_p": 0.01},
     {"temperature": 1.0, "repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.3},
+    {"temperature": 0.9, "logit_bias": (TokenBias(17, 4.0), TokenBias(300, -100.0)), "top_logprobs": 3},
 ]
 
 
