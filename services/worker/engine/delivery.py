@@ -13,25 +13,30 @@ from services.worker.engine.sample import Draw, sample
 
 def deliver(generations: Sequence[Generation], logits: Tensor) -> list[TokenStep]:
     """Draws each one's next token from its row of `logits` [rows, vocabulary], and adds it to its tokens."""
-    draws = [_draw(one, logits) for one in generations]
+    masks = [_allowed(one, logits) for one in generations]
+    stuck = [mask is not None and not bool(mask.any()) for mask in masks]
+    draws = [
+        Draw(one.request.params, one.tokens, one.prompt_len, None if lost else mask)
+        for one, mask, lost in zip(generations, masks, stuck, strict=True)
+    ]
     tokens = sample(logits, draws)
-    steps = []
-    for i, (generation, draw) in enumerate(zip(generations, draws, strict=True)):
-        if draw.allowed is not None and not bool(draw.allowed.any()):
-            steps.append(_stuck(generation))
-        else:
-            top = draw.params.top_logprobs
-            likely = () if top is None else (logprob(logits[i], tokens[i], top),)
-            steps.append(_step(generation, tokens[i], likely))
-    return steps
+    return [
+        _stuck(one) if stuck[i] else _step(one, tokens[i], _likely(one, logits, i, tokens[i]))
+        for i, one in enumerate(generations)
+    ]
 
 
-def _draw(generation: Generation, logits: Tensor) -> Draw:
-    allowed: Tensor | None = None
-    if generation.following:
-        mask = generation.following.allowed(generation.answer, generation.stops, logits.shape[-1])
-        allowed = mask.to(logits.device)
-    return Draw(generation.request.params, generation.tokens, generation.prompt_len, allowed)
+def _allowed(generation: Generation, logits: Tensor) -> Tensor | None:
+    """[vocabulary] bool, of a guided one."""
+    if generation.following is None:
+        return None
+    mask = generation.following.allowed(generation.answer, generation.stops, logits.shape[-1])
+    return mask.to(logits.device)
+
+
+def _likely(generation: Generation, logits: Tensor, row: int, token: int) -> tuple[TokenLogprob, ...]:
+    top = generation.request.params.top_logprobs
+    return () if top is None else (logprob(logits[row], token, top),)
 
 
 def _step(generation: Generation, token: int, likely: tuple[TokenLogprob, ...]) -> TokenStep:

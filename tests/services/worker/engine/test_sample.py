@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mesh.requests import TokenBias
-from services.worker.engine.sample import NUCLEUS_WIDTH, Draw, SamplingParams, gumbel, sample
+from services.worker.engine.cuts import NUCLEUS_WIDTH, truncate
+from services.worker.engine.noise import gumbel
+from services.worker.engine.sample import WIDE, Draw, SamplingParams, sample
+from services.worker.engine.shortlist import shortlisted
 
 PROMPT = [3, 1, 4]
 
@@ -49,13 +52,38 @@ def test_positions_draw_independently() -> None:
 
 
 def test_noise_is_gumbel_and_a_function_of_seed_position_and_token_only() -> None:
-    noise = gumbel([(1, 2), (1, 3), (2, 2)], 50_000)
-    assert torch.equal(noise[1], gumbel([(1, 3)], 50_000)[0])
-    assert torch.equal(noise[0, :100], gumbel([(1, 2)], 100)[0])
+    noise = gumbel([(1, 2), (1, 3), (2, 2)], torch.arange(50_000))
+    assert torch.equal(noise[1], gumbel([(1, 3)], torch.arange(50_000))[0])
+    assert torch.equal(noise[0, :100], gumbel([(1, 2)], torch.arange(100))[0])
     assert torch.allclose(noise.mean(-1), torch.full((3,), 0.5772), atol=0.02)  # Euler's constant
     assert torch.allclose(noise.std(-1), torch.full((3,), math.pi / 6**0.5), atol=0.03)
     assert torch.corrcoef(noise).triu(1).abs().max() < 0.02
     assert noise.isfinite().all()
+    assert torch.equal(noise[0, [7, 49_999]], gumbel([(1, 2)], torch.tensor([7, 49_999]))[0])
+
+
+CUTS = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0.3, 0.7, 1.0, 1.5]),
+    top_k=st.sampled_from([0, 1, 5, 50, 3000, 20_000]),
+    top_p=st.sampled_from([0.01, 0.5, 0.9, 0.999, 1.0]),
+    min_p=st.sampled_from([0.0, 0.001, 0.05, 1.0]),
+    seed=st.integers(0, 99),
+).filter(lambda params: params.truncates)
+
+
+@settings(max_examples=150, deadline=None)
+@given(CUTS, st.sampled_from([0.0, 0.1, 1.0, 3.0, 8.0]), st.integers(0, 99))
+def test_a_wide_rows_shortlist_is_what_the_cuts_leave_of_all(params: SamplingParams, spread: float, seed: int) -> None:
+    row = spread * torch.randn(WIDE + 5, generator=torch.Generator().manual_seed(seed))
+    row[3::7] = -math.inf  # as a guide does
+    whole = (row / params.temperature)[None].clone()
+    shortlist = shortlisted(whole[0].clone(), params)
+    kept = set(shortlist[whole[0][shortlist] > -math.inf].tolist())
+    truncate(whole, [params])
+    expected = set((whole[0] > -math.inf).nonzero().flatten().tolist())
+    assert len(kept ^ expected) <= 1  # sums of other orders may part over the last one
+    assert kept
 
 
 @pytest.mark.parametrize(
@@ -79,6 +107,7 @@ def test_truncation_keeps_exactly(params: dict[str, Any], kept: set[int]) -> Non
 
 
 def test_top_p_finds_the_end_of_a_nucleus_wider_than_its_first_look() -> None:
+    assert 4 * NUCLEUS_WIDTH < WIDE
     flat = torch.linspace(1.0, 0.0, 4 * NUCLEUS_WIDTH)
     peaked = torch.zeros(4 * NUCLEUS_WIDTH)
     peaked[5] = 20.0
