@@ -10,15 +10,20 @@ import torch
 
 from mesh.checkpoint.errors import UnsupportedModel
 from mesh.checkpoint.lora import recipe
-from mesh.requests import FinishReason
+from mesh.facts import NumericsLevel
+from mesh.requests import FinishReason, Pooling
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import DuplicateReplica, UnknownReplica, UnsupportedAdapter
+from services.worker.engine.model import probe_kv
+from services.worker.engine.numerics import LEVELS, Numerics
 from services.worker.engine.packed_replica import PackedReplica
+from services.worker.engine.packing import PackBudget
 from services.worker.engine.peft import make_adapter
-from services.worker.engine.request import TokenStep
+from services.worker.engine.request import EngineRequest, TokenStep
 from tests.services.worker.engine.lora import ATTENTION, Trained, trained
-from tests.services.worker.engine.tiny import greedy, prompt, replica, request, run, tokens_of
+from tests.services.worker.engine.test_numerics import recording
+from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, greedy, prompt, replica, request, run, tokens_of
 
 WAIT_S = 60.0
 TARGETS: dict[str, dict[str, Any]] = {
@@ -134,15 +139,56 @@ def test_removing_one_adapter_ends_its_requests_and_leaves_the_others_as_they_we
     assert not any(home._forward_hooks for home in model.module.modules())
 
 
-def test_rows_computed_together_with_all_others_get_the_same_tokens() -> None:
-    """As the invariant numerics levels compute them."""
-    one, model = trained("llama", 1, target_modules="all-linear"), replica()
+def logits_of(numerics: Numerics, requests: list[EngineRequest]) -> dict[tuple[str, int], bytes]:
+    """Every row that a token was drawn from, of a base with two adapters on it."""
+    model = recording("llama", numerics)
+    for seed, name in enumerate("ab", 1):
+        model.add_adapter(trained("llama", seed, target_modules=["q_proj", "down_proj", "lm_head"]).on(model, name))
+    run(model, requests, steps_between=2)
+    return dict(model.rows)
+
+
+@pytest.mark.parametrize("level", NumericsLevel)
+def test_an_adapters_bits_depend_on_no_other_row_at_the_invariant_levels(level: NumericsLevel) -> None:
+    numerics = replace(LEVELS[level], chunk_tokens=16) if level is NumericsLevel.BATCH_INVARIANT else LEVELS[level]
+    mine = [request(f"a{n}", prompt(n), 12, on="a") for n in (5, 33)]
+    others = [
+        request("b9", prompt(9), 24, on="b"),
+        request("base", prompt(20), 24),
+        request("b3", prompt(3), 9, on="b"),
+    ]
+    alone = {place: row for one in mine for place, row in logits_of(numerics, [one]).items()}
+    batched = logits_of(numerics, [others[0], mine[0], others[1], mine[1], others[2]])
+    assert ({place: batched[place] for place in alone} == alone) is (level is not NumericsLevel.FAST)
+    assert numerics.tile == 0 or len(alone) == 24
+
+
+def test_packed_weights_and_drafts_give_adapters_the_same_tokens() -> None:
+    module, one = body("llama"), trained("llama", 1, target_modules="all-linear")
+    spec, budget = probe_kv(module, BLOCK_TOKENS), PackBudget(64 << 20)
+    limits = Limits(batch_tokens=24, draft_tokens=3)
+    model = PackedReplica("llama", "d", module, 64 * spec.block_bytes, spec=spec, limits=limits, packing=budget)
     model.add_adapter(one.on(model, "a"))
-    adapters = model._runner.adapters
-    adapters.over = partial(adapters.over, whole=True)  # type: ignore[method-assign]
-    requests = [request(name, prompt(n), 12, on=name) for name, n in (("a", 17), ("llama", 9))]
-    produced = tokens_of(run(model, requests))
-    assert produced == {"a": one.greedy(prompt(17), 12), "llama": greedy("llama", prompt(9), 12)}
+    asked = {name: prompt(n) for name, n in (("a1", 17), ("b1", 9), ("a2", 30))}
+    requests = [request(name, ids, 40, on="a" if name[0] == "a" else "llama") for name, ids in asked.items()]
+    produced = tokens_of(run(model, requests, steps_between=2))
+    assert budget.left_bytes < 64 << 20
+    for name, ids in asked.items():
+        assert produced[name] == (one.greedy(ids, 40) if name[0] == "a" else greedy("llama", ids, 40))
+    model.add_adapter(one.on(model, "late"))  # made of a base that is packed
+    assert tokens_of(run(model, [request("r", prompt(9), 12, on="late")]))["r"] == one.greedy(prompt(9), 12)
+
+
+def test_texts_are_embedded_as_the_merged_model_would() -> None:
+    model, one = replica(), trained("llama", 1, target_modules=["q_proj", "down_proj", "lm_head"])
+    model.add_adapter(one.on(model, "a"))
+    inputs = [prompt(5), prompt(17)]
+    with torch.inference_mode():
+        mine, base = (model.embed(name, inputs, Pooling.MEAN) for name in ("a", "llama"))
+        hidden = [one.merged.model(torch.tensor([ids])).last_hidden_state[0].mean(0) for ids in inputs]
+    wanted = torch.stack(hidden)
+    torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(base, wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_a_module_that_the_model_goes_around_is_not_passed_over_in_silence() -> None:
