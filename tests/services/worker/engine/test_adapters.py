@@ -14,7 +14,7 @@ from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason, Pooling
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import DuplicateReplica, UnknownReplica, UnsupportedAdapter
+from services.worker.engine.errors import DuplicateReplica, LayoutMismatch, UnknownReplica, UnsupportedAdapter
 from services.worker.engine.model import probe_kv
 from services.worker.engine.numerics import LEVELS, Numerics
 from services.worker.engine.packed_replica import PackedReplica
@@ -22,6 +22,7 @@ from services.worker.engine.packing import PackBudget
 from services.worker.engine.peft import make_adapter
 from services.worker.engine.request import EngineRequest, TokenStep
 from tests.services.worker.engine.lora import ATTENTION, Trained, trained
+from tests.services.worker.engine.test_moving import hand_over, steps
 from tests.services.worker.engine.test_numerics import recording
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, greedy, prompt, replica, request, run, tokens_of
 
@@ -189,6 +190,22 @@ def test_texts_are_embedded_as_the_merged_model_would() -> None:
     wanted = torch.stack(hidden)
     torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(base, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_an_adapters_sequence_moves_to_a_replica_with_the_same_adapter_and_to_no_other() -> None:
+    one = trained("llama", 1, target_modules="all-linear")
+    source, target, bare = replica(), replica(), replica()
+    for model in (source, target):
+        model.add_adapter(one.on(model, "a"))
+    source.add(request("r", prompt(17), on="a"))
+    target.add(request("busy", prompt(10)))
+    produced = steps(source, 9) + steps(target, 1)
+    source.departures.pause("r")
+    with pytest.raises(LayoutMismatch):
+        bare.arrivals.begin(source.departures.describe("r"))
+    hand_over(source, target, "r")
+    produced += run(target, [])
+    assert tokens_of(produced) == {"r": one.greedy(prompt(17), 24), "busy": greedy("llama", prompt(10), 24)}
 
 
 def test_a_module_that_the_model_goes_around_is_not_passed_over_in_silence() -> None:
