@@ -82,7 +82,8 @@ async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[S
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
     device = Host(stores, settings.transport)
     loader = Loader(stores, device, skeletons, settings.kv_bytes, Limits())
-    replicas = Replicas(engine, loader, AdapterLoader(stores, device), settings.memory_bytes, settings.kv_bytes)
+    adapters = AdapterLoader(stores, device)
+    replicas = Replicas(engine, loader, adapters, memory_bytes=settings.memory_bytes, kv_bytes=settings.kv_bytes)
     ready = ReplicaFacts(settings.model, settings.digest, ReplicaState.READY, settings.kv_bytes)
 
     def facts() -> WorkerFacts:

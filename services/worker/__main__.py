@@ -56,7 +56,14 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
         numerics=settings.numerics,
     )
     adapters = AdapterLoader(stores, device)
-    replicas = Replicas(engine, loader, adapters, settings.memory_bytes, settings.kv_bytes, settings.weights)
+    replicas = Replicas(
+        engine,
+        loader,
+        adapters,
+        memory_bytes=settings.memory_bytes,
+        kv_bytes=settings.kv_bytes,
+        weights=settings.weights,
+    )
     relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
 
     def facts() -> WorkerFacts:

@@ -61,6 +61,7 @@ class Replicas:
         engine: Engine,
         loader: Loader,
         adapters: AdapterLoader,
+        *,
         memory_bytes: int,
         kv_bytes: int,
         weights: Mapping[str, float] = MappingProxyType({}),

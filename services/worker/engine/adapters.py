@@ -27,18 +27,22 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Consecutive rows that one adapter changes."""
+    """Consecutive rows that one adapter changes; without a count, however many there are."""
 
     changes: Mapping[str, Change]
-    start: int
-    count: int
+    start: int = 0
+    count: int | None = None
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """A view of them."""
+        return tensor if self.count is None else tensor.narrow(0, self.start, self.count)
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How many rows a module gets, and which of them are changed."""
+    """How many rows a module gets, if that is known, and which of them are changed."""
 
-    rows: int
+    rows: int | None
     segments: Sequence[_Segment]
 
 
@@ -97,17 +101,29 @@ class Adapters:
 
         UnsupportedAdapter if the pass has gone around a module that is to be changed.
         """
-        layout = self._layout(rows)
-        if not layout.segments:
+        with self._during(_Step(self._layout(rows), self._layout(at_head), whole)):
+            yield
+
+    @contextmanager
+    def of_one(self, name: str, *, head: bool = True) -> Iterator[None]:
+        """A forward pass all of whose rows ask for `name`, as many as the model makes of them. See `over`."""
+        adapter = self._here.get(name)
+        layout = _Layout(None, [_Segment(adapter.changes)] if adapter else [])
+        with self._during(_Step(layout, layout if head else _Layout(0, []), whole=False)):
+            yield
+
+    @contextmanager
+    def _during(self, step: _Step) -> Iterator[None]:
+        if not step.all.segments:
             yield
             return
-        step = self._step = _Step(layout, self._layout(at_head), whole)
+        self._step = step
         try:
             yield
         finally:
             self._step = None
-        missed = {path for segment in layout.segments for path in segment.changes} - step.changed
-        if not at_head:
+        missed = {path for segment in step.all.segments for path in segment.changes} - step.changed
+        if step.at_head.rows == 0:
             missed.discard(self._head or "")
         if missed:
             raise UnsupportedAdapter(f"the model does not call {min(missed)}, which an adapter changes")
@@ -145,21 +161,20 @@ class Adapters:
                 _apply(change, x, out, segment, whole=step.whole)
 
 
-def _by_row(tensor: Tensor, rows: int) -> Tensor:
+def _by_row(tensor: Tensor, rows: int | None) -> Tensor:
     """A view [rows, width], or [rows] of token ids, without the dimensions of size 1 that lead."""
     wanted, found = 2 if tensor.is_floating_point() else 1, tensor
     while found.dim() > wanted and len(found) == 1:
         found = found[0]
-    if found.dim() != wanted or len(found) != rows:
+    if found.dim() != wanted or rows not in (None, len(found)):
         raise UnsupportedAdapter(f"a module that an adapter changes gets {list(tensor.shape)} for {rows} rows")
     return found
 
 
 def _apply(change: Change, x: Tensor, out: Tensor, segment: _Segment, *, whole: bool) -> None:
-    mine = out.narrow(0, segment.start, segment.count)
     if whole:
         changed = out.clone()
         change.apply(x, changed)
-        mine.copy_(changed.narrow(0, segment.start, segment.count))
+        segment.of(out).copy_(segment.of(changed))
     else:
-        change.apply(x.narrow(0, segment.start, segment.count), mine)
+        change.apply(segment.of(x), segment.of(out))

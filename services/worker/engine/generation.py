@@ -1,5 +1,6 @@
 """One request inside the engine, whichever runner it is on."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mesh.requests import FinishReason
@@ -41,3 +42,8 @@ class Generation:
         if self.tokens[-1] in self.stops or (self.following and self.following.complete(self.answer)):
             return FinishReason.STOP
         return FinishReason.LENGTH if len(self.tokens) >= self.limit else None
+
+
+def asking(generations: Iterable[Generation], name: str) -> int:
+    """How many of them ask for a replica or an adapter of this name; all, if it is empty. Any thread."""
+    return sum(not name or generation.request.replica == name for generation in tuple(generations))

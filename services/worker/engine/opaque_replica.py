@@ -12,12 +12,13 @@ from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason, Pooling
 from services.worker.engine import model
 from services.worker.engine.adapter import Adapter
+from services.worker.engine.adapters import Adapters
 from services.worker.engine.batch import Limits
 from services.worker.engine.bounds import Bounds
 from services.worker.engine.delivery import deliver
-from services.worker.engine.errors import PoolTooSmall, StateMismatch, UnknownRequest, UnsupportedAdapter
+from services.worker.engine.errors import PoolTooSmall, StateMismatch, UnknownRequest
 from services.worker.engine.footprint import LONGEST
-from services.worker.engine.generation import Generation
+from services.worker.engine.generation import Generation, asking
 from services.worker.engine.inputs import check_tokens
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.opaque import Held, OpaqueRunner
@@ -68,6 +69,7 @@ class OpaqueReplica:
         self.limits = limits or Limits()
         self._kv_bytes, self._proof = kv_bytes, proof
         self._runner = OpaqueRunner(module, proof.loose)
+        self._adapters = Adapters(module)
         self._bounds = Bounds.of(
             name, module, memory_tokens, eos_token_ids=eos_token_ids, stretches=self._runner.stretches
         )
@@ -82,10 +84,10 @@ class OpaqueReplica:
         self._bounds.check(request)
 
     def stats(self, name: str = "") -> ReplicaStats:
-        """A snapshot; callable from any thread. There are neither blocks nor adapters here."""
+        """See Replica. There are no blocks here."""
         return ReplicaStats(
-            running=len(self._running),
-            waiting=len(self._waiting),
+            running=asking(self._running, name),
+            waiting=asking(self._waiting, name),
             free_blocks=0,
             total_blocks=0,
             steps=self._steps,
@@ -113,9 +115,10 @@ class OpaqueReplica:
 
     def unload(self) -> None:
         """Give back the weights. The replica is of no use afterwards."""
+        self._adapters.clear()
         self._runner.release()
         model.release(self.module)
-        del self._runner, self.module
+        del self._runner, self._adapters, self.module
 
     def step(self) -> list[TokenStep]:
         """Run one forward pass, for whoever has waited longest; its next token, if all others are computed."""
@@ -125,21 +128,23 @@ class OpaqueReplica:
         self._steps += 1
         generation.turn = self._steps
         end = generation.seen + count
-        logits, generation.held = self._runner.run(generation.tokens[:end], count, generation.held)
+        with self._adapters.of_one(generation.request.replica):
+            logits, generation.held = self._runner.run(generation.tokens[:end], count, generation.held)
         generation.seen = end
         if count > 1:
             trim(generation.held)
         return [] if generation.pending else self._deliver(generation, logits)
 
     def add_adapter(self, adapter: Adapter) -> None:
-        """Always UnsupportedAdapter: rows of one pass are all of one sequence."""
-        raise UnsupportedAdapter(
-            f"{self.name} runs one sequence at a time, and takes no adapter; merge it into its base"
-        )
+        """See Replica."""
+        self._adapters.add(adapter)
 
     def remove_adapter(self, name: str) -> list[TokenStep]:
-        """There is none."""
-        return []
+        """See Replica."""
+        why = f"{name} was removed from this worker"
+        steps = [self._drop(g, FinishReason.ERROR, why) for g in self._all() if g.request.replica == name]
+        self._adapters.remove(name)
+        return steps
 
     def check_input(self, tokens: Sequence[int]) -> None:
         """See Replica."""
@@ -147,9 +152,15 @@ class OpaqueReplica:
 
     def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
         """See Replica. Each input goes alone."""
-        rows = [torch.tensor([one], device=self.module.device) for one in inputs]
-        hidden = [self.module.base_model(input_ids=row, use_cache=False)[0][0] for row in rows]
+        hidden = [self._hidden(name, one) for one in inputs]
         return pooled(torch.cat(hidden), [len(one) for one in inputs], pooling)
+
+    def _hidden(self, name: str, tokens: Sequence[int]) -> Tensor:
+        """[tokens, width], before the head."""
+        rows = torch.tensor([tokens], device=self.module.device)
+        with self._adapters.of_one(name, head=False):
+            hidden: Tensor = self.module.base_model(input_ids=rows, use_cache=False)[0][0]
+        return hidden
 
     def export_state(self, request_id: str) -> HeldState:
         """A copy of what is held of a request, on the host; UnknownRequest if it is not here (any more)."""

@@ -21,6 +21,7 @@ from services.worker.engine.departures import Departures
 from services.worker.engine.draft import Drafter
 from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
 from services.worker.engine.fingerprint import fingerprint
+from services.worker.engine.generation import asking
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.inputs import check_tokens
 from services.worker.engine.kv_cache import KVCache
@@ -117,8 +118,8 @@ class PackedReplica:
     def stats(self, name: str = "") -> ReplicaStats:
         """A snapshot, of the requests for `name` alone if given; callable from any thread."""
         return ReplicaStats(
-            running=_asking(self._roster.running, name),
-            waiting=_asking(self._roster.waiting, name),
+            running=asking(self._roster.running, name),
+            waiting=asking(self._roster.waiting, name),
             free_blocks=self._cache.blocks.idle,
             total_blocks=self._cache.blocks.total,
             steps=self._steps,
@@ -325,10 +326,6 @@ class PackedReplica:
     def _forget(self, generation: Paged) -> None:
         self._cache.leave(generation)
         self._roster.remove(generation)
-
-
-def _asking(generations: Iterable[Paged], name: str) -> int:
-    return sum(not name or generation.request.replica == name for generation in tuple(generations))
 
 
 def _eos(configured: int | list[int] | None) -> list[int]:

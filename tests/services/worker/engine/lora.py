@@ -12,24 +12,25 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from mesh.checkpoint.lora import recipe
 from services.worker.engine.adapter import Adapter
-from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.peft import make_adapter
+from services.worker.engine.replica import Replica
 from tests.services.worker.engine.tiny import random_model
 
 ATTENTION = MappingProxyType({"target_modules": ["q_proj", "v_proj"]})
 
 
 class Trained:
-    """An adapter of a family, as if trained: what PEFT saves of it, and the model merged with it."""
+    """An adapter of a model, as if trained: what PEFT saves of it, and the model merged with it."""
 
-    def __init__(self, family: str, seed: int, changes: Mapping[str, Any]) -> None:
+    def __init__(self, base: PreTrainedModel, seed: int, changes: Mapping[str, Any]) -> None:
         config = LoraConfig(**{"r": 4, "lora_alpha": 16, "task_type": "CAUSAL_LM", **changes})
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
             warnings.simplefilter("ignore")  # of Conv1D
-            adapted = get_peft_model(random_model(family), config)
+            adapted = get_peft_model(base, config)
             torch.manual_seed(seed)
             for name, parameter in adapted.named_parameters():
                 if parameter.requires_grad:
@@ -51,14 +52,15 @@ class Trained:
             out = self.merged.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
         return tuple(out[0, len(prompt) :].tolist())
 
-    def on(self, replica: PackedReplica, name: str) -> Adapter:
+    def on(self, replica: Replica, name: str) -> Adapter:
         """Made for a replica's base."""
         return make_adapter(name, f"digest of {name}", replica.module, self.tensors, recipe(self.config))
 
 
 @functools.cache
 def _trained(family: str, seed: int, changes: tuple[tuple[str, Any], ...]) -> Trained:
-    return Trained(family, seed, {key: list(value) if isinstance(value, tuple) else value for key, value in changes})
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in changes}
+    return Trained(random_model(family), seed, plain)
 
 
 def trained(family: str, seed: int = 1, **changes: Any) -> Trained:
@@ -67,4 +69,4 @@ def trained(family: str, seed: int = 1, **changes: Any) -> Trained:
     try:
         return _trained(family, seed, tuple(sorted(hashable.items())))
     except TypeError:  # a pattern
-        return Trained(family, seed, changes)
+        return Trained(random_model(family), seed, changes)
