@@ -3,6 +3,7 @@ move, a preemption and a restart go on where they were."""
 
 from collections.abc import Sequence, Set
 
+import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
@@ -10,8 +11,6 @@ from torch import Tensor
 from mesh.grammar import LIMITS, grammar_of
 from mesh.requests import Guide
 from services.worker.engine.errors import GuideRefused
-
-BITS = torch.arange(8, dtype=torch.uint8)
 
 
 class Grammar:
@@ -49,9 +48,9 @@ class Following:
         self._catch_up(answer)
         mask = torch.zeros(vocabulary, dtype=torch.bool)
         if not self._matcher.is_error():
-            packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
-            bits = (packed[:, None] >> BITS & 1).flatten()[:vocabulary].bool()
-            mask[: len(bits)] = bits
+            packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            bits = np.unpackbits(packed, bitorder="little")[:vocabulary]
+            mask[: len(bits)] = torch.from_numpy(bits)
             mask[[end for end in self._ends - stops if end < vocabulary]] = False
         return mask
 

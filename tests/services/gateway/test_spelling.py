@@ -131,3 +131,21 @@ def test_pieces_come_token_by_token_and_not_at_the_end() -> None:
     for kind, make in KINDS.items():
         ids = encoded(make(), "the curlew flies over the sea")
         assert all(spelled(kind, ids[:1], ids[1:])[:-1]), kind
+
+
+@each_kind
+@settings(deadline=None, max_examples=30)
+@given(text=KNOWN)
+def test_a_token_by_itself_is_what_it_adds_to_others_or_nothing_when_it_is_part_of_a_character(
+    kind: str, text: str
+) -> None:
+    tokenizer, spelling = KINDS[kind](), SPELLINGS[kind]
+    for token in encoded(tokenizer, text):
+        alone = spelling.alone(token)
+        assert "\ufffd" not in alone
+        pair = tokenizer.decode([token, token])
+        if "\ufffd" not in pair and spelling.spelled(token) != b"":
+            assert pair.endswith(alone)
+    end = end_id(tokenizer)
+    assert spelling.alone(end) == tokenizer.id_to_token(end)
+    assert spelling.alone(10**6) == ""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mesh.requests import FinishReason, Guide, GuideKind, TokenBias
 from services.worker.engine.batch import Limits
@@ -44,6 +46,58 @@ def test_an_answer_fits_its_schema(params: dict[str, Any]) -> None:
     assert 0 <= bird["legs"] <= 99
     assert bird["kind"] in {"wader", "gull"}
     assert produced[-1].finish is FinishReason.STOP
+
+
+COMPACT = {"x-guidance": {"whitespace_flexible": False}}
+LEAVES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {"type": "boolean"},
+        {"type": "null"},
+        {"type": "integer", "minimum": -5, "maximum": 120},
+        {"type": "string", "maxLength": 3},
+        {"enum": ["wader", 7, None, [1]]},
+    ]
+)
+
+
+def _nested(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    arrays = inner.map(lambda one: {"type": "array", "items": one, "minItems": 1, "maxItems": 2})
+    records = st.dictionaries(st.sampled_from(["a", "be", "größe"]), inner, max_size=2).map(
+        lambda fields: {
+            "type": "object",
+            "properties": fields,
+            "required": sorted(fields),
+            "additionalProperties": False,
+        }
+    )
+    return arrays | records
+
+
+def fits(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether a value is one of a schema made above."""
+    match schema.get("type"):
+        case None:
+            return value in schema["enum"]
+        case "boolean" | "null":
+            return value is None if schema["type"] == "null" else isinstance(value, bool)
+        case "integer":
+            return type(value) is int and schema["minimum"] <= value <= schema["maximum"]
+        case "string":
+            return isinstance(value, str) and len(value) <= schema["maxLength"]
+        case "array":
+            return 1 <= len(value) <= 2 and all(fits(one, schema["items"]) for one in value)
+    return value.keys() == schema["properties"].keys() and all(
+        fits(value[k], v) for k, v in schema["properties"].items()
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.recursive(LEAVES, _nested, max_leaves=4), st.integers(0, 99), st.sampled_from([0.0, 1.0, 3.0]))
+def test_any_answer_fits_any_schema(schema: dict[str, Any], seed: int, temperature: float) -> None:
+    guide = Guide(GuideKind.JSON_SCHEMA, json.dumps(schema | COMPACT))
+    produced = run(replica(), [guided("r", guide, count=400, temperature=temperature, seed=seed)])
+    assert produced[-1].finish is FinishReason.STOP
+    assert fits(json.loads(text_of(tokens_of(produced)["r"])), schema)
 
 
 def test_an_answer_fits_its_expression() -> None:

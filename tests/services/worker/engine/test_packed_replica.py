@@ -2,6 +2,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mesh.requests import FinishReason, TokenBias
 from services.worker.engine.batch import Limits
@@ -100,6 +102,37 @@ def test_seeded_sampling_is_the_same_alone_batched_and_rebuilt() -> None:
     assert tokens_of(run(replica(), rebuilt)) == {name: ids[9:] for name, ids in alone.items()}
     other = request("r0", prompt(12), seed=99, **SEEDED[0])
     assert tokens_of(run(replica(), [other]))["r0"] != alone["r0"]
+
+
+PARAMS = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.0, 0.6, 1.0, 1.7]),
+        "top_k": st.sampled_from([0, 0, 3, 40]),
+        "top_p": st.sampled_from([1.0, 1.0, 0.7, 0.95]),
+        "min_p": st.sampled_from([0.0, 0.0, 0.02]),
+        "repetition_penalty": st.sampled_from([1.0, 1.2]),
+        "presence_penalty": st.sampled_from([0.0, -0.5]),
+        "frequency_penalty": st.sampled_from([0.0, 0.7]),
+        "logit_bias": st.sampled_from([(), (TokenBias(9, -100.0), TokenBias(50, 2.0))]),
+        "seed": st.integers(0, 2**64 - 1),
+    }
+)
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.lists(PARAMS, min_size=2, max_size=5), st.integers(0, 3), st.integers(1, 11), st.integers(12, 40))
+def test_whatever_chooses_the_tokens_they_depend_on_seed_and_position_alone(
+    params: list[dict[str, Any]], steps_between: int, cut: int, blocks: int
+) -> None:
+    """Alone; batched with others, staggered, in a pool that may be too small for all; begun again from a log."""
+    requests = [request(f"r{i}", prompt(7 + 3 * i), 12, **one) for i, one in enumerate(params)]
+    alone = {name: ids for one in requests for name, ids in tokens_of(run(replica(), [one])).items()}
+    crowded = replica(blocks=blocks, limits=Limits(batch_tokens=24))
+    assert tokens_of(run(crowded, requests, steps_between)) == alone
+    again = [
+        request(f"r{i}", prompt(7 + 3 * i), 12, generated=alone[f"r{i}"][:cut], **one) for i, one in enumerate(params)
+    ]
+    assert tokens_of(run(replica(), again)) == {name: ids[cut:] for name, ids in alone.items()}
 
 
 def test_a_stop_token_ends_the_request_and_is_delivered() -> None:
