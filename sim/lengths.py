@@ -97,7 +97,7 @@ TABLES: Mapping[str, Lengths] = MappingProxyType(
             Quantiles((235, 432, 736, 1462, 3509, 5712, 12333)),
             "ServeGen, reasoning models",
         ),
-        # Stand-ins, no measurements, for the two sets of ServerlessLLM's evaluation (OSDI'24), the second of which takes
+        # Stand-ins, no measurements, for the sets of ServerlessLLM's evaluation (OSDI'24); answers of the second take
         # 3.7 times as long.
         "gsm8k-like": Lengths(_log_normal(60, 0.4), _log_normal(90, 0.5), "a stand-in for GSM8K"),
         "sharegpt-like": Lengths(_log_normal(160, 1.1), _log_normal(229, 1.0), "a stand-in for ShareGPT"),
