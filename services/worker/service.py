@@ -107,6 +107,8 @@ class WorkerServicer(WorkerServiceServicer):
                     numerics_fingerprint=one.fingerprint,
                     prefix_tokens=one.prefix_tokens,
                     preemptions=one.preemptions,
+                    draft_tokens=one.draft_tokens,
+                    taken_tokens=one.taken_tokens,
                 )
                 for replica, one in ready
                 if one

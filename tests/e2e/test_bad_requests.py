@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 import pytest
 
-from mesh.clients.gateway_records import ChatMessage, SamplingWishes
-from mesh.errors import AlreadyExists, Conflict, InvalidRequest, MeshError, NoRoom, NotFound
+from mesh.clients.gateway_records import ChatMessage, SamplingWishes, Tool, ToolCall
+from mesh.errors import AlreadyExists, Conflict, InvalidRequest, MeshError, NoRoom, NotFound, Unsuitable
 from tests.e2e.asking import deploy, generate_ids, whole
 from tests.e2e.conftest import Running
 from tests.e2e.library import prompt_ids
@@ -89,6 +89,27 @@ async def test_a_role_that_the_chat_template_does_not_know_is_refused(shared: Ru
     with pytest.raises(InvalidRequest) as refused:
         await whole(shared.client.chat("llama", [ChatMessage("oracle", "Hello")]))
     assert fields_of(refused.value) == {"messages"}
+
+
+async def test_every_wrong_field_of_a_conversation_is_named_at_once(shared: Running) -> None:
+    await shared.deployed("llama")
+    turns = [ChatMessage("", "Hello"), ChatMessage("assistant", "", tool_calls=(ToolCall("1", "tide", "high"),))]
+    with pytest.raises(InvalidRequest) as refused:
+        await whole(shared.client.chat("llama", turns, tools=[Tool("")], template_arguments="[]"))
+    assert refused.value.reason == "BAD_CONVERSATION"
+    assert fields_of(refused.value) == {
+        "messages[0].role",
+        "messages[1].tool_calls[0].arguments",
+        "tools[0].name",
+        "template_arguments",
+    }
+
+
+async def test_tools_that_the_chat_template_would_leave_out_are_refused(shared: Running) -> None:
+    await shared.deployed("llama")
+    with pytest.raises(Unsuitable) as refused:
+        await whole(shared.client.chat("llama", [ChatMessage("user", "Hello")], tools=[Tool("tide")]))
+    assert refused.value.reason == "NO_TOOLS_IN_TEMPLATE"
 
 
 async def test_a_message_over_the_size_limit_is_refused_and_the_gateway_lives_on(shared: Running) -> None:

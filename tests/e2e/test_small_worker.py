@@ -10,8 +10,8 @@ import pytest_asyncio
 from cli.cluster import ClusterOptions
 from mesh.clients.gateway_records import ModelState, SamplingWishes
 from mesh.errors import NoRoom
-from mesh.requests import FinishReason, Phase, Progress, StartKind
-from tests.e2e.asking import LONG, PROMPT, SHORT, ask, begun, generate_ids, whole
+from mesh.requests import FinishReason, Phase, Progress, StartKind, TokenBias
+from tests.e2e.asking import LONG, PROMPT, SHORT, ask, begun, generate_ids, replica_status, whole
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import BIG, KINDS, Library, prompt_ids
 from tests.e2e.memory import memory_of
@@ -25,6 +25,7 @@ WORKER = {
     "WHIMBREL_MEMORY_BYTES": str(MEMORY_BYTES),
     "WHIMBREL_KV_BYTES": str(KV_BYTES),
     "WHIMBREL_SLOTS": "1",
+    "WHIMBREL_DRAFT_TOKENS": "8",
 }
 
 
@@ -48,6 +49,17 @@ async def test_a_streamed_model_takes_an_idle_ones_memory_and_answers_as_transfo
     assert answer.token_ids == small.library.reference(kind, prompt, TOKENS)
     assert await resident(small) == {kind}
     assert memory_of(small.cluster.process("worker-1").pid).mapped_parts == 0
+
+
+async def test_an_answer_that_repeats_itself_takes_fewer_steps_than_tokens(small: Running) -> None:
+    await small.deployed("llama")
+    repeating = SamplingWishes(temperature=0.0, max_tokens=TOKENS, logit_bias=(TokenBias(100, 100.0),))
+    answer = await whole(generate_ids(small.address, "llama", prompt_ids(8), repeating))
+    assert answer.token_ids == (100,) * TOKENS
+    replica = await replica_status(small.cluster, "worker-1", "llama")
+    assert replica is not None
+    assert 0 < replica.taken_tokens <= replica.draft_tokens
+    assert replica.steps < replica.tokens
 
 
 async def test_a_busy_model_is_not_evicted_and_the_next_gets_its_memory_when_it_is_idle(small: Running) -> None:
