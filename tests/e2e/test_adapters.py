@@ -1,6 +1,7 @@
 """Adapters as models, from import to answer: beside their base, in its batches, and gone when nobody needs them."""
 
 import asyncio
+import re
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -19,7 +20,7 @@ from mesh.checkpoint.verify import load_manifest
 from mesh.clients.gateway_records import SamplingWishes
 from mesh.errors import NotFound
 from mesh.facts import CheckpointSummary
-from mesh.requests import FinishReason, StartKind
+from mesh.requests import FinishReason, Guide, GuideKind, StartKind
 from tests.e2e.asking import ask, begun, deploy, generate_ids, is_idle, replica_status, status, until, whole
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library, prompt_ids
@@ -136,6 +137,12 @@ async def test_a_base_and_its_adapters_answer_together_each_in_its_own_words(
     (worker,) = [member.worker for member in await lone.client.cluster() if member.worker]
     sizes = {replica.model: replica.bytes for replica in worker.replicas}
     assert sizes[BASE] > int(SETTINGS["WHIMBREL_KV_BYTES"]) > sum(sizes[name] for name in tuned)
+
+
+async def test_an_adapters_answer_is_guided_by_its_bases_tokenizer(lone: Running, tuned: dict[str, Tuned]) -> None:
+    await deployed(lone, "terse", tuned["terse"])
+    year = SamplingWishes(temperature=1.0, seed=3, max_tokens=TOKENS, guide=Guide(GuideKind.REGEX, "[12][0-9]{3}"))
+    assert re.fullmatch("[12][0-9]{3}", (await ask(lone.client, "terse", year)).text)
 
 
 async def test_an_adapter_that_goes_leaves_the_others_and_a_base_that_is_deleted_stays_for_its_adapters(
