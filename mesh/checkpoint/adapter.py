@@ -12,7 +12,7 @@ KIND = "LORA"
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """A LoRA adapter. Its scaling, DoRA and rsLoRA flags are read by whoever applies it."""
+    """A LoRA adapter, as far as its import needs it. How it is applied: lora.py."""
 
     ranks: frozenset[int]
     """r, and those of rank_pattern."""
