@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.args import parser
+from benchmarks.engine.levels import measure_levels
 from benchmarks.engine.prefix import measure_prefix
 from benchmarks.engine.report import Figures, say_figures
 from benchmarks.engine.stage import Sizes, stage
@@ -19,7 +20,8 @@ from benchmarks.report import say, say_machine
 from benchmarks.series import BenchmarkBroken
 from mesh.errors import MeshError
 
-PARTS = ("throughput", "prefix", "start")
+PARTS = ("throughput", "prefix", "levels", "start")
+QUICK_PARTS = ("throughput", "prefix", "start")
 FULL = Sizes(
     ("bfloat16", "float32"), layers=12, batches=(1, 8, 32), prompt_tokens=64, tokens=64, long_tokens=1500, rounds=5
 )
@@ -52,7 +54,7 @@ def _options() -> argparse.Namespace:
 
 
 async def _measure(options: argparse.Namespace) -> Figures:
-    parts = options.only or PARTS
+    parts = options.only or (QUICK_PARTS if options.quick else PARTS)
     sizes = QUICK if options.quick else FULL
     sizes = replace(sizes, rounds=options.rounds or sizes.rounds)
     figures = Figures(options.threads)
@@ -63,6 +65,8 @@ async def _measure(options: argparse.Namespace) -> Figures:
                 figures = replace(figures, throughput=await measure_throughput(stands, options.peers_venvs))
             if "prefix" in parts:
                 figures = replace(figures, prefix=await measure_prefix(stands))
+            if "levels" in parts:
+                figures = replace(figures, levels=await measure_levels(stands))
             if "start" in parts:
                 figures = replace(figures, start=await measure_start(stands))
     return figures

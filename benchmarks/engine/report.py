@@ -3,11 +3,13 @@
 import json
 from dataclasses import dataclass
 
+from benchmarks.engine.levels import INVARIANT, LevelFigures
 from benchmarks.engine.prefix import PrefixFigures
 from benchmarks.engine.start import SHAPES, StartFigures, Table
 from benchmarks.engine.throughput import OURS, Heat, ThroughputFigures
 from benchmarks.report import row, say
 from benchmarks.series import Series
+from mesh.facts import NumericsLevel
 
 SHORT = {"bfloat16": "bf16", "float32": "fp32"}
 
@@ -19,6 +21,7 @@ class Figures:
     threads: int
     throughput: ThroughputFigures | None = None
     prefix: PrefixFigures | None = None
+    levels: LevelFigures | None = None
     start: StartFigures | None = None
 
     def json(self) -> str:
@@ -32,6 +35,8 @@ class Figures:
                 "prefix_miss_ttft_ms": self.prefix.miss_s.median * 1e3,
                 "prefix_hit_ttft_ms": self.prefix.hit_s.median * 1e3,
             }
+        if self.levels:
+            figures |= _levels(self.levels)
         if self.start:
             figures |= _start(self.start)
         return json.dumps({name: _rounded(value) for name, value in figures.items()})
@@ -51,8 +56,19 @@ def say_figures(figures: Figures) -> None:
         say(f"\nTime to first token of a prompt of {figures.prefix.prompt_tokens} tokens:")
         row("all new", _ms(figures.prefix.miss_s), "ms")
         row("all but its end known", _ms(figures.prefix.hit_s), "ms", f"x{figures.prefix.speedup.text('')}")
+    if figures.levels:
+        _say_levels(figures.levels)
     if figures.start:
         _say_start(figures.start)
+
+
+def _say_levels(figures: LevelFigures) -> None:
+    say("\nNumerics levels, and what part of the tokens for a second of processor time each costs:")
+    for heat in figures.heats:
+        say(f" {SHORT[heat.dtype]}, {heat.prompts} at once")
+        for level, result in heat.results.items():
+            cost = f"costs {heat.overhead(NumericsLevel(level)).text('')}" if level in INVARIANT else ""
+            row(level, result.tokens_per_s, "tok/s", cost)
 
 
 def _say_start(figures: StartFigures) -> None:
@@ -94,6 +110,14 @@ def _throughput(figures: ThroughputFigures) -> dict[str, object]:
         found[f"tokens_per_s_{where}"] = {key: round(r.tokens_per_s.median, 2) for key, r in heat.results.items()}
         found[f"ttft_ms_{where}"] = {key: round(r.ttft_s.median * 1e3, 2) for key, r in heat.results.items()}
     return _least(figures) | found
+
+
+def _levels(figures: LevelFigures) -> dict[str, object]:
+    return {
+        f"overhead_{level}_b{heat.prompts}_{SHORT[heat.dtype]}": heat.overhead(level).median
+        for heat in figures.heats
+        for level in INVARIANT
+    }
 
 
 def _start(figures: StartFigures) -> dict[str, object]:
