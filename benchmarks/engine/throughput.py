@@ -65,16 +65,14 @@ async def _heat(stage: Stage, dtype: str, prompts: int, entrants: list[Entrant])
 async def _entrants(stage: Stage, model: Model, venvs: Path) -> AsyncIterator[list[Entrant]]:
     """They load side by side."""
     async with AsyncExitStack() as stack:
-        mine = await stack.enter_async_context(stage.ours(model))
-        others = {
-            peer: await stack.enter_async_context(_peer(stage, model, peer, venvs))
-            for peer in PEERS
-            if peer.installed(venvs)
-        }
-        for process in (mine, *others.values()):
-            await process.answer()
-        theirs = [Entrant(peer.key, peer.label, process) for peer, process in others.items()]
-        yield [Entrant(OURS, "Whimbrel", mine), *theirs]
+        entrants = [Entrant(OURS, "Whimbrel", await stack.enter_async_context(stage.ours(model)))]
+        for peer in PEERS:
+            if peer.installed(venvs):
+                process = await stack.enter_async_context(_peer(stage, model, peer, venvs))
+                entrants.append(Entrant(peer.key, peer.label, process))
+        for entrant in entrants:
+            await entrant.process.answer()
+        yield entrants
 
 
 def _peer(stage: Stage, model: Model, peer: Peer, venvs: Path) -> AbstractAsyncContextManager[Child]:
