@@ -7,9 +7,7 @@ from mesh.checkpoint.layout import Manifest
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
 from mesh.requests import LoadProgress
-from services.worker.engine.batch import Limits
-from services.worker.engine.host_tier import HostTier
-from services.worker.engine.packing import PackBudget
+from services.worker.loading.configured import configured
 from services.worker.loading.host import Host
 from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons
@@ -28,14 +26,11 @@ class Unobserved:
 
 @asynccontextmanager
 async def loader(settings: WorkerSettings) -> AsyncIterator[Loader]:
-    """As services/worker/__main__.py makes it for the host device."""
+    """Onto the host device."""
     channels = Channels()
     stores = StoreClient(channels)
-    limits = Limits(settings.max_batch_tokens, settings.slots, settings.draft_tokens)
-    skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    tier, packing = HostTier(settings.host_kv_bytes), PackBudget(settings.packed_bytes)
     host = Host(stores, settings.transport)
     try:
-        yield Loader(stores, host, skeletons, settings.kv_bytes, limits, tier=tier, packing=packing)
+        yield configured(settings, stores, host, Skeletons(settings.skeletons, settings.scratch_dir))
     finally:
         await channels.close()

@@ -12,23 +12,18 @@ from mesh.clients.store import StoreClient
 from mesh.facts import Kind, WorkerFacts
 from mesh.memory import tune_malloc
 from mesh.serve import Ground, Mounted, main, owned
-from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
-from services.worker.engine.host_tier import HostTier
-from services.worker.engine.packing import PackBudget
 from services.worker.guides import Guides
 from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.ahead import Ahead
+from services.worker.loading.configured import configured
 from services.worker.loading.devices import open_device
-from services.worker.loading.loader import Loader
 from services.worker.loading.skeletons import Skeletons, preimport
 from services.worker.relay import Relay
 from services.worker.replicas import Replicas
 from services.worker.report import Report
 from services.worker.service import WorkerServicer
 from services.worker.settings import WorkerSettings
-
-LENT_TIMES = 16  # what was booked for a replica: how far others' KV memory can extend it; bounds its tables
 
 
 @asynccontextmanager
@@ -41,20 +36,8 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     relay = Relay(asyncio.get_running_loop())
     engine = Engine(relay.on_steps, threads=settings.threads or None)
     relay.engine = engine
-    limits = Limits(settings.max_batch_tokens, settings.slots, settings.draft_tokens)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
-    tier, packing = HostTier(settings.host_kv_bytes), PackBudget(settings.packed_bytes)
-    loader = Loader(
-        stores,
-        device,
-        skeletons,
-        settings.kv_bytes,
-        limits,
-        tier=tier,
-        packing=packing,
-        most_kv_bytes=min(settings.memory_bytes, LENT_TIMES * settings.kv_bytes),
-        numerics=settings.numerics,
-    )
+    loader = configured(settings, stores, device, skeletons)
     adapters = AdapterLoader(stores, device)
     replicas = Replicas(
         engine,
