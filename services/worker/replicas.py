@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import structlog
+from transformers import PreTrainedModel
 
 from mesh.checkpoint.layout import DTYPES, Manifest, total_bytes
 from mesh.clients.worker import Loaded
@@ -174,9 +175,8 @@ class Replicas:
     async def _as_adapter(self, resident: Resident) -> None:
         name, base = resident.order.replica, await self._base(resident)
         try:
-            if base.runs is None:
-                raise AssertionError(f"{base.order.replica} is ready and does not run")
-            loaded = await self._adapters.load(resident.order, base.runs.module, Observer(self, resident))
+            module = _module(base, resident.order)
+            loaded = await self._adapters.load(resident.order, module, Observer(self, resident))
             adding = asyncio.wrap_future(self._engine.add_adapter(base.order.replica, loaded.adapter))
             try:
                 await asyncio.shield(adding)
@@ -280,6 +280,19 @@ def _prove(replica: Replica) -> None:
     if not isinstance(replica, Proving):
         raise NumericsNotHeld("its runner keeps no numerics level but fast; deploy it with numerics fast")
     replica.prove()
+
+
+def _module(base: Resident, order: Order) -> PreTrainedModel:
+    """What an adapter is made for. Unsuitable if it wants a numerics level that its base does not have."""
+    if base.runs is None:
+        raise AssertionError(f"{base.order.replica} is ready and does not run")
+    level = base.runs.stats().numerics
+    if order.numerics not in (None, level):
+        raise Unsuitable(
+            f"{order.model!r} wants numerics {order.numerics}, and its base runs at {level} here; deploy both alike",
+            reason="NUMERICS_NOT_HELD",
+        )
+    return base.runs.module
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -296,3 +297,12 @@ async def test_an_adapter_that_cannot_be_loaded_leaves_no_trace(adapters: HandAd
     assert held(replicas) == {("", "d1", ReplicaState.READY)}
     await replicas.unload(ALONE.replica)
     assert not replicas.facts()
+
+
+async def test_an_adapter_does_not_pass_for_a_level_that_its_base_does_not_keep(replicas: Replicas) -> None:
+    await loaded(replicas, BASE)
+    await loaded(replicas, replace(A, numerics=NumericsLevel.FAST))
+    with pytest.raises(Unsuitable, match="deploy both alike") as refused:
+        await loaded(replicas, replace(B, numerics=NumericsLevel.PATH_INVARIANT))
+    assert refused.value.reason == "NUMERICS_NOT_HELD"
+    assert {facts.model for facts in replicas.facts()} == {"m", "a"}
