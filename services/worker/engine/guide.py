@@ -19,8 +19,8 @@ class Grammar:
     def __init__(self, tokenizer: LLTokenizer, guide: Guide) -> None:
         try:
             self._start = LLMatcher(tokenizer, grammar_of(guide), log_level=0, limits=LIMITS)
-        except (ValueError, RecursionError) as error:
-            raise GuideRefused(f"this {guide.kind} is not JSON: {error}") from error
+        except ValueError as error:
+            raise GuideRefused(f"this {guide.kind} {error}") from error
         if self._start.is_error():
             raise GuideRefused(f"this {guide.kind} cannot be followed: {self._start.get_error().strip()}")
         self._ends = frozenset(tokenizer.eos_tokens)
