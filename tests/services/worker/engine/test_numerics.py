@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,15 @@ from torch import Tensor
 
 from mesh.facts import NumericsLevel
 from services.worker.engine.batch import Limits, Span
+from services.worker.engine.costs import Costs
+from services.worker.engine.host_tier import HostTier
 from services.worker.engine.model import probe_kv
 from services.worker.engine.numerics import FAST, LEVELS, Numerics
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import EngineRequest, TokenStep
+from tests.services.worker.engine.lora import ATTENTION, trained
 from tests.services.worker.engine.scripted import scripted
+from tests.services.worker.engine.test_moving import hand_over
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, prompt, request, tokens_of
 
 Rows = Mapping[tuple[str, int], bytes]  # a row of logits by request and index in its answer
@@ -49,11 +54,13 @@ class Recording(PackedReplica):
         return steps
 
 
-def recording(family: str, numerics: Numerics, blocks: int = 128, draft_tokens: int = 0) -> Recording:
+def recording(
+    family: str, numerics: Numerics, blocks: int = 128, *, draft_tokens: int = 0, **options: Any
+) -> Recording:
     module = body(family)
     spec = probe_kv(module, BLOCK_TOKENS)
-    limits = Limits(batch_tokens=48, draft_tokens=draft_tokens)
-    return Recording(family, family, module, blocks * spec.block_bytes, spec=spec, limits=limits, numerics=numerics)
+    options |= {"spec": spec, "limits": Limits(batch_tokens=48, draft_tokens=draft_tokens), "numerics": numerics}
+    return Recording(family, family, module, blocks * spec.block_bytes, **options)
 
 
 def run(model: Recording, requests: Iterable[EngineRequest], steps_between: int = 0) -> list[TokenStep]:
@@ -123,7 +130,33 @@ def drafted(family: str, numerics: Numerics) -> Rows:
     return model.rows
 
 
-SCENARIOS = (batched, computed_anew, prefix_found, preempted, drafted)
+def swapped(family: str, numerics: Numerics) -> Rows:
+    """As preempted, but that computing anew costs so much that KV is always copied out and back."""
+    model = recording(family, numerics, blocks=20, tier=HostTier(1 << 24), costs=Costs(token_s=1e6))
+    run(model, [OTHERS[1], *REQUESTS])
+    assert model.stats().preemptions > 0
+    return model.rows
+
+
+def kv_copied(family: str, numerics: Numerics) -> Rows:
+    """In the midst of its answer, each goes on in another replica, which is busy."""
+    rows: dict[tuple[str, int], bytes] = {}
+    for one in REQUESTS:
+        source, target = recording(family, numerics), recording(family, numerics)
+        with torch.inference_mode():
+            source.add(one)
+            while len(source.rows) < COUNT // 2:
+                source.step()
+            for other in OTHERS:
+                target.add(other)
+            target.step()
+            hand_over(source, target, one.request_id)
+        run(target, [])
+        rows |= source.rows | target.rows
+    return rows
+
+
+SCENARIOS = (batched, computed_anew, prefix_found, preempted, swapped, kv_copied, drafted)
 
 
 def differing(found: Rows, expected: Rows) -> list[tuple[str, int]]:
@@ -142,7 +175,24 @@ def test_an_invariant_level_gives_the_bits_of_the_request_alone(
     assert differing(scenario(family, numerics), alone(family, numerics)[0]) == []
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "scenario"),
+    [*((family, batched) for family in FAMILIES), *(("llama", scenario) for scenario in SCENARIOS[1:])],
+)
 def test_fast_does_not(family: str, scenario: Callable[[str, Numerics], Rows]) -> None:
     assert differing(scenario(family, FAST), alone(family, FAST)[0])
+
+
+@pytest.mark.parametrize("numerics", [BATCH, PATH, FAST], ids=lambda numerics: numerics.level)
+def test_an_adapters_bits_depend_on_nobody_else_either_but_at_fast(numerics: Numerics) -> None:
+    def adapted(requests: list[EngineRequest]) -> Rows:
+        model = recording("llama", numerics)
+        for seed in (1, 2):
+            model.add_adapter(trained("llama", seed, **ATTENTION).on(model, f"a{seed}"))
+        run(model, requests, steps_between=1)
+        return model.rows
+
+    mine = replace(REQUESTS[1], replica="a1")
+    others = [replace(OTHERS[0], replica="a1"), replace(OTHERS[1], replica="a2"), OTHERS[2]]
+    differ = differing(adapted([others[0], mine, *others[1:]]), adapted([mine]))
+    assert (differ == []) is (numerics is not FAST)
