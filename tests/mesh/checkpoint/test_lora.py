@@ -15,7 +15,8 @@ LAYER = "base_model.model.model.layers.0"
 
 def config(**changes: Any) -> bytes:
     """What PEFT writes."""
-    return json.dumps(LoraConfig(**{"task_type": "CAUSAL_LM", "r": 4} | changes).to_dict(), default=list).encode()
+    options: dict[str, Any] = {"task_type": "CAUSAL_LM", "r": 4, **changes}
+    return json.dumps(LoraConfig(**options).to_dict(), default=list).encode()
 
 
 @pytest.mark.parametrize("by_root", [False, True])
