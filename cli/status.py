@@ -110,11 +110,18 @@ def _replicas(members: Sequence[MemberStatus]) -> Table:
         ]
         for replica in worker.replicas:
             load = (str(replica.running), str(replica.waiting), bytes_text(replica.bytes), _numerics(replica))
-            table.add_row(*about, replica.model, replica.digest[:SHOWN_DIGEST], replica.state, *load)
+            table.add_row(*about, _model(replica), replica.digest[:SHOWN_DIGEST], replica.state, *load)
             about = ["", "", ""]
         if not worker.replicas:
             table.add_row(*about, "–", "–", "idle", "–", "–", "–", "–")
     return table
+
+
+def _model(replica: ReplicaFacts) -> str:
+    """Its name; of an adapter, with the replica that it is on. A base that came for adapters alone has none."""
+    if replica.base:
+        return f"{replica.model} (on {replica.beside or replica.base[:SHOWN_DIGEST]})"
+    return replica.model or "(base)"
 
 
 def _numerics(replica: ReplicaFacts) -> str:

@@ -223,6 +223,8 @@ def _worker_from(message: pb.WorkerStatus) -> WorkerStatus:
             waiting=r.waiting,
             numerics=numerics_from(r.numerics) or NumericsLevel.FAST,
             fingerprint=r.numerics_fingerprint,
+            base=r.base,
+            beside=r.beside,
         )
         for r in message.replicas
     )

@@ -103,6 +103,8 @@ def _replica(replica: ReplicaFacts) -> pb.WorkerReplica:
         bytes=replica.bytes,
         numerics=NUMERICS[replica.numerics],
         numerics_fingerprint=replica.fingerprint,
+        base=replica.base,
+        beside=replica.beside,
     )
 
 

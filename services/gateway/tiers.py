@@ -76,7 +76,7 @@ def named(facts: ClusterFacts, store_id: str) -> list[Member]:
 def in_use(facts: ClusterFacts, store: Member, digest: str) -> Unsuitable:
     """Why a checkpoint cannot go, and who would have to let go of it first."""
     workers = [
-        f"{member.id} ({replica.model})"
+        f"{member.id} ({replica.model or 'for adapters'})"
         for member in facts.of_kind(Kind.WORKER)
         if member.worker and member.node == store.node
         for replica in member.worker.replicas

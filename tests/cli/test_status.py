@@ -90,3 +90,18 @@ async def test_watch_shows_the_state_again_when_a_member_goes(fakes: Fakes, whim
     process.send_signal(signal.SIGINT)
     await process.communicate()
     assert process.returncode == 0
+
+
+async def test_status_shows_what_an_adapter_is_on(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    base, lone = "ab" * 32, "cd" * 32
+    replicas = [
+        pb.WorkerReplica(model="curlew", checkpoint=base, state=pb.REPLICA_STATE_READY),
+        pb.WorkerReplica(model="shy", checkpoint="12" * 32, state=pb.REPLICA_STATE_READY, base=base, beside="curlew"),
+        pb.WorkerReplica(checkpoint=lone, state=pb.REPLICA_STATE_READY),
+        pb.WorkerReplica(model="bold", checkpoint="34" * 32, state=pb.REPLICA_STATE_READY, base=lone),
+    ]
+    status = pb.WorkerStatus(device="host", memory_bytes=8 << 30, replicas=replicas)
+    fakes.cluster.members = [pb.Member(kind="worker", id="w", node="n", address="w:1", worker=status)]
+    out = (await whimbrel.run("status")).out
+    for shown in ("curlew", "shy (on curlew)", "(base)", f"bold (on {lone[:12]})"):
+        assert f" {shown} " in out

@@ -94,6 +94,9 @@ def test_a_worker_is_shown_with_its_replicas() -> None:
     assert (replica.model, replica.checkpoint, replica.state) == ("m", "d1", pb.REPLICA_STATE_READY)
     assert (replica.running, replica.waiting, replica.bytes) == (2, 1, 100)
     assert (replica.numerics, replica.numerics_fingerprint) == (words.NUMERICS_LEVEL_PATH_INVARIANT, "f00d")
+    adapter = ReplicaFacts("a", "d2", ReplicaState.READY, 3, base="d1", beside="m")
+    (shown_adapter,) = member_of(worker("w1", adapter)).worker.replicas
+    assert (shown_adapter.base, shown_adapter.beside, replica.base) == ("d1", "m", "")
 
 
 def test_a_store_is_shown_with_its_checkpoints() -> None:
