@@ -14,6 +14,7 @@ from mesh.requests import FinishReason, Guide, GuideKind, TokenBias
 from tests.e2e.asking import PATIENCE_S, PROMPT, Answer, ask, is_idle, replica_status, until, whole
 from tests.e2e.conftest import Running
 
+BLOCK_TOKENS = 16
 SEEDED = SamplingWishes(temperature=1.0, max_tokens=12, seed=41, ignore_eos=True)
 BIRD = {
     "type": "object",
@@ -55,6 +56,19 @@ async def test_each_of_several_answers_is_the_one_that_its_own_seed_gives(shared
         assert of(together, index) == one.token_ids
     assert [(end.reason, end.tokens) for end in together.finished.answers] == [(FinishReason.LENGTH, 12)] * 3
     assert together.finished.completion_tokens == 36
+
+
+async def test_the_later_answers_find_the_prompt_that_the_first_has_read(shared: Running) -> None:
+    model = await shared.deployed("llama")
+    prompt = " ".join(f"the {n} birds of the {model.name} coast" for n in range(40))
+    first = await whole(shared.client.generate("llama", PROMPT, replace(SEEDED, max_tokens=1), within_s=PATIENCE_S))
+    before = await replica_status(shared.cluster, first.started.worker_id, "llama")
+    answer = await whole(shared.client.generate("llama", prompt, SEEDED, answers=3, within_s=PATIENCE_S))
+    after = await replica_status(shared.cluster, answer.started.worker_id, "llama")
+    assert before
+    assert after
+    found = after.prefix_tokens - before.prefix_tokens
+    assert found == 2 * ((answer.started.prompt_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS) > 400
 
 
 async def test_a_guided_answer_is_what_its_schema_says(shared: Running) -> None:
