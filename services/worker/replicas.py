@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import structlog
-from transformers import PreTrainedModel
 
 from mesh.checkpoint.layout import DTYPES, Manifest, total_bytes
 from mesh.clients.worker import Loaded
@@ -20,38 +19,9 @@ from services.worker.engine.replica import Proving, Replica
 from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.loader import Loader, Order
 from services.worker.loading.threads import ended
+from services.worker.resident import Resident, base_module
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Resident:
-    """One replica and its task. An adapter has one, too: it is on the replica of its base, `beside`."""
-
-    order: Order
-    beside: Order | None = None
-    runs: Replica | None = None  # what the engine runs; of an adapter, that is its base's
-    adapters: set[str] = field(default_factory=set)  # that are on it, or about to be
-    state: ReplicaState = ReplicaState.LOADING
-    bytes: int = 0
-    tier: Tier = Tier.DISK
-    progress: LoadProgress | None = None
-    failure: MeshError | None = None
-    listeners: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at each change
-    ending: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def leaving(self) -> bool:
-        """Whether it is on its way out: unloading, or a load that has just been cancelled."""
-        cancelled = self.task is not None and self.task.cancelling() > 0
-        return cancelled or self.ending.is_set() or self.state is ReplicaState.DRAINING
-
-    def tell(self) -> None:
-        """Wakes everyone who waits for a change."""
-        self.changed.set()
-        self.changed = asyncio.Event()
 
 
 class Replicas:
@@ -175,7 +145,7 @@ class Replicas:
     async def _as_adapter(self, resident: Resident) -> None:
         name, base = resident.order.replica, await self._base(resident)
         try:
-            module = _module(base, resident.order)
+            module = base_module(base, resident.order)
             loaded = await self._adapters.load(resident.order, module, Observer(self, resident))
             adding = asyncio.wrap_future(self._engine.add_adapter(base.order.replica, loaded.adapter))
             try:
@@ -280,19 +250,6 @@ def _prove(replica: Replica) -> None:
     if not isinstance(replica, Proving):
         raise NumericsNotHeld("its runner keeps no numerics level but fast; deploy it with numerics fast")
     replica.prove()
-
-
-def _module(base: Resident, order: Order) -> PreTrainedModel:
-    """What an adapter is made for. Unsuitable if it wants a numerics level that its base does not have."""
-    if base.runs is None:
-        raise AssertionError(f"{base.order.replica} is ready and does not run")
-    level = base.runs.stats().numerics
-    if order.numerics not in (None, level):
-        raise Unsuitable(
-            f"{order.model!r} wants numerics {order.numerics}, and its base runs at {level} here; deploy both alike",
-            reason="NUMERICS_NOT_HELD",
-        )
-    return base.runs.module
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

@@ -40,13 +40,12 @@ class Ahead:
                     log.exception("could not be made ready", model=entry.name)
 
     async def _prepare(self, checkpoint: CheckpointSummary) -> None:
-        if checkpoint.base:  # an adapter has no module of its own
-            return
+        digest = checkpoint.base or checkpoint.digest  # an adapter has no module of its own
         await self._quiet.come()
         await asyncio.to_thread(import_code, checkpoint.architecture)
-        if self._skeletons.room and (store := await self._holder(checkpoint.digest)):
-            manifest = (await self._stores.stat(store.address, checkpoint.digest)).manifest
-            config = await self._stores.read_file(store.address, checkpoint.digest, CONFIG)
+        if self._skeletons.room and (store := await self._holder(digest)):
+            manifest = (await self._stores.stat(store.address, digest)).manifest
+            config = await self._stores.read_file(store.address, digest, CONFIG)
             await self._quiet.come()
             await asyncio.to_thread(self._skeletons.prepare, manifest, config)
 

@@ -99,6 +99,16 @@ async def test_a_deployed_model_has_its_module_ready_for_whoever_loads_it(
         assert skeletons.take(manifest) is None
 
 
+async def test_a_deployed_adapter_has_its_bases_module_ready(state: State, llama: Checkpoint, tmp_path: Path) -> None:
+    skeletons = WatchedSkeletons(2, tmp_path)
+    async with following(state, skeletons, llama, Quiet()) as store:
+        shy = entry(llama, "shy", base=llama.digest)
+        await Catalogue(state).add(replace(shy, checkpoint=replace(shy.checkpoint, digest="f" * 64)))
+        await until_set(skeletons.building)
+        await asyncio.to_thread(skeletons.obtain, store.checkpoint.manifest, llama.files[CONFIG])
+        assert skeletons.built == 1
+
+
 async def test_nothing_is_begun_while_a_load_is_under_way(state: State, llama: Checkpoint, tmp_path: Path) -> None:
     skeletons, quiet = WatchedSkeletons(2, tmp_path), Quiet()
     async with following(state, skeletons, llama, quiet) as store:
