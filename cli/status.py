@@ -97,7 +97,7 @@ def _members(members: Sequence[MemberStatus]) -> Table:
 
 
 def _replicas(members: Sequence[MemberStatus]) -> Table:
-    about_replica = ("model", "checkpoint", "state", "running", "waiting", "size", "numerics")
+    about_replica = ("model", "checkpoint", "runner", "state", "running", "waiting", "size", "numerics")
     table = _table("Replicas", "worker", "device", "memory", *about_replica)
     for member in members:
         worker = member.worker
@@ -109,11 +109,12 @@ def _replicas(members: Sequence[MemberStatus]) -> Table:
             f"{bytes_text(worker.memory_used_bytes)} of {bytes_text(worker.memory_bytes)}",
         ]
         for replica in worker.replicas:
+            what = (_model(replica), replica.digest[:SHOWN_DIGEST], replica.runner or "–", replica.state)
             load = (str(replica.running), str(replica.waiting), bytes_text(replica.bytes), _numerics(replica))
-            table.add_row(*about, _model(replica), replica.digest[:SHOWN_DIGEST], replica.state, *load)
+            table.add_row(*about, *what, *load)
             about = ["", "", ""]
         if not worker.replicas:
-            table.add_row(*about, "–", "–", "idle", "–", "–", "–", "–")
+            table.add_row(*about, "–", "–", "–", "idle", "–", "–", "–", "–")
     return table
 
 

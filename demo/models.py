@@ -12,12 +12,15 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    Lfm2Config,
     LlamaConfig,
     LlamaForCausalLM,
+    Mamba2Config,
     MixtralConfig,
     OPTConfig,
     PreTrainedConfig,
@@ -107,6 +110,34 @@ def _gpt2(shape: Shape) -> dict[str, Any]:
     }
 
 
+def _bloom(shape: Shape) -> dict[str, Any]:
+    return {
+        "hidden_size": shape.hidden,
+        "n_layer": shape.layers,
+        "n_head": 4,
+        "initializer_range": _init_std(shape),
+    }
+
+
+def _lfm2(shape: Shape) -> dict[str, Any]:
+    """As _grouped, with a short convolution instead of attention on every other layer."""
+    types = ["conv" if index % 2 == 0 else "full_attention" for index in range(shape.layers)]
+    return {**_grouped(shape), "layer_types": types}
+
+
+def _mamba2(shape: Shape) -> dict[str, Any]:
+    return {
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "state_size": 16,
+        "num_heads": 8,
+        "head_dim": shape.hidden // 4,
+        "n_groups": 1,
+        "chunk_size": 16,
+        "initializer_range": _init_std(shape),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     config: Callable[..., PreTrainedConfig]
@@ -124,6 +155,9 @@ _KINDS = {
     "gemma3_text": _Kind(Gemma3TextConfig, _windowed),
     "mixtral": _Kind(MixtralConfig, _mixtral),
     "qwen3_moe": _Kind(Qwen3MoeConfig, _qwen3_moe),
+    "bloom": _Kind(BloomConfig, _bloom),
+    "lfm2": _Kind(Lfm2Config, _lfm2),
+    "mamba2": _Kind(Mamba2Config, _mamba2),
 }
 KINDS = tuple(_KINDS)
 
@@ -253,7 +287,8 @@ def _llama_of_size(parameters_b: float) -> LlamaConfig:
 
 def _config(kind: _Kind, shape: Shape, tied: bool | None) -> PreTrainedConfig:
     tie = {} if tied is None else {"tie_word_embeddings": tied}
-    positions = {} if kind.config is GPT2Config else {"max_position_embeddings": MAX_POSITIONS}
+    unlimited = {GPT2Config, BloomConfig, Mamba2Config}  # or limited under another name
+    positions = {} if kind.config in unlimited else {"max_position_embeddings": MAX_POSITIONS}
     return kind.config(**kind.sizes(shape), **positions, **_special_ids(), **tie)
 
 

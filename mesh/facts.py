@@ -43,6 +43,14 @@ class NumericsLevel(StrEnum):
     PATH_INVARIANT = "path_invariant"
 
 
+class RunnerKind(StrEnum):
+    """What runs a checkpoint."""
+
+    PACKED = "packed"  # ragged batches over paged KV
+    OPAQUE = "opaque"  # a cache of the model's own kind a sequence, one sequence at a time
+    ENCODER = "encoder"  # no generation, only embeddings
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaFacts:
     """One version of a model on one worker. The model is "" for a base that no model had asked for."""
@@ -57,6 +65,7 @@ class ReplicaFacts:
     beside: str = ""  # of an adapter: the model of the replica that it is on; "" if that is there for adapters alone
     numerics: NumericsLevel = NumericsLevel.FAST
     fingerprint: str = ""  # equal on two workers: equal bits, as far as the level promises; empty if it promises none
+    runner: RunnerKind | None = None  # None: not known before it is loaded
 
     def carries(self, other: "ReplicaFacts") -> bool:
         """Whether `other`, of the same worker, is an adapter on this replica."""
@@ -142,6 +151,7 @@ class CheckpointSummary:
     kv_bytes_per_token: int
     base: str = ""  # of an adapter: the digest of the checkpoint that it adapts
     base_bytes: int = 0  # of an adapter: what its base takes
+    runner: RunnerKind | None = None  # None: nothing here runs it by itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from mesh.checkpoint.plan import Placement
 from mesh.checkpoint.records import AS_STORED, KVSpec, Manifest, UnitKind
 from mesh.checkpoint.source import Source
 from mesh.checkpoint.weights import leaf_of
+from mesh.facts import RunnerKind
 
 MOST_CONTEXT = 2**31 - 1
 
@@ -25,6 +26,7 @@ class About:
     max_context: int
     kv: KVSpec | None
     base: str | None = None
+    runner: RunnerKind | None = None
 
 
 def about_stored(source: Source) -> About:

@@ -15,6 +15,7 @@ from mesh.checkpoint import strict_json
 from mesh.checkpoint.errors import ManifestError
 from mesh.checkpoint.records import FORMAT, VERSION, Manifest
 
+OPTIONAL = ("base", "runner")  # left out where they are null: most checkpoints have neither
 type_hints = cache(typing.get_type_hints)
 Decoder = Callable[[object, str], Any]  # JSON value, path of the field -> record
 
@@ -28,7 +29,9 @@ def parse(manifest_json: bytes) -> Manifest:
     if not isinstance(value, dict):
         raise ManifestError("", "must be a JSON object")
     _check_version(value)
-    fields = {"base": None} | {name: field for name, field in value.items() if name not in {"format", "version"}}
+    fields = dict.fromkeys(OPTIONAL) | {
+        name: field for name, field in value.items() if name not in {"format", "version"}
+    }
     manifest = _decoder(Manifest)(fields, "")
     assert isinstance(manifest, Manifest)
     return manifest
@@ -48,8 +51,9 @@ def digest_of(manifest: Manifest) -> str:
 
 def _fields(manifest: Manifest) -> dict[str, object]:
     fields = {"format": FORMAT, "version": VERSION, **_members(manifest)}
-    if manifest.base is None:
-        del fields["base"]  # only adapters have one
+    for name in OPTIONAL:
+        if fields[name] is None:
+            del fields[name]
     return fields
 
 

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from mesh.checkpoint import codec
 from mesh.checkpoint.adapter_fit import check_base
-from mesh.checkpoint.architecture import max_context, understand
+from mesh.checkpoint.architecture import Architecture, max_context, understand
 from mesh.checkpoint.as_stored import About, about_adapter, about_stored, place_adapter, place_stored, tensors_of
 from mesh.checkpoint.errors import NotACheckpoint, StorageFailed, UnsupportedModel
 from mesh.checkpoint.expression import Expression
@@ -26,15 +26,18 @@ from mesh.checkpoint.pace import Pace
 from mesh.checkpoint.part import PartWriter
 from mesh.checkpoint.placing import place
 from mesh.checkpoint.plan import Placement, Plan, lay_out
-from mesh.checkpoint.probe import trace
+from mesh.checkpoint.probe import Trace, trace
 from mesh.checkpoint.progress import ImportPhase, ImportProgress, OnProgress, paced
 from mesh.checkpoint.records import VERSION, File, Manifest, Part, Tie, Unit
+from mesh.checkpoint.runners import cache_name
 from mesh.checkpoint.source import MAX_KEPT_BYTES, Form, Source, inspect, read_small
 from mesh.checkpoint.staging import free_bytes, journal_of, make_way, publish, staged, staged_bytes, sync_directory
 from mesh.checkpoint.stream import Reader
+from mesh.checkpoint.tasks import embeds
 from mesh.checkpoint.validate import validate
 from mesh.checkpoint.verify import FILES, MANIFEST, MAX_MANIFEST_BYTES, load_manifest
 from mesh.checkpoint.weights import load
+from mesh.facts import RunnerKind
 
 PART = "part-000.bin"
 DEFAULT_PACE = Pace()
@@ -110,8 +113,16 @@ def _state(source: Source, reader: Reader) -> Model:
         transformers=transformers.__version__,
         max_context=max_context(architecture),
         kv=seen.kv,
+        runner=_runner(architecture, seen),
     )
     return Model(about, weights.tensors, weights.ties, placements, lay_out(placements))
+
+
+def _runner(architecture: Architecture, seen: Trace) -> RunnerKind | None:
+    """None for what the packed engine runs, and for what nothing runs."""
+    if embeds(architecture.name):
+        return RunnerKind.ENCODER
+    return RunnerKind.OPAQUE if seen.kv is None and cache_name(architecture.skeleton) else None
 
 
 def _finish(content: Path, source: Source, model: Model, units: tuple[Unit, ...]) -> Manifest:
@@ -151,6 +162,7 @@ def _describe(source: Source, model: Model, units: tuple[Unit, ...], files: tupl
         files=files,
         kv=model.about.kv,
         base=model.about.base,
+        runner=model.about.runner,
     )
 
 

@@ -17,6 +17,7 @@ from mesh.checkpoint.records import (
     Unit,
     UnitKind,
     kv_bytes_per_token,
+    runner_of,
     total_bytes,
 )
 from mesh.checkpoint.validate import is_digest, validate
@@ -41,6 +42,7 @@ __all__ = [
     "is_digest",
     "kv_bytes_per_token",
     "parse",
+    "runner_of",
     "total_bytes",
     "validate",
 ]

@@ -1,6 +1,5 @@
 """One token through a skeleton on the meta device: which modules run when, what each attention layer caches."""
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,10 +11,10 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from mesh.checkpoint.architecture import FOREIGN_ERRORS, Architecture
 from mesh.checkpoint.records import KVSpec, LayerKV
+from mesh.checkpoint.runners import why_not_packed
 from mesh.checkpoint.weights import dtype_name
 
 ATTENTION = "whimbrel_probe"  # no mask is registered under this name, so models build none
-PACKABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 @dataclass(slots=True)
@@ -50,8 +49,8 @@ def trace(architecture: Architecture, dtype: torch.dtype) -> Trace:
             model(input_ids=ids, position_ids=ids.clone(), use_cache=False)
     except FOREIGN_ERRORS as error:
         recording.odd = str(error)
-    packable = recording.odd is None and _is_packable(model, architecture.config)
-    return Trace(tuple(recording.modules), _kv_spec(recording, architecture.layers) if packable else None)
+    packs = recording.odd is None and why_not_packed(model) is None
+    return Trace(tuple(recording.modules), _kv_spec(recording, architecture.layers) if packs else None)
 
 
 @contextmanager
@@ -112,24 +111,3 @@ def _kv_spec(recording: Recording, layers: int) -> KVSpec | None:
         layers=tuple(recording.layers[index] for index in range(layers)),
         dtype=dtype_name(recording.dtypes.pop()),
     )
-
-
-def _is_packable(model: PreTrainedModel, config: PreTrainedConfig) -> bool:
-    """Whether sequences can share one forward pass: positions given, no recurrent state, nothing read off the batch."""
-    text = config.get_text_config()
-    return (
-        "position_ids" in inspect.signature(model.forward).parameters
-        and not model._is_stateful
-        and set(getattr(text, "layer_types", None) or ()) <= PACKABLE_LAYERS
-        and not getattr(text, "alibi", False)
-        and not getattr(text, "num_kv_shared_layers", 0)
-        and not any("dynamic" in kind or kind == "longrope" for kind in _rope_types(text))
-    )
-
-
-def _rope_types(config: PreTrainedConfig) -> Iterator[str]:
-    """The kinds of rotary embedding; dynamic and longrope ones depend on the longest sequence of a batch."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    for parameters in (rope, *rope.values()):
-        if isinstance(parameters, dict):
-            yield str(parameters.get("rope_type") or parameters.get("type") or "default")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from mesh.facts import RunnerKind
+
 FORMAT = "whimbrel-checkpoint"
 VERSION = 1
 ALIGNMENT = 4096  # bytes; every unit starts on one, and a part's size is a multiple of it
@@ -124,11 +126,17 @@ class Manifest:
     files: tuple[File, ...]
     kv: KVSpec | None  # None: the packed engine cannot run this architecture
     base: str | None = None  # of an adapter: the digest of the checkpoint that it adapts
+    runner: RunnerKind | None = None  # what runs it, unless that is the packed engine
 
 
 def total_bytes(manifest: Manifest) -> int:
     """Bytes of all parts, padding included: what a checkpoint takes in a pool."""
     return sum(part.bytes for part in manifest.parts)
+
+
+def runner_of(manifest: Manifest) -> RunnerKind | None:
+    """What runs the checkpoint; None if nothing does, by itself."""
+    return manifest.runner or (RunnerKind.PACKED if manifest.kv else None)
 
 
 def kv_bytes_per_token(manifest: Manifest) -> int:

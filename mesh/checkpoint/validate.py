@@ -21,6 +21,7 @@ from mesh.checkpoint.records import (
     UnitKind,
     kv_bytes_per_token,
 )
+from mesh.facts import RunnerKind
 
 MAX_DIMS = 64  # torch's limit
 SLICES_PER_UNIT = 64  # on average, of fused tensors; each costs a look, so that a small manifest cannot take hours
@@ -35,6 +36,7 @@ def validate(manifest: Manifest) -> None:
     _check_parts(manifest.parts)
     _check_units(manifest.units, manifest.parts)
     _check_base(manifest)
+    _check_runner(manifest)
     _check_tensors(manifest)
     _check_ties(manifest.ties, {tensor.name for tensor in manifest.tensors})
     _check_files(manifest.files)
@@ -101,6 +103,14 @@ def _check_place(unit: Unit, field: str) -> None:
             _natural(f"{field}.{name}", number)
         else:
             _require(unit.kind not in wanted, f"{field}.{name}", f"is needed for kind {unit.kind}")
+
+
+def _check_runner(manifest: Manifest) -> None:
+    if manifest.runner is not None:
+        _require(manifest.runner is not RunnerKind.PACKED, "runner", "must be left out: kv tells as much")
+        _require(manifest.base is None, "runner", "must be left out: an adapter runs on its base")
+        opaque = manifest.runner is RunnerKind.OPAQUE
+        _require(not opaque or manifest.kv is None, "kv", "must be null: the opaque runner has no blocks")
 
 
 def _check_base(manifest: Manifest) -> None:

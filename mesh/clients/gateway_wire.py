@@ -34,6 +34,7 @@ from mesh.clients.wire import (
     load_progress_from,
     numerics_from,
     progress_from,
+    runner_from,
     seconds,
     start_kind_from,
     start_times_from,
@@ -225,6 +226,7 @@ def _worker_from(message: pb.WorkerStatus) -> WorkerStatus:
             fingerprint=r.numerics_fingerprint,
             base=r.base,
             beside=r.beside,
+            runner=runner_from(r.runner),
         )
         for r in message.replicas
     )

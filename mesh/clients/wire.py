@@ -4,7 +4,7 @@ from google.protobuf.duration_pb2 import Duration
 from whimbrel.inference.v1 import inference_pb2 as pb
 
 from mesh.errors import InvalidRequest
-from mesh.facts import CheckpointSummary, NumericsLevel, Tier
+from mesh.facts import CheckpointSummary, NumericsLevel, RunnerKind, Tier
 from mesh.requests import ImportProgress, LoadProgress, Phase, Progress, StartKind, StartTimes
 
 NUMERICS = {
@@ -25,7 +25,13 @@ START_KINDS = {
     StartKind.ORIGIN: pb.START_KIND_ORIGIN,
 }
 PHASES = {Phase.QUEUED: pb.PHASE_QUEUED, Phase.LOADING: pb.PHASE_LOADING, Phase.READY: pb.PHASE_READY}
+RUNNERS = {
+    RunnerKind.PACKED: pb.RUNNER_KIND_PACKED,
+    RunnerKind.OPAQUE: pb.RUNNER_KIND_OPAQUE,
+    RunnerKind.ENCODER: pb.RUNNER_KIND_ENCODER,
+}
 _NUMERICS = {number: level for level, number in NUMERICS.items()}
+_RUNNERS = {number: kind for kind, number in RUNNERS.items()}
 _TIERS = {number: tier for tier, number in TIERS.items()}
 _START_KINDS = {number: kind for kind, number in START_KINDS.items()}
 _PHASES = {number: phase for phase, number in PHASES.items()}
@@ -63,6 +69,16 @@ def numerics_wanted(number: pb.NumericsLevel.ValueType, field: str) -> NumericsL
 def tier_from(number: pb.Tier.ValueType) -> Tier:
     """A tier; one that we do not know is the farthest."""
     return _TIERS.get(number, Tier.ORIGIN)
+
+
+def runner_to(kind: RunnerKind | None) -> pb.RunnerKind.ValueType:
+    """To the wire."""
+    return RUNNERS[kind] if kind else pb.RUNNER_KIND_UNSPECIFIED
+
+
+def runner_from(number: pb.RunnerKind.ValueType) -> RunnerKind | None:
+    """A runner; None for one that we do not know."""
+    return _RUNNERS.get(number)
 
 
 def load_progress_to(progress: LoadProgress) -> pb.LoadProgress:
@@ -124,6 +140,7 @@ def checkpoint_to(summary: CheckpointSummary, source: str = "") -> pb.Checkpoint
         tensors=summary.tensors,
         kv_bytes_per_token=summary.kv_bytes_per_token,
         base=summary.base,
+        runner=runner_to(summary.runner),
         source=source,
     )
 
@@ -140,4 +157,5 @@ def checkpoint_from(message: pb.Checkpoint) -> CheckpointSummary:
         tensors=message.tensors,
         kv_bytes_per_token=message.kv_bytes_per_token,
         base=message.base,
+        runner=runner_from(message.runner),
     )

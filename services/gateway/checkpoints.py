@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from mesh.checkpoint.adapter import ADAPTER_CONFIG
 from mesh.checkpoint.errors import CheckpointError
 from mesh.checkpoint.lora import check_applied
-from mesh.checkpoint.tasks import embeds
 from mesh.clients.store import StoreClient
 from mesh.errors import InvalidRequest, NotFound, Unreachable, Unsuitable
 from mesh.facts import CheckpointSummary, Kind, Member
@@ -119,10 +118,10 @@ class Checkpoints:
 
 def runnable(summary: CheckpointSummary) -> CheckpointSummary:
     """The checkpoint itself, no adapter, or Unsuitable when the engine cannot run its architecture."""
-    if not summary.kv_bytes_per_token and not embeds(summary.architecture):
+    if summary.runner is None:
         raise Unsuitable(
-            f"{summary.architecture} cannot be served yet: its weights are quantized, or its layers keep more than "
-            "keys and values",
+            f"{summary.architecture} cannot be served: its weights are quantized, or it keeps nothing of a sequence "
+            "that it could go on from; if an older release has imported it, import it again",
             reason="UNSUPPORTED_ARCHITECTURE",
             metadata={"architecture": summary.architecture, "checkpoint": summary.digest},
         )

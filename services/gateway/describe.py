@@ -4,7 +4,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.inference.v1 import inference_pb2
 
-from mesh.clients.wire import NUMERICS, TIERS, checkpoint_to, duration, numerics_to
+from mesh.clients.wire import NUMERICS, TIERS, checkpoint_to, duration, numerics_to, runner_to
 from mesh.facts import (
     NEARNESS,
     CheckpointFacts,
@@ -105,6 +105,7 @@ def _replica(replica: ReplicaFacts) -> pb.WorkerReplica:
         numerics_fingerprint=replica.fingerprint,
         base=replica.base,
         beside=replica.beside,
+        runner=runner_to(replica.runner),
     )
 
 

@@ -200,6 +200,7 @@ def _stored(directory: Path, manifest: Manifest) -> Stored:
         tensors=len(manifest.tensors),
         kv_bytes_per_token=layout.kv_bytes_per_token(manifest),
         base=manifest.base or "",
+        runner=layout.runner_of(manifest),
     )
     files_bytes = sum(file.bytes for file in manifest.files)
     return Stored(directory, manifest, layout.dump(manifest), summary, Presence(directory, manifest), files_bytes)

@@ -58,6 +58,7 @@ class Replicas:
                 beside=resident.beside.model if resident.beside else "",
                 numerics=stats[name].numerics if name in stats else resident.order.numerics or NumericsLevel.FAST,
                 fingerprint=stats[name].fingerprint if name in stats else "",
+                runner=stats[name].runner if name in stats else None,
             )
             for name, resident in self._residents.items()
         )

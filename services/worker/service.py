@@ -11,7 +11,7 @@ from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer
 
 from mesh.checkpoint.layout import is_digest
 from mesh.clients.relay import command_from, response_to
-from mesh.clients.wire import NUMERICS, TIERS, load_progress_to, numerics_wanted
+from mesh.clients.wire import NUMERICS, TIERS, load_progress_to, numerics_wanted, runner_to
 from mesh.clients.worker import POOLINGS
 from mesh.errors import InvalidRequest
 from mesh.requests import Cancel, Grant, LoadProgress
@@ -109,6 +109,7 @@ class WorkerServicer(WorkerServiceServicer):
                     preemptions=one.preemptions,
                     draft_tokens=one.draft_tokens,
                     taken_tokens=one.taken_tokens,
+                    runner=runner_to(one.runner),
                 )
                 for replica, one in ready
                 if one

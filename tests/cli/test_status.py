@@ -29,6 +29,7 @@ WORKER = pb.Member(
                 checkpoint=CHECKPOINT.digest,
                 numerics=words.NUMERICS_LEVEL_BATCH_INVARIANT,
                 numerics_fingerprint="0123456789abcdef" * 2,
+                runner=words.RUNNER_KIND_OPAQUE,
             )
         ],
     ),
@@ -54,7 +55,8 @@ async def test_status_shows_members_replicas_and_tiers(fakes: Fakes, whimbrel: W
     rows = [line.split() for line in ended.out.splitlines()]
     assert ["worker", "worker-1", "shore", "127.0.0.1:4001", "7"] in rows
     runs = (
-        f"worker-1 host 1.0 GiB of 8.0 GiB curlew {CHECKPOINT.digest[:12]} ready 3 2 1.0 GiB batch_invariant 01234567"
+        f"worker-1 host 1.0 GiB of 8.0 GiB curlew {CHECKPOINT.digest[:12]} opaque ready 3 2 1.0 GiB "
+        "batch_invariant 01234567"
     )
     assert runs.split() in rows
     held = f"store-1 3.0 MiB 3.0 MiB of 2.0 GiB {CHECKPOINT.digest[:12]} curlew, godwit 3.0 MiB dram"

@@ -17,7 +17,9 @@ TUNED = "model.layers.0.mlp.down_proj.weight"
 BIG = "big"
 FIRST_EDITION = 1000  # their seeds, above those of versions
 BIG_HIDDEN = 768  # two layers of it: about 55 MB of float32, and steps slow enough to interrupt
-KINDS = ("llama", "qwen2", "opt", "gpt2", "gemma", "mixtral")
+PACKED = ("llama", "qwen2", "opt", "gpt2", "gemma", "mixtral")
+OPAQUE = ("bloom", "lfm2", "mamba2")
+KINDS = (*PACKED, *OPAQUE)
 
 
 class Library:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mesh.checkpoint.architecture import body_options
+from mesh.facts import RunnerKind
 from mesh.requests import Pooling
 from services.worker.engine.adapter import Adapter
 from services.worker.engine.errors import NotGenerative, UnsupportedAdapter, UnsupportedArchitecture
@@ -55,7 +56,7 @@ class EncoderReplica:
 
     def stats(self, name: str = "") -> ReplicaStats:
         """Nothing ever runs or waits here."""
-        return ReplicaStats(0, 0, 0, 0, 0, 0, 0, 0)
+        return ReplicaStats(0, 0, 0, 0, 0, 0, 0, 0, runner=RunnerKind.ENCODER)
 
     def add(self, request: EngineRequest) -> list[TokenStep]:
         """Never called: `check` refuses every request."""

@@ -2,7 +2,6 @@
 again; and which models the packed runner serves. Reading weights is the loader's work."""
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,19 +13,19 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from mesh.checkpoint.runners import why_config_is_not_packed, why_not_packed
 from services.worker.engine import attention
 from services.worker.engine.errors import UnsupportedArchitecture, WeightsMismatch
 from services.worker.engine.pool import KVSpec, LayerKV
 
-SERVED_LAYERS = frozenset({"full_attention", "sliding_attention"})
-LENGTH_DEPENDENT_ROPE = frozenset({"longrope", "dynamic"})
 HARMLESS = frozenset({"position_ids", "position_embeddings", "cache_position"})
 
 
 def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
     """A causal language model whose parameters are on meta and whose non-persistent buffers (rotary tables,
     embedding scales) are real, on `device`. `config` is not changed. UnsupportedArchitecture says why not."""
-    check_config(config)
+    if why := why_config_is_not_packed(config):
+        raise UnsupportedArchitecture(why)
     attention.register()
     module = _causal(config, dtype, device, attn_implementation=attention.ATTENTION)
     prepare(module)
@@ -49,6 +48,8 @@ def construct(
 
 def build_opaque(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
     """As build(), but on the attention that transformers itself chooses: for the opaque runner."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedArchitecture(f"{config.model_type} is an encoder-decoder")
     module = _causal(config, dtype, device)
     module.train(False)
     return module
@@ -88,41 +89,11 @@ class _Unfilled(TorchFunctionMode):
 def prepare(module: PreTrainedModel) -> None:
     """Make any transformers model callable by the packed runner: paged attention, inference, no padding."""
     attention.register()
-    check_config(module.config)
-    if module._is_stateful:
-        raise UnsupportedArchitecture(f"{module.config.model_type} keeps recurrent state, which is not in KV blocks")
-    if "position_ids" not in inspect.signature(module.forward).parameters:
-        raise UnsupportedArchitecture(f"{module.config.model_type} does not take position_ids")
+    if why := why_not_packed(module):
+        raise UnsupportedArchitecture(why)
     module.set_attn_implementation(attention.ATTENTION)
     module.config.pad_token_id = None  # nothing is padded; some models look for pads in every batch to warn
     module.train(False)
-
-
-def check_config(config: PreTrainedConfig) -> None:
-    """Raise UnsupportedArchitecture for what a configuration alone rules out."""
-    name, text = config.model_type, config.get_text_config(decoder=True)
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedArchitecture(f"{name} is an encoder-decoder")
-    others = set(getattr(text, "layer_types", None) or ()) - SERVED_LAYERS
-    if "chunked_attention" in others or getattr(text, "attention_chunk_size", None):
-        raise UnsupportedArchitecture(f"{name} uses chunked attention, which only its mask tells")
-    if others:
-        raise UnsupportedArchitecture(f"{name} is hybrid: it has layers of type {', '.join(sorted(others))}")
-    if getattr(text, "alibi", False) or name in {"bloom", "mpt"}:
-        raise UnsupportedArchitecture(f"{name} uses ALiBi position biases")
-    if getattr(text, "num_kv_shared_layers", 0):
-        raise UnsupportedArchitecture(f"{name} shares KV between layers")
-    moving = _rope_types(text) & LENGTH_DEPENDENT_ROPE
-    if moving:
-        raise UnsupportedArchitecture(
-            f"{name} uses {', '.join(sorted(moving))} rotary positions: they depend on the longest sequence of a batch"
-        )
-
-
-def _rope_types(config: PreTrainedConfig) -> set[str]:
-    rope = getattr(config, "rope_parameters", None) or {}
-    each = [rope, *(value for value in rope.values() if isinstance(value, Mapping))]
-    return {str(one["rope_type"]) for one in each if one.get("rope_type")}
 
 
 def assign(module: PreTrainedModel, views: Mapping[str, Tensor]) -> None:

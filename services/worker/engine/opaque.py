@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from mesh.checkpoint.runners import cache_name
 from services.worker.engine.errors import UnsupportedArchitecture
 
-CACHES = ("past_key_values", "cache_params", "state")  # the names by which models take and return theirs
 MOVING = "max_seq_len_cached"  # where dynamic rotary embeddings note the longest sequence that they have seen
 
 Held = list[Any]
@@ -23,13 +23,11 @@ class OpaqueRunner:
     modules in which the model keeps a sequence's state, as path and name with a dot between."""
 
     def __init__(self, module: PreTrainedModel, loose: Iterable[str] = ()) -> None:
-        takes = inspect.signature(module.forward).parameters
-        names = [name for name in CACHES if name in takes]
-        if module.config.is_encoder_decoder or not names:
+        name = cache_name(module)
+        if name is None:
             raise UnsupportedArchitecture(f"{module.config.model_type} takes no cache of what came before")
-        self.module = module
-        self._cache_name = names[0]
-        self._takes_positions = "position_ids" in takes
+        self.module, self._cache_name = module, name
+        self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
         self._moving = [one for one in module.modules() if hasattr(one, MOVING) and "dynamic" in _rope_types(one)]
         homes = [name.rpartition(".") for name in loose]
         self._loose = [(module.get_submodule(path), name) for path, _, name in homes]

@@ -34,7 +34,15 @@ class Proof:
 
 
 def prove(module: PreTrainedModel) -> Proof:
-    """Runs a few tokens through a model that has its weights. UnsupportedArchitecture if the results contradict."""
+    """Runs a few tokens through a model that has its weights. UnsupportedArchitecture if that fails, or contradicts."""
+    try:
+        return _prove(module)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = f"{module.config.model_type}: sending a few tokens through it fails"
+        raise UnsupportedArchitecture(f"{what}: {error}") from error
+
+
+def _prove(module: PreTrainedModel) -> Proof:
     vocabulary = len(module.get_input_embeddings().get_parameter("weight"))
     ids = [7919 * i % vocabulary for i in range(1, 12)]
     with torch.inference_mode():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mesh.facts import NumericsLevel
+from mesh.facts import NumericsLevel, RunnerKind
 from mesh.requests import FinishReason, Pooling
 from services.worker.engine import model
 from services.worker.engine.adapter import Adapter
@@ -94,6 +94,7 @@ class OpaqueReplica:
             tokens=self._tokens,
             prefix_tokens=0,
             preemptions=self._preemptions,
+            runner=RunnerKind.OPAQUE,
         )
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mesh.facts import NumericsLevel
+from mesh.facts import NumericsLevel, RunnerKind
 from mesh.requests import FinishReason, TokenLogprob
 from services.worker.engine.errors import TokenOutOfRange
 from services.worker.engine.guide import Grammar
@@ -53,6 +53,7 @@ class ReplicaStats:
     tokens: int  # generated
     prefix_tokens: int  # found in the pool, or below it, instead of computed
     preemptions: int
+    runner: RunnerKind = RunnerKind.PACKED
     raised_tokens: int = 0  # of the prefix tokens, those brought up from host memory
     draft_tokens: int = 0  # guessed ahead
     taken_tokens: int = 0  # of these, those that the model said too

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ from services.worker.engine.batch import Limits
 from services.worker.engine.encoder import EncoderReplica
 from services.worker.engine.errors import EngineError
 from services.worker.engine.host_tier import HostTier
-from services.worker.engine.model import assign, release
+from services.worker.engine.model import assign, is_packed, release
 from services.worker.engine.numerics import LEVELS
+from services.worker.engine.opaque_proof import Proof, prove
+from services.worker.engine.opaque_replica import OpaqueReplica
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.packing import PackBudget
 from services.worker.engine.pool import KVSpec, LayerKV
@@ -93,6 +95,7 @@ class Loader:
         self._kv_bytes, self._limits, self._tier, self._packing = kv_bytes, limits, tier, packing
         self.quiet = Quiet()
         self._most_kv_bytes = most_kv_bytes
+        self._proofs: dict[tuple[str, str], Proof] = {}  # by digest of config.json, and dtype
 
     @asynccontextmanager
     async def load(self, order: Order, observer: Observer) -> AsyncIterator[LoadedReplica]:
@@ -123,25 +126,36 @@ class Loader:
         self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, weights: Weights
     ) -> LoadedReplica:
         """Whatever goes wrong, nothing looks at the parts any more afterwards, and the skeleton is kept."""
+        loop = asyncio.get_running_loop()
         join = partial(self._join, order, manifest, skeleton, weights.parts)
-        joining = asyncio.get_running_loop().run_in_executor(None, join)
+        made: list[asyncio.Future[Any]] = [loop.run_in_executor(None, join)]
         try:
-            replica = await asyncio.shield(joining)
-            return LoadedReplica(replica, await weights.complete())
+            joined = await asyncio.shield(made[0])
+            tier = await weights.complete()
+            if joined is not None:
+                return LoadedReplica(joined, tier)
+            trying = loop.run_in_executor(None, partial(self._try, order, manifest, skeleton))
+            made.append(trying)
+            return LoadedReplica(await asyncio.shield(trying), tier)
         except BaseException:
-            await ended([joining])
-            if not joining.exception():
-                joining.result().unload()
+            await ended(made)
+            for replica in [one.result() for one in made if not one.exception()]:
+                if replica:
+                    replica.unload()
             release(skeleton)
             self._skeletons.give_back(manifest, skeleton)
             raise
 
-    def _join(self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, parts: Sequence[Tensor]) -> Replica:
-        """On a thread: points the skeleton at its bytes and gives it a KV pool."""
+    def _join(
+        self, order: Order, manifest: Manifest, skeleton: PreTrainedModel, parts: Sequence[Tensor]
+    ) -> Replica | None:
+        """On a thread: points the skeleton at its bytes and gives it a KV pool. None: it has to be tried first."""
         try:
             assign(skeleton, tensor_views(manifest, parts))
             if embeds(manifest.architecture):
                 return EncoderReplica(order.replica, skeleton, manifest.max_context)
+            if not is_packed(skeleton):
+                return None
             spec = _kv_spec(manifest)
             return PackedReplica(
                 order.replica,
@@ -155,6 +169,17 @@ class Loader:
                 most_kv_bytes=self._most_kv_bytes,
                 numerics=LEVELS[order.numerics or self._numerics],
             )
+        except EngineError as error:
+            raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
+
+    def _try(self, order: Order, manifest: Manifest, skeleton: PreTrainedModel) -> Replica:
+        """On a thread: runs a few tokens, unless this architecture has been tried before, and makes its replica."""
+        key = manifest.config_digest, manifest.dtype
+        try:
+            proof = self._proofs.get(key) or prove(skeleton)
+            self._proofs[key] = proof
+            level = LEVELS[order.numerics or self._numerics]
+            return OpaqueReplica(order.replica, skeleton, self._kv_bytes, proof, limits=self._limits, numerics=level)
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
 

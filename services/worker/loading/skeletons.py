@@ -15,9 +15,9 @@ from transformers import AutoConfig, PreTrainedModel
 from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.tasks import embeds
 from mesh.errors import Unsuitable
+from services.worker.engine.bodies import build_causal
 from services.worker.engine.encoder import build_encoder
 from services.worker.engine.errors import UnsupportedArchitecture
-from services.worker.engine.model import build
 
 log = structlog.get_logger()
 Key = tuple[str, str]  # digest of config.json, dtype
@@ -80,7 +80,7 @@ class Skeletons:
         try:
             if embeds(manifest.architecture):
                 return build_encoder(config, manifest.architecture, [tensor.name for tensor in manifest.tensors], dtype)
-            return build(config, dtype)
+            return build_causal(config, dtype, probed=manifest.kv is not None)
         except UnsupportedArchitecture as error:
             raise Unsuitable(str(error), reason="UNSUPPORTED_ARCHITECTURE") from error
 

@@ -9,6 +9,7 @@ from mesh.checkpoint import layout
 from mesh.checkpoint.errors import ManifestError
 from mesh.checkpoint.layout import File, KVSpec, LayerKV, Manifest, Part, Tensor, Tie, UnitKind
 from mesh.checkpoint.validate import is_safe_path
+from mesh.facts import RunnerKind
 
 from .samples import manifest, sealed
 
@@ -119,6 +120,17 @@ def test_an_adapter_has_units_of_its_own_kind_and_no_cache() -> None:
     _refuses(replace(_adapter(), kv=SAMPLE.kv), "kv")
     unit = replace(_adapter().units[1], layer=None)
     _refuses(replace(_adapter(), units=(unit,), tensors=(), ties=()), "units[0].layer")
+
+
+def test_a_runner_is_told_only_where_it_is_not_the_packed_one() -> None:
+    opaque = sealed(replace(SAMPLE, kv=None, runner=RunnerKind.OPAQUE))
+    layout.validate(opaque)
+    assert layout.parse(layout.dump(opaque)) == opaque
+    assert [layout.runner_of(one) for one in (SAMPLE, opaque)] == [RunnerKind.PACKED, RunnerKind.OPAQUE]
+    assert layout.runner_of(replace(SAMPLE, kv=None)) is None
+    _refuses(replace(SAMPLE, runner=RunnerKind.PACKED), "runner")
+    _refuses(replace(SAMPLE, runner=RunnerKind.OPAQUE), "kv")
+    _refuses(replace(_adapter(), runner=RunnerKind.OPAQUE), "runner")
 
 
 def test_a_small_manifest_of_many_slices_is_refused_and_not_counted_through() -> None:

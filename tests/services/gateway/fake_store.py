@@ -85,6 +85,7 @@ class FakeStore(StoreServiceServicer):
             max_context=manifest.max_context,
             kv_bytes_per_token=0 if manifest.digest in self.bases else KV_BYTES_PER_TOKEN,
             base=self.bases.get(manifest.digest, ""),
+            runner=words.RUNNER_KIND_UNSPECIFIED if manifest.digest in self.bases else words.RUNNER_KIND_PACKED,
         )
 
 

@@ -15,6 +15,7 @@ from mesh.facts import (
     NumericsLevel,
     ReplicaFacts,
     ReplicaState,
+    RunnerKind,
     StoreFacts,
     Tier,
     WorkerFacts,
@@ -85,8 +86,17 @@ def test_the_nearest_tier_of_all_stores_is_shown() -> None:
 
 
 def test_a_worker_is_shown_with_its_replicas() -> None:
-    level = NumericsLevel.PATH_INVARIANT
-    facts = ReplicaFacts("m", "d1", ReplicaState.READY, 100, running=2, waiting=1, numerics=level, fingerprint="f00d")
+    facts = ReplicaFacts(
+        model="m",
+        digest="d1",
+        state=ReplicaState.READY,
+        bytes=100,
+        running=2,
+        waiting=1,
+        runner=RunnerKind.OPAQUE,
+        numerics=NumericsLevel.PATH_INVARIANT,
+        fingerprint="f00d",
+    )
     member = member_of(worker("w1", facts))
     assert (member.kind, member.id, member.node, member.address, member.fence) == ("worker", "w1", "n1", "w:1", 9)
     assert (member.worker.device, member.worker.memory_bytes, member.worker.memory_used_bytes) == ("host", 4096, 100)
@@ -97,6 +107,7 @@ def test_a_worker_is_shown_with_its_replicas() -> None:
     adapter = ReplicaFacts("a", "d2", ReplicaState.READY, 3, base="d1", beside="m")
     (shown_adapter,) = member_of(worker("w1", adapter)).worker.replicas
     assert (shown_adapter.base, shown_adapter.beside, replica.base) == ("d1", "m", "")
+    assert replica.runner == words.RUNNER_KIND_OPAQUE
 
 
 def test_a_store_is_shown_with_its_checkpoints() -> None:

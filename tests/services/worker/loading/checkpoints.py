@@ -38,7 +38,12 @@ class Checkpoint:
 
 def tiny_llama(directory: Path) -> Checkpoint:
     """A real model, imported."""
-    with closing(open_origin(str(save_llama(directory / "source")))) as origin:
+    return imported(save_llama(directory / "source"), directory)
+
+
+def imported(source: Path, directory: Path) -> Checkpoint:
+    """The checkpoint of a Hugging Face directory."""
+    with closing(open_origin(str(source))) as origin:
         manifest = import_origin(origin, directory / "store", on_progress=lambda progress: None)
     home = directory / "store" / manifest.digest
     parts = tuple((home / part.file).read_bytes() for part in manifest.parts)

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
+from demo.models import write_tiny
 from mesh.checkpoint.layout import Manifest
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
 from mesh.clients.worker import Loaded
 from mesh.errors import MeshError, Unreachable
+from mesh.facts import RunnerKind
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
@@ -25,7 +27,7 @@ from services.worker.loading.loader import Loader, Order
 from services.worker.loading.skeletons import Skeletons
 from services.worker.replicas import Replicas
 from services.worker.settings import Transport
-from tests.services.worker.loading.checkpoints import Checkpoint, tiny_llama
+from tests.services.worker.loading.checkpoints import Checkpoint, imported, tiny_llama
 from tests.services.worker.loading.fake_store import Behaviour, FakeStore, serving
 from tests.services.worker.loading.listener import Listener
 from tests.services.worker.loading.test_devices import WAYS, descriptors, maps
@@ -185,6 +187,49 @@ async def test_a_new_version_with_the_same_config_takes_over_the_skeleton_and_on
     assert scene.skeletons.take(replace(manifest, config_digest="1" * 64)) is None
     assert scene.skeletons.take(replace(manifest, dtype="float64")) is None
     assert scene.skeletons.take(replace(manifest, digest="1" * 64)) is next(iter(scene.skeletons.alive))
+
+
+@pytest.fixture
+async def bloom(tmp_path: Path) -> AsyncIterator[Scene]:
+    """Ready to load what cannot be packed."""
+    channels = Channels()
+    checkpoint = imported(write_tiny("bloom", tmp_path / "source"), tmp_path)
+    async with serving(checkpoint) as (store, address):
+        stores, skeletons = StoreClient(channels), HeldSkeletons(tmp_path)
+        loader = Loader(stores, Host(stores, Transport.AUTO), skeletons, KV_BYTES, Limits())
+        yield Scene(store, skeletons, loader, Order("m", checkpoint.digest, address))
+        await channels.close()
+
+
+async def test_a_model_that_cannot_be_packed_is_tried_once_its_bytes_have_come(bloom: Scene) -> None:
+    assert bloom.store.checkpoint.manifest.runner is RunnerKind.OPAQUE
+    tried = []
+    for _ in range(2):
+        async with bloom.loader.load(bloom.order, Listener()) as loaded:
+            assert loaded.replica.stats().runner is RunnerKind.OPAQUE
+            tried.append(dict(bloom.loader._proofs))
+            loaded.replica.unload()
+        await bloom.freed()
+    assert tried[0] == tried[1]
+    assert len(bloom.skeletons.alive) == 1
+
+
+async def test_a_model_that_contradicts_itself_is_refused_and_frees_everything(bloom: Scene) -> None:
+    class Forgetful(HeldSkeletons):
+        def build(self, manifest: Manifest, config_json: bytes) -> PreTrainedModel:
+            """A module that forgets what came before."""
+            module = super().build(manifest, config_json)
+            forward = module.forward
+            module.forward = lambda past_key_values=None, **rest: forward(**rest)  # type: ignore[method-assign]
+            return module
+
+    skeletons = Forgetful(bloom.skeletons._scratch_dir)
+    loader = Loader(bloom.loader._stores, bloom.loader._device, skeletons, KV_BYTES, Limits())
+    with pytest.raises(MeshError, match="cannot run here") as refused:
+        async with loader.load(bloom.order, Listener()):
+            pass
+    assert refused.value.reason == "UNSUPPORTED_ARCHITECTURE"
+    await bloom.freed()
 
 
 async def test_a_model_that_cannot_run_here_is_refused_and_frees_everything(scene: Scene) -> None:
