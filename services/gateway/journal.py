@@ -38,7 +38,7 @@ class Journal:
         self.key, self.model, self.question = key, model, question
         self.epoch = 0
         self.tokens: list[int] = []
-        self.logprobs: list[TokenLogprob] = []  # one for each token, or none at all
+        self._likely: list[TokenLogprob] = []  # of the tokens that were no news yet, when they are asked for
         self.finish: FinishReason | None = None
         self.failure: MeshError | None = None
         self.changed = changed
@@ -64,7 +64,7 @@ class Journal:
         if not fresh and frame.finish is None:
             return False
         self.tokens.extend(fresh)
-        self.logprobs.extend(frame.logprobs[known:])
+        self._likely.extend(frame.logprobs[known:])
         self.finish = frame.finish
         self.changed.set()
         return True
@@ -76,9 +76,13 @@ class Journal:
             self.changed.set()
 
     def news(self, after: int) -> News | None:
-        """What came after the first `after` tokens, the end counted; None when nothing did. Raises its failure."""
+        """What came after the first `after` tokens, the end counted; None when nothing did. Raises its failure.
+
+        `after` is what is known from the news before: likelihoods are told once, and not kept.
+        """
         if len(self.tokens) > after or self.finish:
-            return News(tuple(self.tokens[after:]), tuple(self.logprobs[after:]), self.finish is not None)
+            likely, self._likely = tuple(self._likely), []
+            return News(tuple(self.tokens[after:]), likely, self.finish is not None)
         if self.failure:
             raise self.failure
         return None

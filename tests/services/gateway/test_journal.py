@@ -181,10 +181,12 @@ def test_tokens_come_before_the_failure_that_followed_them() -> None:
         one.news(1)
 
 
-def test_likelihoods_keep_step_with_their_tokens_however_frames_overlap() -> None:
-    one, likely = journal(), [TokenLogprob(-float(n)) for n in range(4)]
+def test_likelihoods_keep_step_with_their_tokens_however_frames_overlap_and_are_told_once() -> None:
+    one, likely = journal(), [TokenLogprob(-float(n)) for n in range(5)]
     one.accept(Frame(KEY, 1, 0, (10, 11), logprobs=tuple(likely[:2])))
     one.grant()
-    one.accept(Frame(KEY, 2, 1, (11, 12, 13), logprobs=tuple(likely[1:])))
-    assert (one.tokens, one.logprobs) == ([10, 11, 12, 13], likely)
-    assert one.news(2) == News((12, 13), tuple(likely[2:]), last=False)
+    one.accept(Frame(KEY, 2, 1, (11, 12, 13), logprobs=tuple(likely[1:4])))
+    assert one.news(0) == News((10, 11, 12, 13), tuple(likely[:4]), last=False)
+    one.accept(Frame(KEY, 2, 3, (13, 14), FinishReason.LENGTH, logprobs=tuple(likely[3:])))
+    assert one.news(4) == News((14,), (likely[4],), last=True)
+    assert one.news(5) == News((), (), last=True)
