@@ -66,11 +66,11 @@ class Departures:
         if generation in self._roster.paused:
             self._roster.resume(generation)
 
-    def give_way(self, exactly: bool) -> bool:
+    def give_way(self) -> bool:
         """Free the blocks of the one that was paused last, so that others can advance; False if none has any."""
         for generation in reversed(self._roster.paused):
             if generation.table.blocks:
-                self._cache.give_way(generation, exactly)
+                self._cache.give_way(generation)
                 return True
         return False
 

@@ -25,6 +25,7 @@ from services.worker.engine.errors import (
     UnknownReplica,
     UnknownRequest,
 )
+from services.worker.engine.kv_share import KVShare
 from services.worker.engine.lending import Elastic, balance
 from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, EngineStats, TokenStep
@@ -40,7 +41,7 @@ class _Resident:
 
     replica: Replica
     weight: float
-    elastic: Elastic | None
+    kv_share: KVShare | None
     served_s: float = 0.0  # virtual time: seconds of steps by weight, never behind those that had work meanwhile
     requests: int = 0  # submitted and not finished, guarded by the engine's lock
     embeddings: EmbedQueue = field(default_factory=EmbedQueue)
@@ -107,7 +108,7 @@ class Engine:
             self._refuse_when_closing()
             self._refuse_duplicate(replica.name)
             self._residents[replica.name] = _Resident(
-                replica, weight, replica if isinstance(replica, Elastic) else None
+                replica, weight, replica.kv_share if isinstance(replica, Elastic) else None
             )
 
     def set_weight(self, name: str, weight: float) -> None:
@@ -302,12 +303,12 @@ class Engine:
 
     def _lend(self, resident: _Resident) -> None:
         """Divide KV memory anew if this replica wants more."""
-        if resident.elastic is not None and resident.elastic.presses:
+        if resident.kv_share is not None and resident.kv_share.presses:
             self._emit(self._balance())
 
     def _balance(self) -> list[TokenStep]:
         with self._wake:
-            return balance([one.elastic for one in self._residents.values() if one.elastic is not None])
+            return balance([one.kv_share for one in self._residents.values() if one.kv_share is not None])
 
     def _add(self, resident: _Resident, request: EngineRequest) -> list[TokenStep]:
         self._catch_up(resident)

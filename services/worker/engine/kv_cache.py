@@ -118,14 +118,15 @@ class KVCache:
                 self.blocks.publish(generation.table.blocks[i], chain[i])
             generation.published = len(chain)
 
-    def give_way(self, generation: Paged, exactly: bool) -> None:
+    def give_way(self, generation: Paged) -> None:
         """Free its blocks. Full ones can be found again for as long as pool and host memory hold them; what no
-        address leads to is saved if copying it costs less than computing it. `exactly` saves every byte."""
-        kept = 0 if exactly else generation.published
+        address leads to is saved if copying it costs less than computing it. Where the numerics level has an answer's
+        tokens computed one by one, it is saved whatever it costs."""
+        kept = generation.published
         blocks = generation.table.blocks[kept : -(-generation.kv_len // self.block_tokens)]
-        count_bytes = len(blocks) * self.block_bytes
-        lost = generation.kv_len - kept * self.block_tokens
-        if lost and (exactly or (self._tier.has_room(count_bytes) and self._costs.swap_pays(count_bytes, lost))):
+        count_bytes, lost = len(blocks) * self.block_bytes, generation.kv_len - kept * self.block_tokens
+        pays = self._tier.has_room(count_bytes) and self._costs.swap_pays(count_bytes, lost)
+        if lost and (pays or self._numerics.cuts_prompts):
             generation.saved = Saved(generation.kv_len, kept, self._down(blocks))
             self._tier.lend(count_bytes)
         generation.table.clear()

@@ -1,10 +1,8 @@
 """A replica on the packed runner: its generations, their blocks, and the step that advances them."""
 
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -14,17 +12,19 @@ from services.worker.engine import model
 from services.worker.engine.adapter import Adapter
 from services.worker.engine.adapters import Rows
 from services.worker.engine.arrivals import Arrivals
-from services.worker.engine.batch import Limits, Paged, Plan, Span, plan_step
+from services.worker.engine.batch import Limits, Paged, Plan, Span
 from services.worker.engine.canary import prove
 from services.worker.engine.costs import Costs
 from services.worker.engine.departures import Departures
 from services.worker.engine.draft import Drafter
-from services.worker.engine.errors import EmptyPrompt, PoolExhausted, PromptTooLong
+from services.worker.engine.errors import EmptyPrompt, PromptTooLong
 from services.worker.engine.fingerprint import fingerprint
 from services.worker.engine.generation import asking
 from services.worker.engine.host_tier import HostTier
 from services.worker.engine.inputs import check_tokens
 from services.worker.engine.kv_cache import KVCache
+from services.worker.engine.kv_share import KVShare
+from services.worker.engine.next_step import NextStep
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packed import PackedRunner
 from services.worker.engine.packing import PackBudget
@@ -32,7 +32,6 @@ from services.worker.engine.pool import KVSpec, blocks_in
 from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 from services.worker.engine.roster import Roster
-from services.worker.engine.shares import Claim
 from services.worker.engine.verify import verify
 from services.worker.engine.whole import hidden_states
 
@@ -40,9 +39,8 @@ from services.worker.engine.whole import hidden_states
 class PackedReplica:
     """`module` has its weights assigned; `kv_bytes` of KV are allocated here. `digest` names the checkpoint: KV is
     shared only between equal digests. `spec` saves the probe when the manifest has it. `tier` is host memory that
-    all replicas of a worker share, so is `packing`; `swaps_exactly` has preempted sequences come back with the very
-    bytes they had. On the host, it can use what other replicas do not need of their KV memory, up to `most_kv_bytes`
-    in all."""
+    all replicas of a worker share, so is `packing`. On the host, it can use what other replicas do not need of their
+    KV memory, up to `most_kv_bytes` in all."""
 
     def __init__(
         self,
@@ -59,7 +57,6 @@ class PackedReplica:
         packing: PackBudget | None = None,
         costs: Costs | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        swaps_exactly: bool = False,
         most_kv_bytes: int = 0,
     ) -> None:
         model.prepare(module)
@@ -79,18 +76,19 @@ class PackedReplica:
         # Parent of every first block: KV of other checkpoints, laid out or computed otherwise, is never taken for ours.
         salt = digest.encode() + spec.fingerprint() + repr(numerics).encode()
         self.prefix_root = hashlib.blake2b(salt, digest_size=16).digest()
-        elastic = module.device.type == "cpu"
-        self._booked_blocks, self._most_blocks = blocks, max(blocks, most_kv_bytes // spec.block_bytes * elastic)
-        self._least_blocks = max(1, blocks // 8) if elastic else blocks
-        self._runner = PackedRunner(module, spec, self._most_blocks, numerics, packing)
-        self._costs, self._clock, self._swaps_exactly = costs or Costs(), clock, swaps_exactly
+        most = max(blocks, most_kv_bytes // spec.block_bytes) if module.device.type == "cpu" else blocks
+        self._runner = PackedRunner(module, spec, most, numerics, packing)
+        self._costs, self._clock = costs or Costs(), clock
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
-        self._cache.resize(blocks)
         self._roster = Roster()
         self._drafter = Drafter(self.limits, numerics, self._cache)
         self.departures = Departures(self._cache, self._roster)
         self.arrivals = Arrivals(self._cache, self._roster, self._generation, self.limits.running)
-        self._steps = self._tokens = self._preemptions = 0
+        self._next = NextStep(
+            self._cache, self._roster, self.departures, self.arrivals, limits=self.limits, numerics=numerics
+        )
+        self.kv_share = KVShare(self._cache, self._roster, self._next, booked=blocks, most=most)
+        self._steps = self._tokens = 0
 
     def check(self, request: EngineRequest) -> None:
         """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing."""
@@ -125,7 +123,7 @@ class PackedReplica:
             steps=self._steps,
             tokens=self._tokens,
             prefix_tokens=self._cache.found_tokens,
-            preemptions=self._preemptions,
+            preemptions=self._next.preemptions,
             raised_tokens=self._cache.raised_tokens,
             draft_tokens=self._drafter.guessed,
             taken_tokens=self._drafter.taken,
@@ -141,39 +139,6 @@ class PackedReplica:
             self.fingerprint = fingerprint(self._runner.device, *about)
             # KV that was computed on another kind of device must not mix with what is computed here.
             self.prefix_root = hashlib.blake2b(self.fingerprint.encode() + self.prefix_root, digest_size=16).digest()
-
-    @property
-    def presses(self) -> bool:
-        """Whether it wants more KV memory than it has; cheap, for it is asked before each step."""
-        return self._cache.blocks.total < self._most_blocks and self._cache.blocks.idle < self._wanted()
-
-    def claim(self) -> Claim:
-        """Its part in dividing the KV memory. Needs are rounded up, so that not every new block moves memory."""
-        blocks, size = self._cache.blocks, self._spec.block_bytes
-        grain = max(1, self._booked_blocks // 16)
-        need = -(-(blocks.total - blocks.idle + self._wanted()) // grain) * grain
-        return Claim(
-            booked=self._booked_blocks * size,
-            share=blocks.total * size,
-            need=need * size,
-            least=self._least_blocks * size,
-            most=self._most_blocks * size,
-        )
-
-    def resize(self, kv_bytes: int) -> list[TokenStep]:
-        """Have this share of the KV memory. If less than is in use, the youngest give way, and imports before them."""
-        blocks = min(kv_bytes // self._spec.block_bytes, self._most_blocks)
-        while self._cache.blocks.total - self._cache.blocks.idle > blocks:
-            if not self.arrivals.give_way() and not self._preempt_youngest():
-                self.departures.give_way(self._swaps_exactly)
-        self._cache.resize(blocks)
-        return self.arrivals.ended()
-
-    def _wanted(self) -> int:
-        """Blocks that its sequences lack for the tokens they have, and the next one; of those that wait, as many as
-        may run."""
-        queued = itertools.islice(self._roster.waiting, self.limits.running)
-        return sum(one.table.missing(len(one.tokens) + 1) for one in itertools.chain(self._roster.running, queued))
 
     @property
     def module(self) -> PreTrainedModel:
@@ -229,8 +194,7 @@ class PackedReplica:
     def step(self) -> list[TokenStep]:
         """Run one forward pass; what it gave each request that reached its last token."""
         started = self._clock()
-        plan = self._plan()
-        self._make_room(plan)
+        plan = self._next.ready()
         spans = self._drafter.extend(plan.spans)
         logits = self._runner.run(spans)
         finished = self._advance(spans)
@@ -246,52 +210,6 @@ class PackedReplica:
         tokens = [*request.prompt_ids, *request.generated]
         root = self._runner.adapters.root(request.replica, self.prefix_root)
         return Paged(request, tokens, limit, stops, self._cache.table(), root=root)
-
-    def _plan(self) -> Plan:
-        plan = self._draft()
-        while self._relieve(plan):
-            plan = self._draft()
-        if not plan.spans:
-            blocks = self._cache.blocks
-            raise PoolExhausted(f"{blocks.idle} idle blocks of {blocks.total} let no request advance")
-        return plan
-
-    def _relieve(self, plan: Plan) -> bool:
-        """Free what stands still, if what runs would have to give way; paused ones only if nothing else advances."""
-        if plan.spans and not plan.preempt:
-            return False
-        return self.arrivals.give_way() or (not plan.spans and self.departures.give_way(self._swaps_exactly))
-
-    def _draft(self) -> Plan:
-        return plan_step(
-            self._roster.running,
-            self._roster.waiting,
-            idle_blocks=self._cache.blocks.idle,
-            block_tokens=self._spec.block_tokens,
-            limits=replace(self.limits, running=self.limits.running - len(self.arrivals)),
-            prefix=self._cache.find,
-            numerics=self.numerics,
-        )
-
-    def _make_room(self, plan: Plan) -> None:
-        for generation in plan.preempt:  # the youngest first, so that they wait in order of arrival
-            self._preempt(generation)
-        for _ in plan.admit:  # all prefixes before any new block: taking one may evict
-            self._cache.enter(self._roster.admit())
-        for span in plan.spans:
-            self._cache.grow(span.generation, span.generation.kv_len + span.count)
-        self._cache.settle()
-
-    def _preempt(self, generation: Paged) -> None:
-        self._roster.give_way(generation)
-        self._cache.give_way(generation, self._swaps_exactly)
-        self._preemptions += 1
-
-    def _preempt_youngest(self) -> bool:
-        if self._roster.running:
-            self._preempt(self._roster.running[-1])
-            return True
-        return False
 
     def _advance(self, spans: Iterable[Span]) -> list[Span]:
         """Count and publish what the forward pass wrote, but for drafts; those whose next token can be sampled."""

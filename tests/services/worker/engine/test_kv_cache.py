@@ -5,12 +5,16 @@ from typing import Any
 import pytest
 import torch
 
+from mesh.facts import NumericsLevel
 from services.worker.engine.batch import Limits
 from services.worker.engine.costs import Costs
 from services.worker.engine.host_tier import HostTier
+from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, FAMILIES, greedy, prompt, replica, request, run, tokens_of
+
+SINGLE = Numerics(NumericsLevel.BATCH_INVARIANT, tile=16, chunk_tokens=64)  # these prompts share no whole chunk
 
 
 def copying() -> Costs:
@@ -90,7 +94,7 @@ def under_pressure(model: PackedReplica) -> None:
 
 @pytest.mark.parametrize("exactly", [False, True])
 def test_a_preempted_sequence_comes_back_with_the_bytes_it_had(exactly: bool) -> None:
-    model, tier = tiered(blocks=8, swaps_exactly=exactly)
+    model, tier = tiered(blocks=8, numerics=SINGLE if exactly else FAST)
     under_pressure(model)
     produced: list[TokenStep] = []
     most_lent, was = 0, torch.empty(0)
@@ -111,7 +115,7 @@ def test_a_preempted_sequence_comes_back_with_the_bytes_it_had(exactly: bool) ->
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "deepseek_v3"])
 def test_a_swapped_sequence_goes_on_where_it_was_without_computing_again(family: str) -> None:
-    model, tier = tiered(family, blocks=12, tier_blocks=0, swaps_exactly=True, limits=Limits(batch_tokens=24))
+    model, tier = tiered(family, blocks=12, tier_blocks=0, numerics=SINGLE, limits=Limits(batch_tokens=24))
     prompts = {f"r{n}": prompt(n) for n in (9, 10, 11, 17)}
     computed = 0
     with torch.inference_mode():
@@ -119,7 +123,7 @@ def test_a_swapped_sequence_goes_on_where_it_was_without_computing_again(family:
             model.add(request(name, ids))
         produced: list[TokenStep] = []
         while model.has_work:
-            plan = model._plan()
+            plan = model._next._plan()
             computed += sum(span.count for span in plan.spans)
             produced += model.step()
     assert tokens_of(produced) == {name: greedy(family, ids, 24) for name, ids in prompts.items()}
@@ -129,7 +133,7 @@ def test_a_swapped_sequence_goes_on_where_it_was_without_computing_again(family:
 
 
 def test_a_cancelled_sequence_that_has_given_way_leaves_nothing_behind() -> None:
-    model, tier = tiered(blocks=8, swaps_exactly=True)
+    model, tier = tiered(blocks=8, numerics=SINGLE)
     with torch.inference_mode():
         under_pressure(model)
         while not tier.lent_bytes:

@@ -35,7 +35,7 @@ def test_a_busy_replica_is_lent_what_an_idle_one_does_not_need() -> None:
     most = 0
     with torch.inference_mode():
         while busy.has_work:
-            produced += balance([busy, idle]) if busy.presses else []
+            produced += balance([busy.kv_share, idle.kv_share]) if busy.kv_share.presses else []
             produced += busy.step()
             most = max(most, blocks(busy))
             assert blocks(busy) * block_bytes(busy) + blocks(idle) * block_bytes(idle) <= BOOKED * (
@@ -54,14 +54,14 @@ def test_a_replica_gets_back_what_it_brought_and_the_borrower_goes_on_with_less(
     produced: list[TokenStep] = []
     with torch.inference_mode():
         for _ in range(4):
-            produced += balance([borrower, owner])
+            produced += balance([borrower.kv_share, owner.kv_share])
             produced += borrower.step()
         assert blocks(borrower) > BOOKED
         for n in (40, 41):
             owner.add(request(f"o{n}", prompt(n), 24))
         while owner.has_work or borrower.has_work:
             for one in (owner, borrower):
-                produced += balance([borrower, owner]) if one.presses else []
+                produced += balance([borrower.kv_share, owner.kv_share]) if one.kv_share.presses else []
                 produced += one.step() if one.has_work else []
             if owner.has_work:
                 assert blocks(borrower) + blocks(owner) <= 2 * BOOKED
@@ -75,20 +75,20 @@ def test_a_replica_gets_back_what_it_brought_and_the_borrower_goes_on_with_less(
 def test_what_a_shrinking_pool_held_goes_down_to_host_memory() -> None:
     model, tier = tiered(blocks=16)
     run(model, [request("r", prompt(40))])
-    assert model.resize(2 * block_bytes(model)) == []
+    assert model.kv_share.resize(2 * block_bytes(model)) == []
     assert (blocks(model), tier.cached_bytes > 0) == (2, True)
-    model.resize(16 * block_bytes(model))
+    model.kv_share.resize(16 * block_bytes(model))
     assert tokens_of(run(model, [request("again", prompt(40))])) == {"again": greedy("llama", prompt(40), 24)}
     assert model.stats().raised_tokens > 0
 
 
 def test_memory_that_is_lent_is_no_longer_had() -> None:
     model = lender()
-    model.resize(MOST * block_bytes(model))
+    model.kv_share.resize(MOST * block_bytes(model))
     run(model, [request("r", prompt(100), 4)])
     pool = model._runner.pool
     assert int(pool.buffer.count_nonzero()) > pool.spec.block_bytes * MOST // 2
-    model.resize(0)
+    model.kv_share.resize(0)
     assert int(pool.buffer.count_nonzero()) < pool.spec.block_bytes * MOST // 4  # but for pages that are shared
 
 
@@ -100,7 +100,7 @@ def test_a_shrinking_replica_ends_imports_before_it_preempts() -> None:
         source.step()
         target.step()
         target.arrivals.begin(source.departures.describe("moved"))
-        ended = target.resize(5 * block_bytes(target))
+        ended = target.kv_share.resize(5 * block_bytes(target))
     assert [(step.request_id, step.finish) for step in ended] == [("moved", FinishReason.ERROR)]
     assert (target.stats().running, target.stats().preemptions, blocks(target)) == (1, 0, 5)
 

@@ -144,13 +144,13 @@ class Schedules(RuleBasedStateMachine):
 
     @rule()
     def divide(self) -> None:
-        for step in balance(self.replicas):
+        for step in balance([one.kv_share for one in self.replicas]):
             self.hear([step], self.moving[step.request_id][0])
 
     @rule(at=st.integers(0, 1), blocks=st.integers(LONGEST, MOST))
     def resize(self, at: int, blocks: int) -> None:
         one = self.replicas[at]
-        self.hear(one.resize(blocks * one._spec.block_bytes), one)
+        self.hear(one.kv_share.resize(blocks * one._spec.block_bytes), one)
 
     @precondition(lambda self: self.open())
     @rule(number=st.integers(0, 9), to=st.sampled_from((0, 1, 0, 1, None)))
