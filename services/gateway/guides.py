@@ -15,7 +15,7 @@ BAD_GUIDE = "BAD_GUIDE"
 
 async def check_guide(asked: pb.SamplingParams, text: Text) -> None:
     """Raises InvalidRequest with the library's words for a guide that no answer can keep to, Unsuitable for a model
-    whose tokens spell nothing."""
+    whose tokens do not spell every text."""
     if not asked.HasField("guide"):
         return
     guide = guide_from(asked)
@@ -26,5 +26,6 @@ async def check_guide(asked: pb.SamplingParams, text: Text) -> None:
         raise InvalidRequest.field(field, f"must be at most {MOST_CHARS} characters", reason=BAD_GUIDE)
     if fault := await asyncio.to_thread(fault_of, guide):
         raise InvalidRequest.field(field, fault, reason=BAD_GUIDE)
-    if text.tokenizer is None:
-        raise Unsuitable("this model has no tokenizer, which a guide needs; ask without one", reason="NO_TOKENIZER")
+    if text.spelling is None or not text.spelling.has_bytes:
+        message = "a guide needs a tokenizer that knows every byte, which this model has not; ask without one"
+        raise Unsuitable(message, reason="NO_TOKENIZER")

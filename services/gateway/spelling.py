@@ -19,6 +19,7 @@ class Spelling:
     def __init__(self, tokenizer: Tokenizer) -> None:
         decoders = _decoders(tokenizer)
         self._tokenizer = tokenizer
+        self.has_bytes = bool({BYTE_LEVEL, BYTE_FALLBACK} & set(decoders))  # whatever a text is, tokens can spell it
         self._alphabet = _alphabet() if decoders == [BYTE_LEVEL] else {}
         special = (token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special)
         self._spelled: dict[int, bytes | None] = dict(_bytes(tokenizer)) if BYTE_FALLBACK in decoders else {}

@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
+from llguidance import LLTokenizer
 from whimbrel.inference.v1 import inference_pb2 as pb
 
 from mesh.errors import InvalidRequest, Unsuitable
 from services.gateway.guides import check_guide
 from services.gateway.texts import Text
-from tests.services.gateway.test_detokenize import byte_level
+from tests.services.gateway.tiny_tokenizers import KINDS, byte_level
 
 SPELLED = Text(byte_level(), None, {}, (), 320, 512)
 MUTE = Text(None, None, {}, (), 320, 512)
@@ -51,6 +52,19 @@ async def test_one_that_cannot_is_named_with_the_reason(guide: dict[str, Any], f
         await check(**guide)
     assert refused.value.reason == "BAD_GUIDE"
     assert [violation.field for violation in refused.value.violations] == [f"sampling.guide.{field}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_guide_is_refused_for_just_the_tokenizers_that_the_worker_could_not_compile_it_for(kind: str) -> None:
+    tokenizer = KINDS[kind]()
+    try:
+        LLTokenizer(tokenizer.to_str(), eos_token=[0])
+    except ValueError:
+        with pytest.raises(Unsuitable) as refused:
+            await check(Text(tokenizer, None, {}, (), 320, 512), json_object=True)
+        assert refused.value.reason == "NO_TOKENIZER"
+    else:
+        await check(Text(tokenizer, None, {}, (), 320, 512), json_object=True)
 
 
 async def test_a_model_without_a_tokenizer_cannot_be_guided() -> None:
