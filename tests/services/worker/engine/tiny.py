@@ -86,10 +86,37 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# Tried less thoroughly: what sets them apart is not how they attend.
+FURTHER: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "bitnet": LLAMA,
+        "cohere": LLAMA,
+        "glm4": HEAD_16,
+        "gpt_neox": {name: value for name, value in LLAMA.items() if name != "num_key_value_heads"},
+        "granite": LLAMA,
+        "nemotron": LLAMA,
+        "olmo2": LLAMA,
+        "phi": LLAMA,
+        "phi3": LLAMA,
+        "qwen2_moe": LLAMA
+        | {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 40,
+            "shared_expert_intermediate_size": 40,
+        },
+        "smollm3": LLAMA,
+        "stablelm": LLAMA,
+        "starcoder2": LLAMA,
+    }
+)
+
 
 def config(family: str, **changes: Any) -> PreTrainedConfig:
     """The family's tiny configuration; `initializer_range` is wide, so that greedy choices differ."""
-    made: PreTrainedConfig = CONFIG_MAPPING[family](**{**FAMILIES[family], "initializer_range": 0.15, **changes})
+    made: PreTrainedConfig = CONFIG_MAPPING[family](
+        **{**(FAMILIES | FURTHER)[family], "initializer_range": 0.15, **changes}
+    )
     return made
 
 
