@@ -11,6 +11,7 @@ from services.worker.engine.arrivals import Arrivals
 from services.worker.engine.departures import Departures, SequenceState
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import NotMovable
+from services.worker.engine.opaque_state import HeldState
 from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, TokenStep
 
@@ -21,6 +22,17 @@ class Movable(Protocol):
 
     departures: Departures
     arrivals: Arrivals
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A replica whose sequences move as a whole."""
+
+    def export_state(self, request_id: str) -> HeldState:
+        """A copy on the host of what is held of a request."""
+
+    def import_state(self, state: HeldState) -> None:
+        """Have its request go on from there."""
 
 
 class Mover:
@@ -73,9 +85,23 @@ class Mover:
         """Give the room back; a last TokenStep says CANCELLED."""
         return self._engine.tell(request_id, lambda replica: _movable(replica).arrivals.abort(request_id))
 
+    def export_held(self, request_id: str) -> Future[HeldState]:
+        """The sequence and all that is held of it, from a replica that runs one sequence at a time."""
+        return self._engine.ask(request_id, lambda replica: _holding(replica).export_state(request_id))
+
+    def import_held(self, state: HeldState) -> Future[None]:
+        """Have it go on from there on the replica that its request names; its tokens come by the engine's callback."""
+        return self._engine.expect(state.request, lambda replica: _holding(replica).import_state(state))
+
 
 def _commit(state: SequenceState, replica: Replica) -> list[TokenStep]:
     return _movable(replica).arrivals.commit(state)
+
+
+def _holding(replica: Replica) -> Holding:
+    if not isinstance(replica, Holding):
+        raise NotMovable(f"{replica.name} keeps KV in blocks; move these")
+    return replica
 
 
 def _movable(replica: Replica) -> Movable:

@@ -16,7 +16,8 @@ from services.worker.engine.adapters import Adapters
 from services.worker.engine.batch import Limits
 from services.worker.engine.bounds import Bounds
 from services.worker.engine.delivery import deliver
-from services.worker.engine.errors import PoolTooSmall, StateMismatch, UnknownRequest
+from services.worker.engine.errors import NumericsNotHeld, PoolTooSmall, StateMismatch, UnknownRequest
+from services.worker.engine.fingerprint import fingerprint
 from services.worker.engine.footprint import LONGEST
 from services.worker.engine.generation import Generation, asking
 from services.worker.engine.inputs import check_tokens
@@ -67,7 +68,8 @@ class OpaqueReplica:
         self.name = name
         self.module = module
         self.limits = limits or Limits()
-        self._kv_bytes, self._proof = kv_bytes, proof
+        self.fingerprint = ""
+        self._kv_bytes, self._proof, self._numerics = kv_bytes, proof, numerics
         self._runner = OpaqueRunner(module, proof.loose)
         self._adapters = Adapters(module)
         self._bounds = Bounds.of(
@@ -95,6 +97,8 @@ class OpaqueReplica:
             prefix_tokens=0,
             preemptions=self._preemptions,
             runner=RunnerKind.OPAQUE,
+            numerics=self._numerics.level,
+            fingerprint=self.fingerprint,
         )
 
     @property
@@ -136,6 +140,24 @@ class OpaqueReplica:
             trim(generation.held)
         return [] if generation.pending else self._deliver(generation, logits)
 
+    def prove(self) -> None:
+        """See Proving. A canary, alone and with another sequence in between, must give the same bits."""
+        if self._numerics.level is NumericsLevel.FAST:
+            return
+        alone, among = self._canary(None), self._canary([7919 * i % self._bounds.vocabulary for i in range(1, 20)])
+        if alone != among:
+            raise NumericsNotHeld(f"{self.name} gives other bits when other sequences run; deploy it at level fast")
+        self.fingerprint = fingerprint(self.module.device, repr(self._numerics).encode(), alone)
+
+    def _canary(self, other: list[int] | None) -> bytes:
+        """Logits of a short prompt's last token and of the next one, `other` being run before that."""
+        ids = [104729 * i % self._bounds.vocabulary for i in range(1, 8)]
+        first, held = self._runner.run(ids[:6], 6, None)
+        if other:
+            self._runner.run(other, len(other), None)
+        second, _ = self._runner.run(ids, 1, held)
+        return b"".join(row.float().cpu().numpy().tobytes() for row in (first, second))
+
     def add_adapter(self, adapter: Adapter) -> None:
         """See Replica."""
         self._adapters.add(adapter)
@@ -171,18 +193,20 @@ class OpaqueReplica:
                 return taken(one.held or self._proof.blank, request, tuple(one.tokens[: one.seen]))
         raise UnknownRequest(f"request {request_id} does not run here; it may have ended")
 
-    def import_state(self, state: HeldState) -> list[TokenStep]:
+    def import_state(self, state: HeldState) -> None:
         """Queue its checked request to go on from there; from its tokens, if there is no room for the rest.
 
-        StateMismatch, and then nothing is queued, if the state is of another model or of other tokens.
+        StateMismatch, and then nothing is queued, if the state is of another model, of other tokens, or at its end.
         """
         generation, seen = self._generation(state.request), len(state.seen)
         if seen >= len(generation.tokens) or list(state.seen) != generation.tokens[:seen]:
             raise StateMismatch(f"the state of {state.request.request_id} is not of its tokens; send these alone")
+        if state.request.generated and generation.finish:
+            raise StateMismatch(f"{state.request.request_id} has all its tokens; there is nothing to go on with")
         held = filled(self._proof.blank, state, self.module.device)
         if seen and self._claim([*self._holding(), generation]) <= self._kv_bytes:
             generation.held, generation.seen = held, seen
-        return self._queue(generation)
+        self._waiting.append(generation)
 
     def _longest_pass(self, numerics: Numerics) -> int:
         """Tokens that may share one; as for generate, most models' prompts have to."""

@@ -191,6 +191,12 @@ def greedy(family: str, prompt: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(out[0, len(prompt) :].tolist())
 
 
+def own_replica(family: str) -> OpaqueReplica:
+    """A replica whose weights nobody else has: one that may be unloaded."""
+    model, proof = body.__wrapped__(family)
+    return OpaqueReplica(family, model, 1 << 24, proof, eos_token_ids=())
+
+
 @functools.cache
 def body(family: str) -> tuple[PreTrainedModel, Proof]:
     """A skeleton with the reference's weights, and what was found out about it."""

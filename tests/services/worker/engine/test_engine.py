@@ -19,6 +19,7 @@ from services.worker.engine.errors import (
     UnknownReplica,
 )
 from services.worker.engine.packed_replica import PackedReplica
+from services.worker.engine.replica import Replica
 from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, greedy, prompt, replica, request, tokens_of
 
@@ -61,7 +62,7 @@ class Heard:
 
 
 @contextmanager
-def running(*replicas: PackedReplica, **options: Any) -> Iterator[tuple[Engine, Heard]]:
+def running(*replicas: Replica, **options: Any) -> Iterator[tuple[Engine, Heard]]:
     heard = Heard()
     engine = Engine(heard, threads=1, **options)
     engine.start()

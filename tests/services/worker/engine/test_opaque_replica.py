@@ -9,18 +9,24 @@ from mesh.requests import FinishReason, Pooling
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import (
     EmptyPrompt,
+    NotMovable,
+    NumericsNotHeld,
     PoolTooSmall,
     PromptTooLong,
     StateMismatch,
     TokenOutOfRange,
     UnknownRequest,
 )
+from services.worker.engine.mover import Mover
 from services.worker.engine.numerics import LEVELS
+from services.worker.engine.opaque import OpaqueRunner
 from services.worker.engine.opaque_replica import OpaqueReplica
 from services.worker.engine.opaque_state import HeldState
 from services.worker.engine.request import EngineRequest, TokenStep
-from tests.services.worker.engine.opaque_families import OPAQUE, body, fresh, greedy, replica, run
+from tests.services.worker.engine.opaque_families import OPAQUE, body, fresh, greedy, own_replica, replica, run
+from tests.services.worker.engine.test_engine import PATIENCE_S, running
 from tests.services.worker.engine.tiny import VOCABULARY, prompt, request, tokens_of
+from tests.services.worker.engine.tiny import replica as packed
 
 COUNT = 14
 PROMPTS = (prompt(27), prompt(5), prompt(40))
@@ -59,7 +65,7 @@ def test_a_sequence_goes_on_elsewhere_from_its_state_and_from_its_tokens(family:
     moved = request("r", PROMPTS[0], COUNT, generated=answer[:8])
     assert state.request == replace(moved, replica=state.request.replica)
     with torch.inference_mode():
-        assert target.import_state(state) == []
+        target.import_state(state)
     assert tokens_of(run(target, [request("other", PROMPTS[1], COUNT)]))["r"] == answer[8:]
     assert target.stats().steps == 6 + COUNT  # its prompt was not computed again
     assert tokens_of(run(target, [moved])) == {"r": answer[8:]}
@@ -172,6 +178,9 @@ def test_a_state_of_other_tokens_or_of_another_model_is_refused() -> None:
         model.import_state(replace(state, request=replace(state.request, generated=state.request.generated[:4])))
     with pytest.raises(StateMismatch, match="another make-up"):
         replica("mamba2").import_state(state)
+    ended = replace(state.request, params=replace(state.request.params, max_tokens=8))
+    with pytest.raises(StateMismatch, match="nothing to go on with"):
+        model.import_state(replace(state, request=ended))
     with pytest.raises(UnknownRequest):
         model.export_state("r")
     assert not model.has_work
@@ -223,6 +232,46 @@ def test_above_fast_the_same_bits_come_in_company_and_anew(family: str, level: N
     among = logits(busy)
     run(busy, [request("r", PROMPTS[0], COUNT), request("other", PROMPTS[1], COUNT)])
     assert [row for row in among if row in first] == first
+
+
+@pytest.mark.parametrize("family", ["mamba2", "recurrent_gemma"])
+def test_a_level_is_proven_and_has_a_fingerprint(family: str) -> None:
+    fast, strict, stricter = (replica(family, numerics=LEVELS[level]) for level in NumericsLevel)
+    with torch.inference_mode():
+        for model in (fast, strict, stricter):
+            model.prove()
+    assert fast.stats().fingerprint == ""
+    assert strict.stats().numerics is NumericsLevel.BATCH_INVARIANT
+    assert len({strict.stats().fingerprint, stricter.stats().fingerprint, ""}) == 3
+    again = replica(family, numerics=LEVELS[NumericsLevel.BATCH_INVARIANT])
+    with torch.inference_mode():
+        again.prove()
+    assert again.stats().fingerprint == strict.stats().fingerprint
+
+
+def test_a_level_that_does_not_hold_is_told() -> None:
+    model = replica("recurrent_gemma", numerics=LEVELS[NumericsLevel.BATCH_INVARIANT])
+    model._runner = OpaqueRunner(model.module)  # does not know where this one keeps its state
+    with torch.inference_mode(), pytest.raises(NumericsNotHeld, match="deploy it at level fast"):
+        model.prove()
+    for module in model.module.modules():
+        for name in ("recurrent_states", "conv1d_state"):
+            if name in vars(module):
+                setattr(module, name, None)
+
+
+def test_a_state_moves_between_engines() -> None:
+    answer = greedy("lfm2", PROMPTS[0], 40)
+    with running(own_replica("lfm2")) as (source, leaving), running(own_replica("lfm2"), packed()) as (target, heard):
+        source.submit(request("r", PROMPTS[0], 40, on="lfm2"))
+        leaving.wait("r", tokens=5)
+        state = Mover(source).export_held("r").result(PATIENCE_S)
+        source.cancel("r")
+        Mover(target).import_held(state).result(PATIENCE_S)
+        assert tokens_of(heard.wait("r")) == {"r": answer[len(state.request.generated) :]}
+        elsewhere = replace(state, request=replace(state.request, request_id="other", replica="llama"))
+        with pytest.raises(NotMovable, match="keeps KV in blocks"):
+            Mover(target).import_held(elsewhere).result(PATIENCE_S)
 
 
 def test_at_path_invariance_a_token_has_the_same_bits_in_the_prompt_and_in_the_answer() -> None:
