@@ -49,6 +49,10 @@ def _options() -> argparse.Namespace:
     made.add_argument("--models", type=Path, help="directory that keeps the random models, for the next run")
     made.add_argument("--peers-venvs", type=Path, default=VENVS, help="where make bench-peers installed the peers")
     made.add_argument("--threads", type=int, default=cores(), help="threads of torch, for every engine")
+    made.add_argument(
+        "--dtype", choices=FULL.dtypes, action="append", help="measure in this precision; may be repeated"
+    )
+    made.add_argument("--tokens", type=int, help="tokens of each answer")
     made.add_argument("--rounds", type=int, help="how often each race is run")
     return made.parse_args()
 
@@ -56,7 +60,9 @@ def _options() -> argparse.Namespace:
 async def _measure(options: argparse.Namespace) -> Figures:
     parts = options.only or (QUICK_PARTS if options.quick else PARTS)
     sizes = QUICK if options.quick else FULL
-    sizes = replace(sizes, rounds=options.rounds or sizes.rounds)
+    dtypes = tuple(options.dtype or sizes.dtypes)
+    rounds, tokens = options.rounds or sizes.rounds, options.tokens or sizes.tokens
+    sizes = replace(sizes, rounds=rounds, tokens=tokens, dtypes=dtypes)
     figures = Figures(options.threads)
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-", dir=options.scratch) as directory:
         scratch = Path(directory)

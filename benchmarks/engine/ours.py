@@ -28,19 +28,23 @@ class Asking:
         self._answers: list[list[int]] = [[] for _ in batch.prompts]
         self._watch = Watch(len(batch.prompts))
         self._done = threading.Event()
+        self._error = ""
 
     def take(self, number: int, step: TokenStep) -> None:
         """What a step gave one of its prompts; on the engine's thread."""
         self._answers[number] += step.tokens
         self._watch.first(number)
+        self._error = self._error or step.error
         self._unfinished -= step.finish is not None
         if not self._unfinished:
             self._outcome = self._watch.outcome(self._answers)
             self._done.set()
 
     def wait(self) -> Outcome:
-        """All of it."""
+        """All of it. Raises RuntimeError when the engine failed."""
         self._done.wait()
+        if self._error:
+            raise RuntimeError(self._error)
         return self._outcome
 
 
