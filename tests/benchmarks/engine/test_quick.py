@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-KEYS = ("vs_generate_b1", "vs_generate_b8", "vs_hf_cb_b32", "prefix_hit_speedup")
+KEYS = ("vs_generate_b1", "vs_generate_b8", "vs_hf_cb_b32", "prefix_hit_speedup", "start_vs_new_process")
 
 
 @pytest.mark.slow

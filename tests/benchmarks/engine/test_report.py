@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from benchmarks.engine.levels import LevelFigures, LevelHeat
 from benchmarks.engine.prefix import PrefixFigures
 from benchmarks.engine.race import Result
 from benchmarks.engine.report import Figures, say_figures
+from benchmarks.engine.start import SHAPES, PartFigures, StartFigures, Table
 from benchmarks.engine.throughput import Heat, ThroughputFigures
 from benchmarks.series import Series
 
@@ -62,3 +64,30 @@ def test_a_peer_that_is_not_installed_is_left_out_and_named(capsys: pytest.Captu
 
 def test_a_part_that_was_not_measured_is_left_out_of_the_json() -> None:
     assert json.loads(Figures(2).json()) == {"threads": 2}
+
+
+def test_a_level_costs_what_it_takes_of_the_tokens_of_a_second_of_processor_time() -> None:
+    results = {"fast": result("fast", 100.0), "batch_invariant": result("b", 75.0), "path_invariant": result("p", 50.0)}
+    figures = json.loads(Figures(1, levels=LevelFigures((LevelHeat("float32", 8, results),))).json())
+    assert figures["overhead_batch_invariant_b8_fp32"] == 0.25
+    assert figures["overhead_path_invariant_b8_fp32"] == 0.5
+
+
+def table(**elapsed_s: float) -> Table:
+    one = Series.of([1.0])
+    return {name.replace("_", " "): PartFigures(Series.of([value]), one) for name, value in elapsed_s.items()}
+
+
+def test_a_start_goes_from_the_order_to_the_first_token_and_a_new_process_imports_before_it() -> None:
+    load = {"next_token": 9.0, "first_token": 0.25}
+    start = StartFigures(
+        imports=table(torch=1.0, transformers=2.0),
+        fresh=table(order_to_replica=0.75, **load),
+        ready=table(order_to_replica=0.25, **load),
+        shapes={name: table(assign_again=layers * 0.0005) for name, layers in SHAPES.items()},
+    )
+    figures = json.loads(Figures(1, start=start).json())
+    assert figures["start_ready_first_token_ms"] == 500.0
+    assert figures["start_vs_new_process"] == 8.0
+    assert figures["assign_ms_a_layer"] == {"100m": 0.5, "8b": 0.5, "70b": 0.5}
+    say_figures(Figures(1, start=start))
