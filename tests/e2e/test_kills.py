@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from cli.cluster import ClusterOptions
 from mesh.clients.gateway import GatewayClient
-from mesh.clients.gateway_records import AnswerEvent, Change, Delta, ModelState
+from mesh.clients.gateway_records import AnswerEvent, Change, Delta, ModelState, SamplingWishes
 from mesh.errors import DataLoss, Expired, Unreachable
 from mesh.facts import Tier
 from mesh.requests import Phase, Progress, StartKind
@@ -24,6 +24,7 @@ from tests.e2e.library import BIG, Library
 
 KEYS = Keys("default")
 SLOW_DISK = {"WHIMBREL_READER_THREADS": "1", "WHIMBREL_CHUNK_BYTES": "4096"}  # BIG takes about a second
+SEEDED = SamplingWishes(temperature=1.0, seed=11, max_tokens=8, ignore_eos=True)
 UNTRIMMED = 200  # Redis trims a stream by whole nodes of 100 entries
 
 
@@ -52,6 +53,7 @@ async def redis(mesh: Running) -> AsyncIterator[Redis]:
 async def test_a_killed_workers_client_gets_a_hint_and_its_models_come_back_elsewhere(mesh: Running) -> None:
     await mesh.deployed(BIG, "orphan")
     fences = {member.id: member.fence for member in await mesh.client.cluster()}
+    before = await ask(mesh.client, "orphan", SEEDED)
     async with answering(mesh.client, "orphan") as (started, events):
         killed = started.worker_id
         await mesh.cluster.kill(killed)
@@ -62,8 +64,9 @@ async def test_a_killed_workers_client_gets_a_hint_and_its_models_come_back_else
     assert isinstance(lost.value.__cause__, aio.AioRpcError)
     assert lost.value.__cause__.code() is StatusCode.UNAVAILABLE
 
-    again = await ask(mesh.client, "orphan")
+    again = await ask(mesh.client, "orphan", SEEDED)
     assert again.started.worker_id != killed
+    assert again.token_ids == before.token_ids  # drawn by seed and position alone, whoever draws
     assert again.started.start_kind is StartKind.DRAM
     await until_member(mesh.client, killed, there=False)
     assert killed not in {member.id for member in await mesh.client.cluster()}
