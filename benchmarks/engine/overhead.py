@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from benchmarks.report import row, say
 from benchmarks.series import Series
@@ -77,9 +77,17 @@ def _measure(module: PreTrainedModel, batch: int, steps: int) -> Overhead:
 
 
 def _module() -> PreTrainedModel:
-    shape = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-    size = {"vocab_size": 1024, "num_hidden_layers": LAYERS, "max_position_embeddings": 1024, "eos_token_id": None}
-    config = CONFIG_MAPPING["llama"](**{**shape, **size})
+    shape: dict[str, Any] = {
+        "vocab_size": 1024,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "eos_token_id": None,
+    }
+    config: PreTrainedConfig = CONFIG_MAPPING["llama"](**shape)
     made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     return made
 
