@@ -3,7 +3,7 @@
 from mesh.facts import ModelEntry, ReplicaState
 from policy.actions import Unload, UnloadReason
 from policy.candidates import Candidate
-from policy.size import is_base, need_bytes, version_of
+from policy.size import is_base, kv_bytes, need_bytes, version_of
 from policy.view import Seat, Spot, View
 
 
@@ -27,7 +27,7 @@ def free_bytes(view: View, candidate: Candidate) -> int:
         shown = worker.replica(spot.model, spot.digest)  # from the first moment, its size known only later
         if version and version.base:
             bases[version.base] = version.base_bytes + worker.kv_bytes
-        size = version.bytes + (0 if version.base else worker.kv_bytes) if version else 0
+        size = version.bytes + (0 if version.base else kv_bytes(version, worker)) if version else 0
         coming += max(0, size - (shown.bytes if shown else 0))
     for digest in bases.keys() - {spot.digest for spot in spots}:
         shown_bytes = max((r.bytes for r in worker.replicas if r.digest == digest), default=0)

@@ -1,12 +1,17 @@
 """How much device memory a version takes on a worker."""
 
-from mesh.facts import CheckpointSummary, Member, ModelEntry, ReplicaFacts, ReplicaState, WorkerFacts
+from mesh.facts import CheckpointSummary, Member, ModelEntry, ReplicaFacts, ReplicaState, RunnerKind, WorkerFacts
 from policy.view import Spot, View
 
 
 def full_bytes(entry: ModelEntry, worker: WorkerFacts) -> int:
     """Device memory that a replica takes on an empty worker: weights and KV pool; an adapter needs its base's."""
-    return entry.checkpoint.bytes + entry.checkpoint.base_bytes + worker.kv_bytes
+    return entry.checkpoint.bytes + entry.checkpoint.base_bytes + kv_bytes(entry.checkpoint, worker)
+
+
+def kv_bytes(version: CheckpointSummary, worker: WorkerFacts) -> int:
+    """Of the pool that a replica brings; what only embeds has none."""
+    return 0 if version.runner is RunnerKind.ENCODER else worker.kv_bytes
 
 
 def need_bytes(view: View, entry: ModelEntry, member: Member, worker: WorkerFacts) -> int:

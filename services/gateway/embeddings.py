@@ -11,11 +11,10 @@ from grpc import aio
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1.gateway_pb2_grpc import EmbeddingServiceServicer
 
-from mesh.checkpoint.tasks import embeds
 from mesh.clients.gateway_wire import POOLINGS
 from mesh.clients.wire import START_KINDS, duration, progress_to, start_times_to
 from mesh.errors import InvalidRequest
-from mesh.facts import ModelEntry
+from mesh.facts import ModelEntry, RunnerKind
 from mesh.requests import Pooling, Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
@@ -62,7 +61,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
 def _pooling(request: pb.EmbedRequest, text: Text, entry: ModelEntry) -> Pooling:
     if request.pooling in _POOLINGS:
         return _POOLINGS[request.pooling]
-    return text.pooling.choose(encoder=embeds(entry.checkpoint.architecture))
+    return text.pooling.choose(encoder=entry.checkpoint.runner is RunnerKind.ENCODER)
 
 
 async def _inputs(request: pb.EmbedRequest, text: Text) -> tuple[tuple[int, ...], ...]:

@@ -12,11 +12,11 @@ from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1.gateway_pb2_grpc import GenerationServiceServicer
 from whimbrel.inference.v1 import inference_pb2
 
-from mesh.checkpoint.tasks import embeds
 from mesh.clients.relay import FINISHES
 from mesh.clients.sampling_wire import logprob_to
 from mesh.clients.wire import START_KINDS, duration, progress_to, start_times_to
 from mesh.errors import InvalidRequest, Unsuitable
+from mesh.facts import RunnerKind
 from mesh.requests import Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
@@ -61,7 +61,7 @@ class GenerationServicer(GenerationServiceServicer):
         entry = self._mirror.facts.models.get(request.model)
         if entry is None:
             raise unknown_model(request.model)
-        if embeds(entry.checkpoint.architecture):
+        if entry.checkpoint.runner is RunnerKind.ENCODER:
             raise Unsuitable(f"{entry.name!r} embeds texts and generates none; call Embed", reason="NOT_GENERATIVE")
         if len(request.request_id) > LONGEST_REQUEST_ID:
             raise InvalidRequest.field("request_id", f"must be at most {LONGEST_REQUEST_ID} characters")

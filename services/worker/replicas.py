@@ -11,7 +11,7 @@ import structlog
 from mesh.checkpoint.layout import DTYPES, Manifest, total_bytes
 from mesh.clients.worker import Loaded
 from mesh.errors import Broken, MeshError, NoRoom, Unreachable, Unsuitable
-from mesh.facts import NEARNESS, NumericsLevel, ReplicaFacts, ReplicaState, Tier
+from mesh.facts import NEARNESS, NumericsLevel, ReplicaFacts, ReplicaState, RunnerKind, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import EngineError, NumericsNotHeld, UnknownReplica
@@ -82,7 +82,7 @@ class Replicas:
                 await changed.wait()
             if resident.failure:
                 raise resident.failure
-            yield Loaded(resident.tier, resident.bytes - self._pool_bytes(resident))
+            yield Loaded(resident.tier, resident.bytes - resident.pool_bytes)
         finally:
             resident.listeners -= 1
             if not resident.listeners and resident.state is ReplicaState.LOADING and resident.task:
@@ -198,8 +198,8 @@ class Replicas:
         wide = base.runs.module.dtype.itemsize // DTYPES[manifest.dtype] if base and base.runs else 1
         return total_bytes(manifest) * max(1, wide)
 
-    def _pool_bytes(self, resident: Resident) -> int:
-        return 0 if resident.order.base else self._kv_bytes
+    def _pool_bytes(self, resident: Resident, manifest: Manifest) -> int:
+        return 0 if resident.order.base or manifest.runner is RunnerKind.ENCODER else self._kv_bytes
 
     async def _prove(self, order: Order, replica: Replica) -> None:
         """Lets a replica of an invariant level show that it holds, before anyone relies on it; Unsuitable if not."""
@@ -219,7 +219,8 @@ class Replicas:
 
     def admit(self, resident: Resident, manifest: Manifest) -> None:
         """Books the replica's memory, or raises NoRoom."""
-        need = self._weights_bytes(resident, manifest) + self._pool_bytes(resident)
+        resident.pool_bytes = self._pool_bytes(resident, manifest)
+        need = self._weights_bytes(resident, manifest) + resident.pool_bytes
         used = sum(other.bytes for other in self._residents.values())
         if used + need > self._memory_bytes:
             raise NoRoom(

@@ -22,6 +22,7 @@ class Resident:
     adapters: set[str] = field(default_factory=set)  # that are on it, or about to be
     state: ReplicaState = ReplicaState.LOADING
     bytes: int = 0
+    pool_bytes: int = 0  # of them, KV
     tier: Tier = Tier.DISK
     progress: LoadProgress | None = None
     failure: MeshError | None = None

@@ -53,6 +53,9 @@ async def test_an_encoder_gives_the_vectors_that_its_files_ask_for(shared: Runni
     assert end.checkpoint == model.checkpoint.digest
     assert end.start_kind is not StartKind.WARM
     first, again = await embedded(shared, "finder", texts[:1], Pooling.CLS)
+    workers = [member.worker for member in await shared.client.cluster() if member.worker]
+    sizes = [replica.bytes for worker in workers for replica in worker.replicas if replica.model == "finder"]
+    assert sizes == [model.checkpoint.bytes]  # no KV is booked for it
     torch.testing.assert_close(first[0], normalize(hidden_states(finder, ids[0])[0], dim=0), atol=2e-6, rtol=1e-5)
     assert again.start_kind is StartKind.WARM
 

@@ -1,10 +1,11 @@
 """Placement, through decide: where one waiting request goes, and what is done for it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from mesh.facts import Member, ModelEntry, ReplicaState, Tier
+from mesh.facts import Member, ModelEntry, ReplicaState, RunnerKind, Tier
 from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload, UnloadReason
 from policy.decide import decide
 from policy.knobs import Knobs
@@ -228,3 +229,12 @@ def test_an_unknown_model_is_refused_for_good() -> None:
 def test_the_order_in_which_members_are_known_does_not_matter() -> None:
     members = [worker("w1", replica("other")), worker("w2", replica("other")), STORE]
     assert actions(members) == actions(members[::-1])
+
+
+def test_what_only_embeds_needs_room_for_its_weights_alone() -> None:
+    finder = replace(M, checkpoint=replace(M.checkpoint, runner=RunnerKind.ENCODER))
+    tight = worker("w1", memory=WEIGHTS)
+    assert actions([tight, STORE], models=(finder,)) == (Load(at("w1"), "s1"),)
+    assert actions([tight, STORE], models=(M,)) == (Refuse("r", RefusalReason.TOO_LARGE, None),)
+    both = worker("w1", replica("other", size=WEIGHTS), memory=2 * WEIGHTS + 1)
+    assert actions([both, STORE], models=(finder, OTHER)) == (Load(at("w1"), "s1"),)

@@ -12,11 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mesh.checkpoint.layout import Manifest
-from mesh.checkpoint.tasks import embeds
 from mesh.checkpoint.views import tensor_views
 from mesh.clients.store import StoreClient
 from mesh.errors import Unsuitable
-from mesh.facts import NumericsLevel, Tier
+from mesh.facts import NumericsLevel, RunnerKind, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
 from services.worker.engine.encoder import EncoderReplica
@@ -152,7 +151,7 @@ class Loader:
         """On a thread: points the skeleton at its bytes and gives it a KV pool. None: it has to be tried first."""
         try:
             assign(skeleton, tensor_views(manifest, parts))
-            if embeds(manifest.architecture):
+            if manifest.runner is RunnerKind.ENCODER:
                 return EncoderReplica(order.replica, skeleton, manifest.max_context)
             if not is_packed(skeleton):
                 return None

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from mesh.checkpoint.layout import Manifest
-from mesh.checkpoint.tasks import embeds
 from mesh.errors import Unsuitable
+from mesh.facts import RunnerKind
 from services.worker.engine.bodies import build_causal
 from services.worker.engine.encoder import build_encoder
 from services.worker.engine.errors import UnsupportedArchitecture
@@ -78,7 +78,7 @@ class Skeletons:
             config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         dtype = getattr(torch, manifest.dtype)
         try:
-            if embeds(manifest.architecture):
+            if manifest.runner is RunnerKind.ENCODER:
                 return build_encoder(config, manifest.architecture, [tensor.name for tensor in manifest.tensors], dtype)
             return build_causal(config, dtype, probed=manifest.kv is not None)
         except UnsupportedArchitecture as error:
