@@ -3,7 +3,7 @@ each sequence's context back from it. What it needs of the running step is kept 
 architecture hands keyword arguments down to its attention layers."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -134,6 +134,10 @@ class Context:
     first: int
     slots: Tensor | None
 
+    def skipped(self, window: int | None) -> int:
+        """How many tokens the next one does not see."""
+        return 0 if window is None else max(0, self.length - window)
+
     def read(self, pool: LayerPool, skip: int) -> tuple[Tensor, Tensor]:
         """Keys and values [1, heads, length - skip, dim]; a view of the pool if the slots are one run."""
         if self.slots is None:
@@ -149,16 +153,50 @@ class EachRow:
     """Decoding rows over long contexts: one call a row, on views of the pool."""
 
     contexts: list[Context]
+    _cuts: dict[int | None, "_Cuts | None"] = field(default_factory=dict)
 
     def attend(self, query: Tensor, pool: LayerPool, score: Score) -> Tensor:
         count = len(self.contexts)
-        mixed = []
         rows = query.reshape(count, 1, pool.heads, -1, query.shape[-1]).unbind(0)
-        for row, context in zip(rows, self.contexts, strict=True):
-            skip = 0 if score.window is None else max(0, context.length - score.window)
-            k, v = context.read(pool, skip)
-            mixed.append(_mix(row, k, v, None, score))
+        keys, values = self._read(pool, score.window)
+        mixed = [_mix(row, k, v, None, score) for row, k, v in zip(rows, keys, values, strict=True)]
         return torch.cat(mixed).view(count, query.shape[1], -1)
+
+    def _read(self, pool: LayerPool, window: int | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Each row's keys and values: where they are runs of slots, by cutting the pool once, not once a row."""
+        if window not in self._cuts:
+            self._cuts[window] = _cuts(self.contexts, window, pool.k_run.shape[2])
+        cuts = self._cuts[window]
+        if cuts is not None:
+            return cuts.of(pool.k_run), cuts.of(pool.v_run)
+        both = [context.read(pool, context.skipped(window)) for context in self.contexts]
+        return [k for k, _ in both], [v for _, v in both]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cuts:
+    """Widths of the pieces, a gap before each run, that a pool is cut into; and which piece is each row's."""
+
+    widths: list[int]
+    places: list[int]
+
+    def of(self, run: Tensor) -> list[Tensor]:
+        pieces = run.split_with_sizes(self.widths, 2)
+        return [pieces[place] for place in self.places]
+
+
+def _cuts(contexts: Sequence[Context], window: int | None, slots: int) -> _Cuts | None:
+    """None if a context is not a run, or two share slots."""
+    widths, places, end = list[int](), [0] * len(contexts), 0
+    for row in sorted(range(len(contexts)), key=lambda row: contexts[row].first):
+        context = contexts[row]
+        start = context.first + context.skipped(window)
+        if context.slots is not None or start < end:
+            return None
+        places[row] = len(widths) + 1
+        widths += [start - end, context.first + context.length - start]
+        end = context.first + context.length
+    return _Cuts([*widths, slots - end], places)
 
 
 @dataclass(slots=True)

@@ -37,6 +37,7 @@ class Packing:
         self._waiting: list[list[nn.Module]] = []  # of what shares its rows; the next to be packed last
         self._share = 0
         self._products: list[Product] = []
+        self._in_small_pages: list[Product] = []
 
     @property
     def bytes(self) -> int:
@@ -49,8 +50,11 @@ class Packing:
             self._waiting = self._watch.end()[::-1]
             self._share = math.ceil(len(self._waiting) / PASSES)
             self._watch = None
-        for _ in range(min(self._share, len(self._waiting))):
-            self._pack(self._waiting.pop())
+        if self._waiting:
+            for _ in range(min(self._share, len(self._waiting))):
+                self._pack(self._waiting.pop())
+        elif self._in_small_pages:
+            self._in_small_pages.pop().use_huge_pages()
 
     def close(self) -> None:
         """The module is as it was, and the budget has its bytes back."""
@@ -59,13 +63,14 @@ class Packing:
         self._budget.left_bytes += self.bytes
         for product in self._products:
             product.detach()
-        self._waiting, self._products = [], []
+        self._waiting, self._products, self._in_small_pages = [], [], []
 
     def _pack(self, homes: list[nn.Module]) -> None:
         if sum(home.get_parameter("weight").nbytes for home in homes) <= self._budget.left_bytes:
             product = pack_together(homes)
             self._budget.left_bytes -= product.bytes
             self._products.append(product)
+            self._in_small_pages.append(product)
 
 
 class Watch:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from mesh.memory import use_huge_pages
+
 PACKED_FOR_ROWS = 32  # packed for 1 row, several are multiplied at half the speed; from 2 on it makes no difference
 
 
@@ -24,6 +26,10 @@ class Product:
         else:
             for part, home in enumerate(homes):
                 home.forward = partial(self._part, part)
+
+    def use_huge_pages(self) -> None:
+        """Has the packed weights read through fewer, larger pages: an eighth of the time at one row, less at more."""
+        use_huge_pages(torch.ops.mkldnn.data_ptr(self._weight), self.bytes)
 
     def detach(self) -> None:
         """The layers compute by themselves again."""

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from mesh.memory import use_huge_pages
 from services.worker.engine.batch import Limits
 from services.worker.engine.model import probe_kv
 from services.worker.engine.numerics import FAST, LEVELS, Numerics
@@ -150,3 +151,12 @@ def test_nothing_is_packed_before_the_first_pass_has_ended_and_then_a_little_in_
         seen.append(len(packing._products))
         module(rows)
     assert seen == [0, *range(2, 2 * PASSES + 1, 2), 2 * PASSES]
+
+
+def test_huge_pages_change_no_bits() -> None:
+    module = nn.Sequential(nn.Linear(1024, 2048)).requires_grad_(False)
+    rows = torch.randn(1, 2, 1024)
+    packing = packed(module, rows)
+    before = module(rows)
+    use_huge_pages(torch.ops.mkldnn.data_ptr(packing._products[0]._weight), packing.bytes)
+    assert torch.equal(module(rows), before)
