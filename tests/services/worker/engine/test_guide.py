@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mesh.requests import FinishReason, Guide, GuideKind, TokenBias
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import GuideRefused
 from services.worker.engine.request import EngineRequest, TokenStep
+from tests.services.worker.engine import opaque_families
 from tests.services.worker.engine.guided import BIRD, DATE, SCHEMA, byte_level, end_id, grammar, text_of
 from tests.services.worker.engine.test_moving import hand_over, steps
 from tests.services.worker.engine.tiny import VOCABULARY, prompt, replica, request, run, tokens_of
@@ -168,6 +170,16 @@ def test_a_guided_answer_goes_on_after_a_move() -> None:
     moved = produced + run(target, [])
     assert tokens_of(moved) == tokens_of(expected)
     assert [len(step.logprobs) for step in moved] == [len(step.tokens) for step in expected]
+
+
+def test_a_guided_answer_of_a_recurrent_model_goes_on_from_its_log() -> None:
+    one = guided("r", SCHEMA, 12, temperature=1.0, seed=7, top_logprobs=1, logit_bias=(TokenBias(40, 3.0),))
+    produced = opaque_families.run(opaque_families.replica("lfm2"), [one])
+    answer = tokens_of(produced)["r"]
+    assert json.loads(text_of(answer)).keys() == {"name", "legs", "kind"}
+    assert [len(step.logprobs) for step in produced] == [len(step.tokens) for step in produced]
+    rest = opaque_families.run(opaque_families.replica("lfm2"), [replace(one, generated=answer[:5])])
+    assert tokens_of(rest)["r"] == answer[5:]
 
 
 def test_one_that_came_with_a_whole_answer_ends_at_once() -> None:
