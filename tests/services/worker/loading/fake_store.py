@@ -70,7 +70,7 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
         self.held = self.streams = self.rings = 0
         self.none_held, self.files_flow = asyncio.Event(), asyncio.Event()
         self.files_flow.set()  # cleared: files wait
-        self.files_read = 0
+        self.files_read, self.file_read = 0, asyncio.Event()
         self._offers: dict[bytes, list[int]] = {}
 
     async def Stat(self, request: pb.StatRequest, context: Context) -> pb.StatResponse:  # noqa: N802
@@ -149,6 +149,7 @@ class FakeStore(store_pb2_grpc.StoreServiceServicer):
         """One of the checkpoint's files."""
         await self.files_flow.wait()
         self.files_read += 1
+        self.file_read.set()
         yield pb.ReadFileResponse(data=self.checkpoint.files[request.path])
 
     async def serve_memory(self, listener: socket.socket) -> None:

@@ -26,6 +26,7 @@ from services.worker.loading.loader import CONFIG, Loader, Order
 from services.worker.loading.quiet import Quiet
 from services.worker.loading.skeletons import Skeletons, preimport
 from services.worker.settings import Transport
+from tests.cluster import START_S, process
 from tests.services.worker.loading.checkpoints import Checkpoint, tiny_llama
 from tests.services.worker.loading.fake_store import Behaviour, FakeStore, serving
 from tests.services.worker.loading.listener import Listener
@@ -60,10 +61,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 async def following(state: State, skeletons: Skeletons, llama: Checkpoint, quiet: Quiet) -> AsyncIterator[FakeStore]:
     """The one who makes ready, beside a store that has the checkpoint."""
     async with serving(llama) as (store, address):
-        facts = StoreFacts(0, 0, 0, (CheckpointFacts(llama.digest, 1, Tier.DISK),))
-        member = Member(Kind.STORE, "s", "node", address, store=facts)
         channels = Channels()
-        async with Membership(state, member, 10.0), asyncio.TaskGroup() as group:
+        async with holding(state, llama, address), asyncio.TaskGroup() as group:
             ahead = Ahead(state, "node", StoreClient(channels), skeletons, quiet)
             task = group.create_task(ahead.run())
             try:
@@ -72,6 +71,12 @@ async def following(state: State, skeletons: Skeletons, llama: Checkpoint, quiet
                 skeletons.go_on.set() if isinstance(skeletons, WatchedSkeletons) else None
                 task.cancel()
         await channels.close()
+
+
+def holding(state: State, llama: Checkpoint, address: str) -> Membership:
+    """The store's facts: it has the checkpoint on its disk."""
+    facts = StoreFacts(0, 0, 0, (CheckpointFacts(llama.digest, 1, Tier.DISK),))
+    return Membership(state, Member(Kind.STORE, "s", "node", address, store=facts), 60.0)
 
 
 def entry(llama: Checkpoint, name: str = "curlew", base: str = "") -> ModelEntry:
@@ -180,3 +185,13 @@ async def test_what_is_only_a_hint_drives_out_nothing_and_is_the_first_to_go(lla
     skeletons.give_back(llama.manifest, unloaded)
     assert skeletons.take(other) is None
     assert skeletons.take(llama.manifest) is unloaded
+
+
+async def test_a_worker_makes_ready_what_is_deployed_though_nobody_asks_for_it(
+    state: State, redis_url: str, cluster: str, llama: Checkpoint
+) -> None:
+    worker = process(Kind.WORKER, redis_url=redis_url, cluster=cluster, port=0, preimport="[]", kv_bytes=1 << 20)
+    async with serving(llama) as (store, address), holding(state, llama, address), worker:
+        await Catalogue(state).add(entry(llama))
+        async with asyncio.timeout(START_S):
+            await store.file_read.wait()
