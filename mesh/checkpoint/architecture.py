@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mesh.checkpoint.errors import ShardMismatch, UnsupportedModel
+from mesh.checkpoint.runners import stretch
 from mesh.checkpoint.source import CONFIG, Source
 from mesh.checkpoint.tasks import embeds
 
@@ -101,7 +102,7 @@ def max_context(architecture: Architecture) -> int:
     text = architecture.config.get_text_config()
     known = (getattr(text, name, None) for name in CONTEXT_FIELDS)
     tokens = next((value for value in known if isinstance(value, int) and value > 0), TRAINED_CONTEXT)
-    return min(tokens - _positions_before(architecture.skeleton), 2**31 - 1)
+    return min(int(tokens * stretch(text)) - _positions_before(architecture.skeleton), 2**31 - 1)
 
 
 def _positions_before(skeleton: nn.Module) -> int:

@@ -51,6 +51,12 @@ def _hindrances(config: PreTrainedConfig) -> Iterator[str]:
         yield f"uses {', '.join(sorted(moving))} rotary positions: they depend on the longest sequence of a batch"
 
 
+def stretch(config: PreTrainedConfig) -> float:
+    """How many times its trained positions a model reaches: dynamic rotary embeddings grow with the sequence."""
+    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    return float(rope.get("factor") or 1.0) if rope.get("rope_type") == "dynamic" else 1.0
+
+
 def rope_types(config: PreTrainedConfig) -> Iterator[str]:
     """The kinds of its rotary embeddings."""
     rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}

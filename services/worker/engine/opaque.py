@@ -26,6 +26,10 @@ class OpaqueRunner:
         name = cache_name(module)
         if name is None:
             raise UnsupportedArchitecture(f"{module.config.model_type} takes no cache of what came before")
+        if getattr(module.config, "prompt_length", 0):
+            raise UnsupportedArchitecture(
+                f"{module.config.model_type} puts a prompt of its own before what it goes on with"
+            )
         self.module, self._cache_name = module, name
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
         self._moving = [one for one in module.modules() if hasattr(one, MOVING) and "dynamic" in _rope_types(one)]

@@ -13,9 +13,9 @@ from services.worker.engine.footprint import Footprint
 from services.worker.engine.opaque import Held, OpaqueRunner
 from services.worker.engine.opaque_state import emptied, footprint, sizes
 
-# Logits of 32-bit models differ by some 1e-6 of their norm between the two ways, of 16-bit ones by up to 1e-2; those of
-# models that mix sequences up, or cannot go on, by 5e-2 and more (measured on 50 tiny random models of as many kinds).
-FARTHEST = {4: 1e-2, 2: 1e-1}  # by bytes of an element
+# The two ways give logits that differ, relative to their norm, by up to 1e-5 in 32 bits and 4e-2 in bfloat16 (measured
+# on 31 tiny random models of as many kinds; deeper ones will differ by more).
+FARTHEST = {4: 1e-2, 2: 3e-1}  # by bytes of an element
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mesh.checkpoint.architecture import understand
+from mesh.checkpoint.architecture import max_context, understand
 from mesh.checkpoint.layout import KVSpec, LayerKV
 from mesh.checkpoint.origins.local import LocalOrigin
 from mesh.checkpoint.probe import Trace, trace
@@ -98,6 +98,14 @@ def test_keys_and_values_are_measured(
 )
 def test_a_model_that_cannot_be_packed_has_no_kv_spec(tmp_path: Path, family: str, changes: dict[str, Any]) -> None:
     assert _traced(tmp_path, family, **changes).kv is None
+
+
+def test_a_dynamic_rope_reaches_beyond_the_trained_positions(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    for directory, changes, expected in (("plain", {}, 128), ("dynamic", {"rope_parameters": rope}, 256)):
+        source = save(Spec("llama", torch.float32), tmp_path / directory, max_position_embeddings=128, **changes)
+        with closing(LocalOrigin(source)) as origin:
+            assert max_context(understand(inspect(origin))) == expected
 
 
 def test_a_rope_that_depends_on_positions_alone_can_be_packed(tmp_path: Path) -> None:
