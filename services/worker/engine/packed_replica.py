@@ -13,11 +13,11 @@ from services.worker.engine.adapter import Adapter
 from services.worker.engine.adapters import Rows
 from services.worker.engine.arrivals import Arrivals
 from services.worker.engine.batch import Limits, Paged, Plan, Span
+from services.worker.engine.bounds import Bounds
 from services.worker.engine.canary import prove
 from services.worker.engine.costs import Costs
 from services.worker.engine.departures import Departures
 from services.worker.engine.draft import Drafter
-from services.worker.engine.errors import EmptyPrompt, PromptTooLong
 from services.worker.engine.fingerprint import fingerprint
 from services.worker.engine.generation import asking
 from services.worker.engine.host_tier import HostTier
@@ -61,15 +61,11 @@ class PackedReplica:
     ) -> None:
         model.prepare(module)
         spec = spec or model.probe_kv(module)
-        text = module.config.get_text_config(decoder=True)
         blocks = blocks_in(kv_bytes, spec)
         self.name = name
         self.digest = digest
         self.limits = limits or Limits()
-        self.vocabulary = len(module.get_input_embeddings().get_parameter("weight"))
-        self.max_positions: int | None = getattr(text, "max_position_embeddings", None)
-        self.context_tokens = min(self.max_positions or blocks * spec.block_tokens, blocks * spec.block_tokens)
-        self.eos_token_ids = frozenset(_eos(text.eos_token_id) if eos_token_ids is None else eos_token_ids)
+        self.bounds = Bounds.of(name, module, blocks * spec.block_tokens, eos_token_ids=eos_token_ids)
         self.numerics = numerics
         self.fingerprint = ""
         self._spec = spec
@@ -92,20 +88,11 @@ class PackedReplica:
 
     def check(self, request: EngineRequest) -> None:
         """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing."""
-        tokens = (*request.prompt_ids, *request.generated)
-        if not request.prompt_ids:
-            raise EmptyPrompt("the prompt has no tokens; send at least one")
-        request.check_vocabulary(self.vocabulary)
-        complete = bool(request.generated) and len(tokens) == self.max_positions
-        if len(tokens) >= self.context_tokens and not complete:
-            why = "the model's positions" if self.context_tokens == self.max_positions else "the KV memory given to it"
-            raise PromptTooLong(
-                f"{len(tokens)} tokens do not fit {self.name}: {why} allow {self.context_tokens - 1} before a new one"
-            )
+        self.bounds.check(request)
 
     def check_input(self, tokens: Sequence[int]) -> None:
         """See Replica."""
-        check_tokens(tokens, self.vocabulary, self.max_positions)
+        check_tokens(tokens, self.bounds.vocabulary, self.bounds.max_positions)
 
     def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Tensor:
         """See Replica."""
@@ -134,7 +121,7 @@ class PackedReplica:
     def prove(self) -> None:
         """See Proving."""
         if self.numerics.tile:
-            canary = prove(self._runner, self._cache, self._generation, self.vocabulary)
+            canary = prove(self._runner, self._cache, self._generation, self.bounds.vocabulary)
             about = (self.prefix_root, canary)
             self.fingerprint = fingerprint(self._runner.device, *about)
             # KV that was computed on another kind of device must not mix with what is computed here.
@@ -204,9 +191,7 @@ class PackedReplica:
         return self.arrivals.ended() + steps
 
     def _generation(self, request: EngineRequest) -> Paged:
-        params = request.params
-        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
-        limit = min(len(request.prompt_ids) + params.max_tokens, self.context_tokens)
+        limit, stops = self.bounds.limit(request), self.bounds.stops(request)
         tokens = [*request.prompt_ids, *request.generated]
         root = self._runner.adapters.root(request.replica, self.prefix_root)
         return Paged(request, tokens, limit, stops, self._cache.table(), root=root)
@@ -244,9 +229,3 @@ class PackedReplica:
     def _forget(self, generation: Paged) -> None:
         self._cache.leave(generation)
         self._roster.remove(generation)
-
-
-def _eos(configured: int | list[int] | None) -> list[int]:
-    if configured is None:
-        return []
-    return [configured] if isinstance(configured, int) else list(configured)

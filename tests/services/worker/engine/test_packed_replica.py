@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_stop_token_ends_the_request_and_is_delivered() -> None:
 def test_eos_ends_the_request_unless_ignored() -> None:
     answer = greedy("llama", prompt(9), 24)
     model = replica()
-    model.eos_token_ids = frozenset({answer[5]})
+    model.bounds = replace(model.bounds, eos_token_ids=frozenset({answer[5]}))
     assert len(tokens_of(run(model, [request("r", prompt(9))]))["r"]) == answer.index(answer[5]) + 1
     assert tokens_of(run(model, [request("r", prompt(9), ignore_eos=True)]))["r"] == answer
 
