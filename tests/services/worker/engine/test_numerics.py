@@ -27,6 +27,7 @@ Rows = Mapping[tuple[str, int], bytes]  # a row of logits by request and index i
 BATCH = replace(LEVELS[NumericsLevel.BATCH_INVARIANT], chunk_tokens=32)
 PATH = LEVELS[NumericsLevel.PATH_INVARIANT]
 FAMILIES = ("llama", "gpt2", "gemma3_text", "gpt_oss", "qwen3_moe", "deepseek_v3")
+HALVES = ("llama in bfloat16", "qwen3_moe in bfloat16")
 COUNT = 16
 REQUESTS = tuple(
     request(f"r{length}", prompt(length), COUNT, temperature=0.8 * (i % 2), top_p=0.95, seed=i)
@@ -57,7 +58,8 @@ class Recording(PackedReplica):
 def recording(
     family: str, numerics: Numerics, blocks: int = 128, *, draft_tokens: int = 0, **options: Any
 ) -> Recording:
-    module = body(family)
+    name, _, dtype = family.partition(" in ")
+    module = body(name).to(getattr(torch, dtype or "float32"))
     spec = probe_kv(module, BLOCK_TOKENS)
     options |= {"spec": spec, "limits": Limits(batch_tokens=48, draft_tokens=draft_tokens), "numerics": numerics}
     return Recording(family, family, module, blocks * spec.block_bytes, **options)
@@ -172,6 +174,13 @@ def differing(found: Rows, expected: Rows) -> list[tuple[str, int]]:
 def test_an_invariant_level_gives_the_bits_of_the_request_alone(
     family: str, numerics: Numerics, scenario: Callable[[str, Numerics], Rows]
 ) -> None:
+    assert differing(scenario(family, numerics), alone(family, numerics)[0]) == []
+
+
+@pytest.mark.parametrize("scenario", [batched, computed_anew], ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("numerics", [BATCH, PATH], ids=lambda numerics: numerics.level)
+@pytest.mark.parametrize("family", HALVES)
+def test_so_it_does_in_bfloat16(family: str, numerics: Numerics, scenario: Callable[[str, Numerics], Rows]) -> None:
     assert differing(scenario(family, numerics), alone(family, numerics)[0]) == []
 
 
