@@ -1,7 +1,8 @@
 """whimbrel deploy, import, delete and models: the catalogue from the command line."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -12,6 +13,7 @@ from cli.bar import Bar
 from cli.measures import bytes_text, parse_duration_s, time_text
 from cli.terminal import Terminal, run
 from cli.whereabouts import nearest, whereabouts
+from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import MemberStatus, Model, ModelReplica
 from mesh.errors import Broken
 from mesh.facts import CheckpointSummary, NumericsLevel
@@ -26,6 +28,7 @@ SOURCE_HELP = (
     "A Hugging Face directory on the store's machine, or an address: s3://, gs://, az://, https:// or "
     "hf://organisation/name@revision."
 )
+BASE_HELP = "Of an adapter (a PEFT directory): the checkpoint that it adapts."
 NUMERICS_HELP = "How closely its answers agree with themselves, from the next load on. Unset: the worker's default."
 
 
@@ -35,6 +38,7 @@ def deploy(
     source: Annotated[str | None, typer.Argument(help=SOURCE_HELP, show_default=False)] = None,
     *,
     checkpoint: Annotated[str, typer.Option(metavar="DIGEST", help="A checkpoint imported before, instead.")] = "",
+    base: Annotated[str, typer.Option(metavar="DIGEST", help=BASE_HELP)] = "",
     keep_alive: Annotated[
         str, typer.Option(metavar="TIME", help="How long it stays loaded when idle: 30s, 5m. Empty: the default.")
     ] = "",
@@ -48,17 +52,24 @@ def deploy(
         raise typer.BadParameter("give either SOURCE or --checkpoint DIGEST")
     keep_alive_s = parse_duration_s(keep_alive) if keep_alive else None
     source = address_of(source) if source else ""
+    deployed = partial(
+        GatewayClient.deploy,
+        name=name,
+        source=source,
+        checkpoint=checkpoint,
+        base=base,
+        keep_alive_s=keep_alive_s,
+        numerics=numerics,
+    )
     terminal: Terminal = context.obj
-    run(terminal, _deploy(terminal, name, source, checkpoint, keep_alive_s=keep_alive_s, numerics=numerics))
+    run(terminal, _deploy(terminal, deployed))
 
 
 def import_(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
     *,
-    base: Annotated[
-        str, typer.Option(metavar="DIGEST", help="Of an adapter (a PEFT directory): the checkpoint that it adapts.")
-    ] = "",
+    base: Annotated[str, typer.Option(metavar="DIGEST", help=BASE_HELP)] = "",
 ) -> None:
     """Turns a Hugging Face model or a PEFT adapter into a checkpoint, without deploying it, and prints its digest.
 
@@ -105,17 +116,10 @@ def checkpoint_text(checkpoint: CheckpointSummary) -> str:
 
 
 async def _deploy(
-    terminal: Terminal,
-    name: str,
-    source: str,
-    checkpoint: str,
-    *,
-    keep_alive_s: float | None,
-    numerics: NumericsLevel | None,
+    terminal: Terminal, deployed: Callable[[GatewayClient], AsyncGenerator[ImportProgress | Model]]
 ) -> None:
     async with terminal.client() as client:
-        events = client.deploy(name, source=source, checkpoint=checkpoint, keep_alive_s=keep_alive_s, numerics=numerics)
-        model = await imported(events, Bar(terminal.err))
+        model = await imported(deployed(client), Bar(terminal.err))
     terminal.out.print(f"deployed {model.name}: {checkpoint_text(model.checkpoint)}", soft_wrap=True)
 
 

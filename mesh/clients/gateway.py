@@ -133,12 +133,14 @@ class GatewayClient:
         *,
         source: str = "",
         checkpoint: str = "",
+        base: str = "",
         keep_alive_s: float | None = None,
         numerics: NumericsLevel | None = None,
     ) -> AsyncGenerator[ImportProgress | Model]:
-        """Adds a model from a source directory or a checkpoint's digest: the import's progress, then the model."""
+        """Adds a model from a source directory or a checkpoint's digest: the import's progress, then the model. `base`
+        is the digest of what a source adapts that is an adapter."""
         keep_alive, level = duration_or_none(keep_alive_s), numerics_to(numerics)
-        spec = pb.ModelSpec(checkpoint=checkpoint, source=source, keep_alive=keep_alive, numerics=level)
+        spec = pb.ModelSpec(checkpoint=checkpoint, source=source, base=base, keep_alive=keep_alive, numerics=level)
         request = pb.ModelServiceDeployRequest(name=name, spec=spec)
         return self._read(self._models.Deploy(request, timeout=limit(IMPORT_S)), deploy_from)
 

@@ -32,13 +32,13 @@ class Checkpoints:
         self._stores, self._mirror = stores, mirror
 
     async def find_or_import(
-        self, digest: str, source: str
+        self, digest: str, source: str, base: str = ""
     ) -> AsyncGenerator[ImportProgress | CheckpointSummary, None]:
         """Progress of the import, if there is one, then the checkpoint; Unsuitable when no engine can run it."""
         if digest:
             yield (await self.find(digest)).summary
             return
-        async with aclosing(self.import_from(source)) as events:
+        async with aclosing(self.import_from(source, base)) as events:
             async for event in events:
                 yield event if isinstance(event, ImportProgress) else (await self.find(event.digest)).summary
 

@@ -74,6 +74,7 @@ def _spec(entry: ModelEntry) -> pb.ModelSpec:
         source=entry.source,
         keep_alive=keep_alive,
         numerics=numerics_to(entry.numerics),
+        base=entry.checkpoint.base,
     )
 
 

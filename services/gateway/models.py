@@ -58,12 +58,14 @@ class ModelServicer(ModelServiceServicer):
             raise InvalidRequest.field("name", "must be 1 to 128 letters, digits, '.', '_', '-', '/' or ':'")
         if bool(spec.checkpoint) == bool(spec.source):
             raise InvalidRequest.field("spec", "must name a checkpoint or a source, not both")
+        if spec.base and not spec.source:
+            raise InvalidRequest.field("spec.base", "goes with a source; a checkpoint knows its own")
         keep_alive_s, numerics = _keep_alive_s(spec), numerics_wanted(spec.numerics, "spec.numerics")
         self._refuse_taken(request.name)
         if request.validate_only and spec.source:
             return
         summary: CheckpointSummary | None = None
-        async for event in self._checkpoints.find_or_import(spec.checkpoint, spec.source):
+        async for event in self._checkpoints.find_or_import(spec.checkpoint, spec.source, spec.base):
             if isinstance(event, ImportProgress):
                 yield pb.ModelServiceDeployResponse(progress=import_progress_to(event))
             else:

@@ -62,6 +62,12 @@ async def test_import_of_an_adapter_names_its_base_and_an_address_is_left_as_it_
     assert (request.source, request.base) == ("hf://curlews/song@v1", "cd" * 32)
 
 
+async def test_an_adapters_source_is_deployed_with_its_base(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    ended = await whimbrel.run("deploy", "shy", "hf://curlews/song@v1", "--base", "cd" * 32)
+    [request] = fakes.gateway.requests
+    assert (request.spec.source, request.spec.base, ended.code) == ("hf://curlews/song@v1", "cd" * 32, 0)
+
+
 async def test_models_shows_the_part_that_is_nearer_and_a_version_that_is_making_way(
     fakes: Fakes, whimbrel: Whimbrel
 ) -> None:

@@ -17,11 +17,10 @@ from transformers import AutoModelForCausalLM
 from cli.cluster import ClusterOptions
 from mesh.checkpoint.convert import import_directory
 from mesh.checkpoint.verify import load_manifest
-from mesh.clients.gateway_records import SamplingWishes
+from mesh.clients.gateway_records import Model, SamplingWishes
 from mesh.errors import NotFound
-from mesh.facts import CheckpointSummary
 from mesh.requests import FinishReason, Guide, GuideKind, StartKind
-from tests.e2e.asking import ask, begun, deploy, generate_ids, is_idle, replica_status, status, until, whole
+from tests.e2e.asking import ask, begun, generate_ids, is_idle, replica_status, status, until, whole
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library, prompt_ids
 
@@ -80,15 +79,16 @@ async def lone(
 
 
 async def deployed(lone: Running, name: str, one: Tuned, keep_alive_s: float | None = None) -> None:
-    """Makes an adapter a model, once; the gateway has it imported for the library's base unless the store has it."""
+    """Makes an adapter a model, once, importing it for the library's base unless the store has it."""
     base = lone.library.digest(BASE)
     if name in {model.name for model in await lone.client.list()}:
         return
-    digest = one.digest
-    if not digest:
-        async with aclosing(lone.client.import_checkpoint(str(one.source), base)) as events:
-            (digest,) = [event.digest async for event in events if isinstance(event, CheckpointSummary)]
-    model = await deploy(lone.client, name, checkpoint=digest, keep_alive_s=keep_alive_s)
+    source = "" if one.digest else str(one.source)
+    events = lone.client.deploy(
+        name, source=source, checkpoint=one.digest, base=base if source else "", keep_alive_s=keep_alive_s
+    )
+    async with aclosing(events):
+        (model,) = [event async for event in events if isinstance(event, Model)]
     assert model.checkpoint.base == base
 
 

@@ -182,6 +182,12 @@ async def test_an_adapter_is_imported_for_its_base_and_becomes_a_model_that_know
         imported = [event async for event in events]
     assert [(request.source, request.base) for request in fake.imports] == [("/adapters/a", bench.old)]
     assert imported[-1].base == bench.new  # type: ignore[union-attr]
+    async with aclosing(bench.client.deploy("from-source", source="/adapters/a", base=bench.new)) as events:
+        models = [event async for event in events if isinstance(event, Model)]
+    assert [model.checkpoint.base for model in models] == [bench.new]
+    assert fake.imports[-1].base == bench.new
+    with pytest.raises(InvalidRequest, match="goes with a source"):
+        await anext(bench.client.deploy("wrong", checkpoint=bench.old, base=bench.new))
 
 
 async def test_an_adapter_that_no_worker_would_apply_or_without_its_base_is_refused_before_it_is_a_model(
