@@ -7,8 +7,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks.args import parser
 from benchmarks.engine.levels import measure_levels
+from benchmarks.engine.overhead import Overhead, measure_overhead
 from benchmarks.engine.prefix import measure_prefix
 from benchmarks.engine.report import Figures, say_figures
 from benchmarks.engine.stage import Sizes, stage
@@ -20,7 +23,7 @@ from benchmarks.report import say, say_machine
 from benchmarks.series import BenchmarkBroken
 from mesh.errors import MeshError
 
-PARTS = ("throughput", "prefix", "levels", "start")
+PARTS = ("throughput", "prefix", "levels", "overhead", "start")
 QUICK_PARTS = ("throughput", "prefix", "start")
 FULL = Sizes(
     ("bfloat16", "float32"), layers=12, batches=(1, 8, 32), prompt_tokens=64, tokens=64, long_tokens=1500, rounds=5
@@ -73,9 +76,17 @@ async def _measure(options: argparse.Namespace) -> Figures:
                 figures = replace(figures, prefix=await measure_prefix(stands))
             if "levels" in parts:
                 figures = replace(figures, levels=await measure_levels(stands))
+            if "overhead" in parts:
+                figures = replace(figures, overhead=await asyncio.to_thread(_overhead))
             if "start" in parts:
                 figures = replace(figures, start=await measure_start(stands))
     return figures
+
+
+def _overhead() -> tuple[Overhead, ...]:
+    """On one thread: there is no arithmetic to share."""
+    torch.set_num_threads(1)
+    return tuple(measure_overhead())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from benchmarks.engine.levels import INVARIANT, LevelFigures
+from benchmarks.engine.overhead import Overhead, say_overhead
 from benchmarks.engine.prefix import PrefixFigures
 from benchmarks.engine.start import SHAPES, StartFigures, Table
 from benchmarks.engine.throughput import OURS, Heat, ThroughputFigures
@@ -22,6 +23,7 @@ class Figures:
     throughput: ThroughputFigures | None = None
     prefix: PrefixFigures | None = None
     levels: LevelFigures | None = None
+    overhead: tuple[Overhead, ...] = ()
     start: StartFigures | None = None
 
     def json(self) -> str:
@@ -37,6 +39,11 @@ class Figures:
             }
         if self.levels:
             figures |= _levels(self.levels)
+        for one in self.overhead:
+            figures |= {
+                f"step_ms_b{one.batch}": one.step_s.median * 1e3,
+                f"step_outside_pass_b{one.batch}": one.outside_s.over(one.step_s).median,
+            }
         if self.start:
             figures |= _start(self.start)
         return json.dumps({name: _rounded(value) for name, value in figures.items()})
@@ -58,6 +65,8 @@ def say_figures(figures: Figures) -> None:
         row("all but its end known", _ms(figures.prefix.hit_s), "ms", f"x{figures.prefix.speedup.text('')}")
     if figures.levels:
         _say_levels(figures.levels)
+    if figures.overhead:
+        say_overhead(figures.overhead)
     if figures.start:
         _say_start(figures.start)
 

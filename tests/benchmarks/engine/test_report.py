@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks.engine.levels import LevelFigures, LevelHeat
+from benchmarks.engine.overhead import Overhead
 from benchmarks.engine.prefix import PrefixFigures
 from benchmarks.engine.race import Result
 from benchmarks.engine.report import Figures, say_figures
@@ -91,3 +92,9 @@ def test_a_start_goes_from_the_order_to_the_first_token_and_a_new_process_import
     assert figures["start_vs_new_process"] == 8.0
     assert figures["assign_ms_a_layer"] == {"100m": 0.5, "8b": 0.5, "70b": 0.5}
     say_figures(Figures(1, start=start))
+
+
+def test_a_step_is_told_with_the_part_of_it_that_is_the_engines_own() -> None:
+    steps = (Overhead(8, Series.of([0.008]), Series.of([0.0004])),)
+    figures = json.loads(Figures(1, overhead=steps).json())
+    assert (figures["step_ms_b8"], figures["step_outside_pass_b8"]) == (8.0, 0.05)
