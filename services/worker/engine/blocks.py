@@ -38,7 +38,9 @@ class BlockAllocator:
     each use, so the least recently used idle blocks have the smallest ages.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, most: int = 0) -> None:
+        """`total` blocks are in use; up to `most` can be."""
+        self._most = max(total, most)
         self.total = total
         self.idle = total
         self._references = [0] * total
@@ -46,8 +48,8 @@ class BlockAllocator:
         self._cached: dict[bytes, int] = {}
         self._age: NDArray[np.int64] = np.full(total, BLANK, dtype=np.int64)
         self._tick = BLANK
-        self._parked: list[int] = []  # out of use, the first of the pool last
-        self._extent = total  # everything from here on is parked
+        self._parked: list[int] = []  # out of use, the first of the pool last; those never used have no place yet
+        self._extent = total  # nothing from here on is in use
         self._evicted: list[tuple[int, bytes]] = []
 
     def peek(self, chain: Iterable[bytes]) -> PrefixHit:
@@ -137,15 +139,26 @@ class BlockAllocator:
     def unpark(self, count: int) -> None:
         """Put blocks back into use, those at the start first; as many as are parked if `count` is more."""
         back = self._parked[-count:] if count else []
+        fresh = min(count - len(back), self._most - len(self._references))
         self._park(self._parked[: len(self._parked) - len(back)], len(back))
         for block in back:
             self._dereference(block)
+        self._extend(fresh)
 
     def evicted(self) -> list[tuple[int, bytes]]:
         """Blocks that were taken since this was last asked although they held something, and its addresses: their
         contents last until somebody writes."""
         evicted, self._evicted = self._evicted, []
         return evicted
+
+    def _extend(self, count: int) -> None:
+        """Blocks that are used for the first time."""
+        if count:
+            self._references += [0] * count
+            self._hashes += [None] * count
+            self._age = np.concatenate([self._age, np.full(count, BLANK, dtype=np.int64)])
+            self.idle += count
+            self._park(self._parked, count)
 
     def _park(self, parked: list[int], total_change: int) -> None:
         self._parked = sorted(parked, reverse=True)

@@ -17,7 +17,8 @@ from services.worker.engine.table import BlockTable
 
 
 class KVCache:
-    """Whoever takes blocks (`grow`) settles before anything is written to them."""
+    """Whoever takes blocks (`grow`) settles before anything is written to them. Of the pool's blocks, `blocks` are in
+    use at first; 0: all."""
 
     def __init__(
         self,
@@ -26,9 +27,10 @@ class KVCache:
         costs: Costs,
         numerics: Numerics = FAST,
         *,
+        blocks: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.blocks = BlockAllocator(pool.blocks)
+        self.blocks = BlockAllocator(blocks or pool.blocks, pool.blocks)
         self.block_tokens = pool.spec.block_tokens
         self.found_tokens = 0  # in the pool or below it, instead of computed
         self.raised_tokens = 0  # of those, brought up from host memory

@@ -19,7 +19,6 @@ class KVShare:
         self._cache, self._roster, self._next_step = cache, roster, next_step
         self._booked, self._most = booked, most
         self._least = booked if most == booked else max(1, booked // LEAST)
-        cache.resize(booked)
 
     @property
     def presses(self) -> bool:

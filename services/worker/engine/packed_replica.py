@@ -75,7 +75,7 @@ class PackedReplica:
         most = max(blocks, most_kv_bytes // spec.block_bytes) if module.device.type == "cpu" else blocks
         self._runner = PackedRunner(module, spec, most, numerics, packing)
         self._costs, self._clock = costs or Costs(), clock
-        self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, clock=clock)
+        self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, blocks=blocks, clock=clock)
         self._roster = Roster()
         self._drafter = Drafter(self.limits, numerics, self._cache)
         self.departures = Departures(self._cache, self._roster)

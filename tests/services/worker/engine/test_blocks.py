@@ -24,9 +24,9 @@ class Sequences(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.allocator = BlockAllocator(TOTAL)
+        self.allocator = BlockAllocator(TOTAL - 3, TOTAL)
         self.live: list[tuple[BlockTable, list[bytes]]] = []
-        self.parked: set[int] = set()
+        self.parked: set[int] = set(range(TOTAL - 3, TOTAL))  # those never used come after all others
         self.contents: dict[int, bytes] = {}  # what was written last into each published block
 
     @precondition(lambda self: len(self.live) < 4)
@@ -185,6 +185,16 @@ def test_blank_blocks_are_parked_from_the_end_and_cached_ones_last() -> None:
     assert [block for block in range(8) if allocator.is_idle(block)] == [0, 1, 2]
     allocator.unpark(100)
     assert allocator.idle == allocator.total == 8
+
+
+def test_blocks_that_were_never_used_cost_nothing_and_come_last() -> None:
+    allocator = BlockAllocator(2, most=1 << 40)
+    allocator.park(1)
+    allocator.unpark(3)
+    assert (allocator.total, allocator.idle, allocator.is_idle(3), allocator.is_idle(4)) == (4, 4, True, False)
+    table = BlockTable(allocator, SIZE)
+    table.grow(4 * SIZE, 4 * SIZE)
+    assert table.blocks == [0, 1, 2, 3]
 
 
 def test_addresses_depend_on_everything_before() -> None:
