@@ -147,7 +147,7 @@ class OpaqueReplica:
         alone, among = self._canary(None), self._canary([7919 * i % self._bounds.vocabulary for i in range(1, 20)])
         if alone != among:
             raise NumericsNotHeld(f"{self.name} gives other bits when other sequences run; deploy it at level fast")
-        self.fingerprint = fingerprint(self.module.device, repr(self._numerics).encode(), alone)
+        self.fingerprint = fingerprint(self.module.device, repr((self._numerics, self._pass_tokens)).encode(), alone)
 
     def _canary(self, other: list[int] | None) -> bytes:
         """Logits of a short prompt's last token and of the next one, `other` being run before that."""
