@@ -35,7 +35,7 @@ async def test_a_worker_maps_the_stores_memory_and_copies_none_of_it(shared: Run
     pids = {worker_id: shared.cluster.process(worker_id).pid for worker_id in ("worker-1", "worker-2")}
     size_bytes = (await shared.deployed(BIG, "mapped")).checkpoint.bytes
     before = {worker_id: memory_of(pid) for worker_id, pid in pids.items()}
-    answer = await ask(shared.client, "mapped")
+    answer = await ask(shared.client, "mapped", SamplingWishes(max_tokens=1))  # the next pass begins to pack copies
     worker_id = answer.started.worker_id
     was, now = before[worker_id], memory_of(pids[worker_id])
     assert now.mapped_parts - was.mapped_parts >= size_bytes
