@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -15,50 +15,16 @@ import torch
 
 from mesh.requests import Pooling
 from services.worker.engine.adapter import Adapter
-from services.worker.engine.embed_queue import EmbedQueue, Job
-from services.worker.engine.errors import (
-    DuplicateReplica,
-    DuplicateRequest,
-    EngineClosed,
-    EngineError,
-    QueueFull,
-    UnknownReplica,
-    UnknownRequest,
-)
-from services.worker.engine.kv_share import KVShare
+from services.worker.engine.embed_queue import Job
+from services.worker.engine.errors import EngineClosed, EngineError, UnknownReplica, UnknownRequest
 from services.worker.engine.lending import Elastic, balance
 from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, EngineStats, TokenStep
+from services.worker.engine.residents import Resident, Residents
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 EMBED_TOKENS = 512  # of one step, padding included: bounds how long other requests wait for it
-
-
-@dataclass(slots=True)
-class _Resident:
-    """A replica and its share of the engine."""
-
-    replica: Replica
-    weight: float
-    kv_share: KVShare | None
-    served_s: float = 0.0  # virtual time: seconds of steps by weight, never behind those that had work meanwhile
-    requests: int = 0  # submitted and not finished, guarded by the engine's lock
-    embeddings: EmbedQueue = field(default_factory=EmbedQueue)
-    embedded_last: bool = False
-
-    @property
-    def has_work(self) -> bool:
-        """Whether a step would do something."""
-        return self.replica.has_work or self.embeddings.has_work
-
-    def step(self) -> list[TokenStep]:
-        """Tokens and embeddings by turns, where there are both."""
-        self.embedded_last = self.embeddings.has_work and not (self.replica.has_work and self.embedded_last)
-        if self.embedded_last:
-            self.embeddings.advance(self.replica.embed)
-            return []
-        return self.replica.step()
 
 
 class Engine:
@@ -76,13 +42,10 @@ class Engine:
     ) -> None:
         self._on_steps = on_steps
         self._threads = threads
-        self._max_requests = max_requests
         self._clock = clock
-        self._wake = threading.Condition()  # guards the five below
+        self._wake = threading.Condition()  # guards the three below
         self._commands: deque[Callable[[], list[TokenStep]]] = deque()
-        self._residents: dict[str, _Resident] = {}
-        self._adapted: dict[str, _Resident] = {}  # the replica that each adapter is on
-        self._homes: dict[str, _Resident] = {}  # of each unfinished request
+        self._residents = Residents(max_requests)
         self._closing = False
         self._served_s = 0.0  # virtual time of the last step
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -94,7 +57,7 @@ class Engine:
     def close(self) -> None:
         """Fail what still runs with ERROR, unload every replica, and join the thread."""
         with self._wake:
-            for name in list(self._residents):
+            for name in self._residents.names:
                 self._withdraw(name)
             self._closing = True
             self._wake.notify()
@@ -106,15 +69,12 @@ class Engine:
         engine's time in proportion to `weight`."""
         with self._wake:
             self._refuse_when_closing()
-            self._refuse_duplicate(replica.name)
-            self._residents[replica.name] = _Resident(
-                replica, weight, replica.kv_share if isinstance(replica, Elastic) else None
-            )
+            self._residents.add(Resident(replica, weight, replica.kv_share if isinstance(replica, Elastic) else None))
 
     def set_weight(self, name: str, weight: float) -> None:
         """Change a replica's part of the engine's time, from its next step on."""
         with self._wake:
-            self._resident(name).weight = weight
+            self._residents.of(name).weight = weight
 
     def remove_replica(self, name: str) -> Future[None]:
         """Refuse new requests for it now and end running ones with ERROR; done when its memory is given back."""
@@ -127,18 +87,17 @@ class Engine:
         DuplicateReplica; the future may raise UnsupportedAdapter or UnknownReplica."""
         with self._wake:
             self._refuse_when_closing()
-            self._refuse_duplicate(adapter.name)
+            self._residents.check_free(adapter.name)
             added: Future[None] = _begun()
-            self._post(partial(self._adapt, self._resident(replica), adapter, added))
+            self._post(partial(self._adapt, self._residents.of(replica), adapter, added))
             return added
 
     def remove_adapter(self, name: str) -> Future[None]:
         """Refuse new requests for it now and end running ones with ERROR; done when its memory is given back."""
         with self._wake:
             self._refuse_when_closing()
-            resident = self._resident(name)
+            resident = self._residents.remove(name)
             removed: Future[None] = _begun()
-            self._adapted.pop(name, None)
             self._post(partial(self._strip, resident, name, removed))
             return removed
 
@@ -147,110 +106,77 @@ class Engine:
         queued; whatever goes wrong later comes as a TokenStep with finish ERROR."""
         with self._wake:
             self._refuse_when_closing()
-            resident = self._resident(request.replica)
+            resident = self._residents.of(request.replica)
         resident.replica.check(request)
         with self._wake:
-            self._take_in(request, resident)
+            self._residents.take_in(request, resident)
             self._post(partial(self._add, resident, request))
 
     def cancel(self, request_id: str) -> None:
         """Stop a request before the next step. Its last TokenStep says CANCELLED; unknown ids are ignored."""
-        with self._wake:
-            resident = self._homes.get(request_id)
-            if resident is not None:
-                self._post(partial(resident.replica.cancel, request_id))
+        with self._wake, suppress(UnknownRequest):
+            self._post(partial(self._residents.home(request_id).replica.cancel, request_id))
 
     def ask_replica(self, name: str, question: Callable[[Replica], T]) -> Future[T]:
         """Have the engine's thread put a question to a replica, between two steps."""
         with self._wake:
             self._refuse_when_closing()
-            return self._promise(self._resident(name), lambda replica: (question(replica), []))
+            return self._promise(self._residents.of(name), lambda replica: (question(replica), []))
 
     def ask(self, request_id: str, question: Callable[[Replica], T]) -> Future[T]:
         """As `ask_replica`, of the replica that a request is on; UnknownRequest if it is on none (any more)."""
         with self._wake:
-            return self._promise(self._home(request_id), lambda replica: (question(replica), []))
+            self._refuse_when_closing()
+            return self._promise(self._residents.home(request_id), lambda replica: (question(replica), []))
 
     def tell(self, request_id: str, order: Callable[[Replica], list[TokenStep]]) -> Future[None]:
         """As `ask`, for what can give the request its last TokenStep."""
         with self._wake:
-            return self._promise(self._home(request_id), lambda replica: (None, order(replica)))
+            self._refuse_when_closing()
+            return self._promise(self._residents.home(request_id), lambda replica: (None, order(replica)))
 
     def expect(self, request: EngineRequest, begin: Callable[[Replica], T]) -> Future[T]:
         """Take in a request that `begin` makes room for, instead of queueing it; raises as `submit` does. If `begin`
         fails, the request is not here."""
         with self._wake:
             self._refuse_when_closing()
-            resident = self._resident(request.replica)
+            resident = self._residents.of(request.replica)
         resident.replica.check(request)
         with self._wake:
-            self._take_in(request, resident)
+            self._residents.take_in(request, resident)
             return self._promise(resident, lambda replica: (self._begin(request, begin, replica), []))
 
     def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Job:
         """Queue inputs to embed. Raises as submit() does; `done` of what it returns gets their vectors."""
         with self._wake:
             self._refuse_when_closing()
-            resident = self._resident(name)
+            resident = self._residents.of(name)
         for tokens in inputs:
             resident.replica.check_input(tokens)
         job = Job(name, inputs, pooling)
         with self._wake:
-            if self._find(name) is not resident:
-                raise UnknownReplica(f"{name} has just been removed")
+            self._residents.check_still(name, resident)
             self._post(partial(self._embed, resident, job))
         return job
 
     def stats(self) -> EngineStats:
         """Every resident replica's load and counters."""
         with self._wake:
-            replicas = {name: one.replica for name, one in (self._residents | self._adapted).items()}
+            replicas = self._residents.by_name
         return EngineStats({name: replica.stats(name) for name, replica in replicas.items()})
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
             raise EngineClosed("the engine is closing")
 
-    def _refuse_duplicate(self, name: str) -> None:
-        if self._find(name):
-            raise DuplicateReplica(f"{name} is resident already; remove it first")
-
-    def _find(self, name: str) -> _Resident | None:
-        return self._residents.get(name) or self._adapted.get(name)
-
-    def _resident(self, name: str) -> _Resident:
-        if resident := self._find(name):
-            return resident
-        raise UnknownReplica(f"no replica of {name} is resident")
-
-    def _home(self, request_id: str) -> _Resident:
-        self._refuse_when_closing()
-        try:
-            return self._homes[request_id]
-        except KeyError:
-            raise UnknownRequest(f"no request {request_id} is here; it may have ended") from None
-
-    def _take_in(self, request: EngineRequest, resident: _Resident) -> None:
-        if self._find(request.replica) is not resident:
-            raise UnknownReplica(f"{request.replica} has just been removed")
-        if request.request_id in self._homes:
-            raise DuplicateRequest(f"request {request.request_id} is running already")
-        if resident.requests >= self._max_requests:
-            raise QueueFull(f"{request.replica} has {resident.requests} requests; try later or elsewhere")
-        resident.requests += 1
-        self._homes[request.request_id] = resident
-
-    def _promise(self, resident: _Resident, act: Callable[[Replica], tuple[T, list[TokenStep]]]) -> Future[T]:
+    def _promise(self, resident: Resident, act: Callable[[Replica], tuple[T, list[TokenStep]]]) -> Future[T]:
         future: Future[T] = _begun()
         self._post(partial(self._answer, resident, act, future))
         return future
 
     def _withdraw(self, name: str) -> Future[None]:
-        resident = self._resident(name)
         removed: Future[None] = _begun()
-        del self._residents[name]
-        self._adapted = {adapter: home for adapter, home in self._adapted.items() if home is not resident}
-        self._post(partial(self._remove, resident, removed))
+        self._post(partial(self._remove, self._residents.remove(name), removed))
         return removed
 
     def _post(self, command: Callable[[], list[TokenStep]]) -> None:
@@ -284,12 +210,12 @@ class Engine:
             self._emit(self._step(resident))
         return not ending
 
-    def _next(self) -> _Resident | None:
+    def _next(self) -> Resident | None:
         """The one served least among those with work."""
-        busy = [resident for resident in self._residents.values() if resident.has_work]
+        busy = [resident for resident in self._residents if resident.has_work]
         return min(busy, key=lambda resident: resident.served_s) if busy else None
 
-    def _step(self, resident: _Resident) -> list[TokenStep]:
+    def _step(self, resident: Resident) -> list[TokenStep]:
         started = self._clock()
         self._served_s = resident.served_s
         try:
@@ -301,21 +227,21 @@ class Engine:
         finally:
             resident.served_s += (self._clock() - started) / resident.weight
 
-    def _lend(self, resident: _Resident) -> None:
+    def _lend(self, resident: Resident) -> None:
         """Divide KV memory anew if this replica wants more."""
         if resident.kv_share is not None and resident.kv_share.presses:
             self._emit(self._balance())
 
     def _balance(self) -> list[TokenStep]:
         with self._wake:
-            return balance([one.kv_share for one in self._residents.values() if one.kv_share is not None])
+            return balance([one.kv_share for one in self._residents if one.kv_share is not None])
 
-    def _add(self, resident: _Resident, request: EngineRequest) -> list[TokenStep]:
+    def _add(self, resident: Resident, request: EngineRequest) -> list[TokenStep]:
         self._catch_up(resident)
         return resident.replica.add(request)
 
     def _answer(
-        self, resident: _Resident, act: Callable[[Replica], tuple[T, list[TokenStep]]], future: Future[T]
+        self, resident: Resident, act: Callable[[Replica], tuple[T, list[TokenStep]]], future: Future[T]
     ) -> list[TokenStep]:
         self._catch_up(resident)
         try:
@@ -331,20 +257,20 @@ class Engine:
             return begin(replica)
         except BaseException:
             with self._wake:
-                self._homes.pop(request.request_id).requests -= 1
+                self._residents.let_go(request.request_id)
             raise
 
-    def _embed(self, resident: _Resident, job: Job) -> list[TokenStep]:
+    def _embed(self, resident: Resident, job: Job) -> list[TokenStep]:
         self._catch_up(resident)
         resident.embeddings.add(job, EMBED_TOKENS)
         return []
 
-    def _catch_up(self, resident: _Resident) -> None:
+    def _catch_up(self, resident: Resident) -> None:
         """Idle time earns no credit."""
         if not resident.has_work:
             resident.served_s = max(resident.served_s, self._served_s)
 
-    def _remove(self, resident: _Resident, removed: Future[None]) -> list[TokenStep]:
+    def _remove(self, resident: Resident, removed: Future[None]) -> list[TokenStep]:
         try:
             gone = f"{resident.replica.name} was removed from this worker"
             resident.embeddings.fail(UnknownReplica(gone))
@@ -357,21 +283,18 @@ class Engine:
                 removed.set_result(None)
         return []
 
-    def _adapt(self, resident: _Resident, adapter: Adapter, added: Future[None]) -> list[TokenStep]:
+    def _adapt(self, resident: Resident, adapter: Adapter, added: Future[None]) -> list[TokenStep]:
         try:
-            with self._wake:
-                if self._residents.get(resident.replica.name) is not resident:
-                    raise UnknownReplica(f"{resident.replica.name} has just been removed")
             resident.replica.add_adapter(adapter)
+            with self._wake:
+                self._residents.adapt(adapter.name, resident)
         except EngineError as error:
             added.set_exception(error)
-            return []
-        with self._wake:
-            self._adapted[adapter.name] = resident
-        added.set_result(None)
+        else:
+            added.set_result(None)
         return []
 
-    def _strip(self, resident: _Resident, name: str, removed: Future[None]) -> list[TokenStep]:
+    def _strip(self, resident: Resident, name: str, removed: Future[None]) -> list[TokenStep]:
         try:
             self._emit(resident.replica.remove_adapter(name))
         finally:
@@ -382,9 +305,7 @@ class Engine:
         if not steps:
             return
         with self._wake:
-            for step in steps:
-                if step.finish is not None:
-                    self._homes.pop(step.request_id).requests -= 1
+            self._residents.finished(steps)
         self._on_steps(steps)
 
 
