@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +17,9 @@ from benchmarks.engine.stage import Sizes, stage
 from benchmarks.engine.start import measure_start
 from benchmarks.engine.throughput import measure_throughput
 from benchmarks.loading.peers import VENVS
-from benchmarks.machine import Machine, cores
-from benchmarks.report import say, say_machine
-from benchmarks.series import BenchmarkBroken
-from mesh.errors import MeshError
+from benchmarks.machine import cores
+from benchmarks.measured import measured
+from benchmarks.report import say
 
 PARTS = ("throughput", "prefix", "levels", "overhead", "start")
 QUICK_PARTS = ("throughput", "prefix", "start")
@@ -34,12 +32,7 @@ QUICK = Sizes(("bfloat16",), layers=2, batches=(1, 8, 32), prompt_tokens=32, tok
 def main() -> None:
     """Exit codes: 0 measured, 1 could not be."""
     options = _options()
-    say_machine(Machine.here())
-    try:
-        figures = asyncio.run(_measure(options))
-    except (MeshError, BenchmarkBroken) as error:
-        sys.exit(f"benchmarks.engine: {error}")
-    say_machine(Machine.here())
+    figures = measured("engine", _measure(options))
     say_figures(figures)
     if options.json:
         say(figures.json())

@@ -1,8 +1,6 @@
 """python -m benchmarks.loading: from disk, from memory and from a peer, each beside its rivals and its limit."""
 
 import argparse
-import asyncio
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +17,8 @@ from benchmarks.loading.stage import TINY, Sizes, Stage
 from benchmarks.loading.steps import measure_steps
 from benchmarks.loading.warm import measure_warm
 from benchmarks.loading.wire import measure_wire
-from benchmarks.machine import Machine
-from benchmarks.report import say, say_machine
-from benchmarks.series import BenchmarkBroken
-from mesh.errors import MeshError
+from benchmarks.measured import measured
+from benchmarks.report import say
 
 PARTS = ("cold", "warm", "many", "memory", "crowd", "peer", "ablation")
 QUICK_PARTS = ("cold", "warm", "memory", "ablation")
@@ -34,12 +30,7 @@ ROUNDS, QUICK_ROUNDS = 7, 2
 def main() -> None:
     """Exit codes: 0 measured, 1 could not be."""
     options = _options()
-    say_machine(Machine.here())
-    try:
-        figures = asyncio.run(_measure(options))
-    except (MeshError, BenchmarkBroken) as error:
-        sys.exit(f"benchmarks.loading: {error}")
-    say_machine(Machine.here())
+    figures = measured("loading", _measure(options))
     say_figures(figures)
     if options.plots:
         from benchmarks.plots import draw  # noqa: PLC0415  matplotlib is an extra

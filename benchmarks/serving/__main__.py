@@ -1,23 +1,20 @@
 """python -m benchmarks.serving: cold starts, the way of a token, the dispatch of a request, each beside its rival."""
 
 import argparse
-import asyncio
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.args import parser
-from benchmarks.machine import Machine, cores
-from benchmarks.report import say, say_machine
-from benchmarks.series import BenchmarkBroken
+from benchmarks.machine import cores
+from benchmarks.measured import measured
+from benchmarks.report import say
 from benchmarks.serving.cold import measure_cold
 from benchmarks.serving.dispatch import measure_dispatch
 from benchmarks.serving.relay import measure_relay
 from benchmarks.serving.report import Figures, say_figures
 from benchmarks.serving.stage import Stage
 from cli.cluster import ClusterOptions, LocalCluster
-from mesh.errors import MeshError
 
 PARTS = ("cold", "relay", "dispatch")
 
@@ -25,12 +22,7 @@ PARTS = ("cold", "relay", "dispatch")
 def main() -> None:
     """Exit codes: 0 measured, 1 could not be."""
     options = _options()
-    say_machine(Machine.here())
-    try:
-        figures = asyncio.run(_measure(options))
-    except (MeshError, BenchmarkBroken) as error:
-        sys.exit(f"benchmarks.serving: {error}")
-    say_machine(Machine.here())
+    figures = measured("serving", _measure(options))
     say_figures(figures)
     if options.json:
         say(figures.json())

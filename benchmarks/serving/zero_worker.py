@@ -19,6 +19,7 @@ from mesh.serve import Ground, Mounted, main, owned
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.request import EngineRequest, EngineStats, ReplicaStats, TokenStep
+from services.worker.guides import Guides
 from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.host import Host
 from services.worker.loading.loader import Loader
@@ -90,6 +91,7 @@ async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[S
         return WorkerFacts("host", settings.memory_bytes, settings.kv_bytes, settings.slots, (ready,))
 
     report = Report(ground.membership, facts)
+    relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
     relay.on_load = report.load
     report.life()
     servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)

@@ -2,7 +2,7 @@
 embeddings that depend on length; and their oracle."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,6 @@ from services.worker.engine.model import assign, build_opaque
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.opaque_proof import Proof, prove
 from services.worker.engine.opaque_replica import OpaqueReplica
-from services.worker.engine.request import EngineRequest, TokenStep
 from tests.services.worker.engine.tiny import HEAD_16, LLAMA, VOCABULARY
 
 DENSE = LLAMA | {"num_hidden_layers": 4}
@@ -212,17 +211,3 @@ def replica(
     model, proof = body(family)
     kv_bytes = sequences * proof.footprint.bytes(kv_tokens) if kv_tokens else 1 << 24
     return OpaqueReplica(family, model, kv_bytes, proof, eos_token_ids=(), limits=limits, numerics=numerics)
-
-
-def run(replica: OpaqueReplica, requests: Iterable[EngineRequest], steps_between: int = 0) -> list[TokenStep]:
-    """Steps the replica by hand until it is idle, with new requests arriving `steps_between` steps apart."""
-    produced: list[TokenStep] = []
-    with torch.inference_mode():
-        for one in requests:
-            replica.check(one)
-            produced += replica.add(one)
-            for _ in range(steps_between):
-                produced += replica.step() if replica.has_work else []
-        while replica.has_work:
-            produced += replica.step()
-    return produced

@@ -8,8 +8,8 @@ import torch
 from mesh.requests import FinishReason, Pooling
 from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.lora import Trained
-from tests.services.worker.engine.opaque_families import fresh, greedy, replica, run
-from tests.services.worker.engine.tiny import prompt, request, tokens_of
+from tests.services.worker.engine.opaque_families import fresh, greedy, replica
+from tests.services.worker.engine.tiny import prompt, request, run, tokens_of
 
 TARGETS: dict[str, dict[str, Any]] = {
     "bloom": {"target_modules": ["query_key_value", "dense_h_to_4h"]},

@@ -23,9 +23,9 @@ from services.worker.engine.opaque import OpaqueRunner
 from services.worker.engine.opaque_replica import OpaqueReplica
 from services.worker.engine.opaque_state import HeldState
 from services.worker.engine.request import EngineRequest, TokenStep
-from tests.services.worker.engine.opaque_families import OPAQUE, body, fresh, greedy, own_replica, replica, run
+from tests.services.worker.engine.opaque_families import OPAQUE, body, fresh, greedy, own_replica, replica
 from tests.services.worker.engine.test_engine import PATIENCE_S, running
-from tests.services.worker.engine.tiny import VOCABULARY, prompt, request, tokens_of
+from tests.services.worker.engine.tiny import VOCABULARY, prompt, request, run, tokens_of
 from tests.services.worker.engine.tiny import replica as packed
 
 COUNT = 14

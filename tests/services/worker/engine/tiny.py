@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig,
 
 from services.worker.engine.model import assign, build, probe_kv
 from services.worker.engine.packed_replica import PackedReplica
+from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.engine.sample import SamplingParams
 
@@ -196,7 +197,7 @@ def tokens_of(steps: Iterable[TokenStep]) -> dict[str, tuple[int, ...]]:
     return tokens
 
 
-def run(replica: PackedReplica, requests: Iterable[EngineRequest], steps_between: int = 0) -> list[TokenStep]:
+def run(replica: Replica, requests: Iterable[EngineRequest], steps_between: int = 0) -> list[TokenStep]:
     """Steps the replica by hand until it is idle, with new requests arriving `steps_between` steps apart."""
     produced: list[TokenStep] = []
     with torch.inference_mode():
