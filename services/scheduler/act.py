@@ -14,9 +14,9 @@ from mesh.facts import ClusterFacts, Kind, ReplicaFacts, ReplicaState
 from mesh.requests import LoadProgress
 from mesh.state.mirror import Mirror
 from policy.actions import Load, Unload
+from policy.books import Books
 from policy.knobs import Knobs
 from policy.view import Spot, View
-from services.scheduler.books import Books
 from services.scheduler.waiting import Loading, WaitingRoom
 
 log = structlog.get_logger()

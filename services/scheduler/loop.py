@@ -11,10 +11,10 @@ from mesh.facts import Kind, Member
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
 from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload
+from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
-from services.scheduler.books import Books
 from services.scheduler.waiting import WaitingRoom, stands_by
 
 log = structlog.get_logger()

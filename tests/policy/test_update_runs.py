@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from mesh.facts import ModelEntry, ReplicaFacts, ReplicaState
 from policy.actions import Load, Place, Unload
+from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from policy.view import Spot, View, Waiting
-from services.scheduler.books import Books
 from tests.policy.scene import KV, WEIGHTS, cluster, model, store, worker
 
 KNOBS = Knobs(keep_alive_s=1e6, hold_s=1e6, max_waiting=1000)

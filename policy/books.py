@@ -1,4 +1,4 @@
-"""What the scheduler knows beside the facts: commands under way, idleness, distrust. It builds the policy's view."""
+"""What a scheduler knows beside the facts: commands under way, idleness, distrust. It builds the view. No clock."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from policy.view import Spot, View, Waiting
 
 @dataclass(slots=True)
 class Books:
-    """Kept by the scheduler's one loop; nothing else writes here."""
+    """Kept by whoever calls `decide`: the scheduler's one loop, or the simulator; nothing else writes here."""
 
     loading: set[Spot] = field(default_factory=set)
     unloading: set[Spot] = field(default_factory=set)
