@@ -1,0 +1,53 @@
+"""Simulated time: events in order of their moments, and among those of one moment, of their rank and making."""
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(order=True, slots=True)
+class Event:
+    """What happens at a moment, unless cancelled before."""
+
+    at_s: float
+    rank: int
+    number: int
+    act: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+    def cancel(self) -> None:
+        """It will not happen."""
+        self.cancelled = True
+
+
+class Engine:
+    """Nothing here draws or reads a clock: equal calls give equal runs."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.happened = 0
+        self._heap: list[Event] = []
+        self._numbers = itertools.count()
+
+    def at(self, at_s: float, act: Callable[[], None], rank: int = 0) -> Event:
+        """Lets `act` happen then; after everything of a lower rank at that moment. ValueError for what is past."""
+        if at_s < self.now_s:
+            raise ValueError(f"{at_s} s is past: it is {self.now_s} s")
+        event = Event(at_s, rank, next(self._numbers), act)
+        heapq.heappush(self._heap, event)
+        return event
+
+    def after(self, delay_s: float, act: Callable[[], None]) -> Event:
+        """Lets `act` happen in so many seconds."""
+        return self.at(self.now_s + delay_s, act)
+
+    def run(self, until_s: float = math.inf) -> None:
+        """Until nothing is left to happen, or that moment."""
+        while self._heap and self._heap[0].at_s <= until_s:
+            event = heapq.heappop(self._heap)
+            if not event.cancelled:
+                self.now_s = event.at_s
+                self.happened += 1
+                event.act()

@@ -1,0 +1,102 @@
+"""Bytes on their way through shared resources. Each flow gets its max-min fair share of all that it passes through."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sim.engine import Engine, Event
+
+ENOUGH_BYTES = 1e-3  # what rounding may leave of a flow whose end has come
+
+
+@dataclass(eq=False, slots=True)
+class Resource:
+    """A disk, a network card, a device's bus. `moved_bytes` counts all that went through it."""
+
+    name: str
+    bytes_per_s: float
+    moved_bytes: float = 0.0
+
+
+@dataclass(eq=False, slots=True)
+class Flow:
+    """So many bytes through these resources at once: the narrowest share decides."""
+
+    left_bytes: float
+    through: tuple[Resource, ...]
+    done: Callable[[], None]
+    bytes_per_s: float = field(default=0.0)
+
+
+class Traffic:
+    """All flows that may meet: those of one node."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._flows: list[Flow] = []
+        self._since_s = 0.0
+        self._next: Event | None = None
+
+    def begin(self, size_bytes: float, through: tuple[Resource, ...], done: Callable[[], None]) -> Flow:
+        """Calls `done` when the bytes are through."""
+        self._advance()
+        flow = Flow(size_bytes, through, done)
+        self._flows.append(flow)
+        self._share()
+        return flow
+
+    def end(self, flow: Flow) -> None:
+        """It goes no further, and is never done."""
+        self._advance()
+        self._flows.remove(flow)
+        self._share()
+
+    def slow(self, resource: Resource, bytes_per_s: float) -> None:
+        """From now on the resource is so fast."""
+        self._advance()
+        resource.bytes_per_s = bytes_per_s
+        self._share()
+
+    def _advance(self) -> None:
+        passed_s = self._engine.now_s - self._since_s
+        self._since_s = self._engine.now_s
+        for flow in self._flows:
+            moved = min(flow.left_bytes, flow.bytes_per_s * passed_s)
+            flow.left_bytes -= moved
+            for resource in flow.through:
+                resource.moved_bytes += moved
+
+    def _share(self) -> None:
+        """New rates, and the moment of the next end."""
+        for flow, rate in fair_shares(self._flows):
+            flow.bytes_per_s = rate
+        if self._next:
+            self._next.cancel()
+        ends = [flow.left_bytes / flow.bytes_per_s for flow in self._flows if flow.bytes_per_s > 0.0]
+        self._next = self._engine.after(min(ends), self._finish) if ends else None
+
+    def _finish(self) -> None:
+        self._advance()
+        finished = [flow for flow in self._flows if flow.left_bytes <= ENOUGH_BYTES + 1e-9 * flow.bytes_per_s]
+        self._flows = [flow for flow in self._flows if flow not in finished]
+        self._share()
+        for flow in finished:
+            flow.done()
+
+
+def fair_shares(flows: Iterable[Flow]) -> list[tuple[Flow, float]]:
+    """Max-min fair rates in bytes a second, by progressive filling: the resource with the least for each of its flows
+    settles these; what they leave elsewhere is shared by the others."""
+    open_, shares = list(flows), list[tuple[Flow, float]]()
+    left = {resource: resource.bytes_per_s for flow in open_ for resource in flow.through}
+    while open_:
+        counts = dict.fromkeys(left, 0)
+        for flow in open_:
+            for resource in flow.through:
+                counts[resource] += 1
+        share, tight = min(((left[r] / n, r) for r, n in counts.items() if n), key=lambda pair: pair[0])
+        for flow in [flow for flow in open_ if tight in flow.through]:
+            shares.append((flow, max(0.0, share)))
+            open_.remove(flow)
+            for resource in flow.through:
+                left[resource] -= share
+    return shares
