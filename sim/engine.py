@@ -30,6 +30,7 @@ class Engine:
         self.happened = 0
         self._heap: list[Event] = []
         self._numbers = itertools.count()
+        self._stopped = False
 
     def at(self, at_s: float, act: Callable[[], None], rank: int = 0) -> Event:
         """Lets `act` happen then; after everything of a lower rank at that moment. ValueError for what is past."""
@@ -44,10 +45,15 @@ class Engine:
         return self.at(self.now_s + delay_s, act)
 
     def run(self, until_s: float = math.inf) -> None:
-        """Until nothing is left to happen, or that moment."""
-        while self._heap and self._heap[0].at_s <= until_s:
+        """Until nothing is left to happen, that moment has passed, or somebody has said `stop`."""
+        self._stopped = False
+        while self._heap and self._heap[0].at_s <= until_s and not self._stopped:
             event = heapq.heappop(self._heap)
             if not event.cancelled:
                 self.now_s = event.at_s
                 self.happened += 1
                 event.act()
+
+    def stop(self) -> None:
+        """Ends the run under way, after what happens now."""
+        self._stopped = True

@@ -90,6 +90,8 @@ class WorkerState:
     node_id: str
     memory_bytes: int
     residents: tuple[Resident, ...]
+    kv_bytes: int  # the pool that each replica brings
+    slots: int  # sequences that one replica runs at once
 
     @property
     def free_bytes(self) -> int:
@@ -123,14 +125,12 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What is known of a model. `replica_bytes` are its weights and its KV pool on a device."""
+    """What is known of a model."""
 
     name: str
-    bytes: int
-    replica_bytes: int
+    bytes: int  # of its weights
     init_s: float  # of a load that is not bytes
     prefill_token_s: float
-    mean_answer_tokens: float  # of answers so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ class ClusterState:
     waiting: tuple[WaitingRequest, ...]
     nodes: tuple[NodeState, ...]
     models: Mapping[str, ModelState]
+    mean_answer_tokens: Mapping[str, float]  # by model, of answers so far
 
     def workers(self) -> Iterator[WorkerState]:
         """Of all nodes."""

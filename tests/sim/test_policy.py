@@ -11,9 +11,9 @@ def a_state() -> ClusterState:
     running = RunningRequest("1", 0.0, 10, 2, 1.0)
     ready = Resident(spot("w1", "a"), ReplicaState.READY, 12, 4, (running,), None, None)
     coming = Resident(spot("w1", "b"), ReplicaState.LOADING, 12, 4, (), None, 3.0)
-    workers = (WorkerState("w1", "n1", 30, (ready, coming)), WorkerState("w2", "n1", 30, ()))
+    workers = (WorkerState("w1", "n1", 30, (ready, coming), 2, 4), WorkerState("w2", "n1", 30, (), 2, 4))
     held = MappingProxyType({"a": 10, "b": 10})
-    return ClusterState((), (NodeState("n1", "store-n1", workers, held, held, 3.0, 2.0, 1.0, ()),), {})
+    return ClusterState((), (NodeState("n1", "store-n1", workers, held, held, 3.0, 2.0, 1.0, ()),), {}, {})
 
 
 def test_memory_is_held_by_all_replicas_and_slots_are_open_on_those_that_are_ready() -> None:

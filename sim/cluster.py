@@ -1,0 +1,143 @@
+"""The simulated cluster: carries out loads and unloads, and loses what fails. It decides nothing."""
+
+from collections.abc import Callable
+
+from mesh.facts import ReplicaState
+from policy.view import Spot
+from sim.batch import Sequence
+from sim.engine import Engine
+from sim.loads import LoadRun
+from sim.nodes import Node, Replica, Worker
+from sim.outcome import LoadDone
+from sim.spec import ClusterSpec
+
+
+class Impossible(Exception):
+    """A policy has asked for what cannot be: its fault, never the workload's."""
+
+
+class Cluster:
+    """`wake` is called whenever a load or an unload is done, a slot opens, or a worker comes or goes."""
+
+    def __init__(self, engine: Engine, spec: ClusterSpec, wake: Callable[[], None]) -> None:
+        self._engine, self._wake = engine, wake
+        self.models = {model.name: model for model in spec.models}
+        self.nodes = {f"n{i}": Node(engine, f"n{i}", spec.node) for i in range(spec.nodes)}
+        self.workers = {worker.id: worker for node in self.nodes.values() for worker in node.workers}
+        self.loads: dict[Spot, LoadRun] = {}
+        self.finished: list[LoadDone] = []
+        lay_out(spec, list(self.nodes.values()))
+
+    def replica(self, spot: Spot) -> Replica:
+        """What is there. Impossible if nothing is."""
+        worker = self.workers.get(spot.worker_id)
+        if worker is None or spot not in worker.replicas:
+            raise Impossible(f"no replica at {spot}")
+        return worker.replicas[spot]
+
+    def load(self, spot: Spot, store_id: str) -> None:
+        """Begins a load. Impossible without a worker, a model or room, or where the model is already."""
+        worker, model = self.workers.get(spot.worker_id), self.models.get(spot.model)
+        if worker is None or model is None or worker.node.store_id != store_id:
+            raise Impossible(f"no worker, model or store for {spot} from {store_id!r}")
+        if spot in worker.replicas or worker.free_bytes < model.bytes + worker.kv_bytes:
+            raise Impossible(f"no room for {spot}: {worker.free_bytes} bytes are free")
+        replica = worker.replica(spot, model)
+        self.loads[spot] = LoadRun(self._engine, worker, replica, lambda: self._loaded(worker, replica))
+
+    def unload(self, spot: Spot) -> None:
+        """Begins to end an idle replica, or ends a load. Impossible while requests are there."""
+        replica, worker = self.replica(spot), self.workers[spot.worker_id]
+        if replica.running or replica.state is ReplicaState.DRAINING:
+            raise Impossible(f"{spot} is in use or about to go")
+        if load := self.loads.pop(spot, None):
+            load.end()
+        else:
+            worker.device.remove(replica.batch)
+        replica.state = ReplicaState.DRAINING
+        self._engine.after(worker.node.spec.unload_s, lambda: self._unloaded(worker, replica))
+
+    def join(self, replica: Replica, sequence: Sequence) -> None:
+        """A sequence takes a slot. Impossible where none is open."""
+        if replica.open_slots < 1:
+            raise Impossible(f"no slot is open at {replica.spot}")
+        replica.running[sequence.id] = sequence
+        replica.idle_since_s = None
+        self.workers[replica.spot.worker_id].device.join(replica.batch, sequence)
+
+    def leave(self, replica: Replica, sequence: Sequence) -> None:
+        """A sequence stops, with the tokens that it has then."""
+        self.workers[replica.spot.worker_id].device.leave(replica.batch, sequence)
+        self.left(replica, sequence)
+
+    def left(self, replica: Replica, sequence: Sequence) -> None:
+        """A sequence is over, and its slot is open again."""
+        del replica.running[sequence.id]
+        if not replica.running:
+            replica.idle_since_s = self._engine.now_s
+        self._wake()
+
+    def tokens(self, replica: Replica) -> dict[Sequence, int]:
+        """How many each sequence of a replica has by now."""
+        return self.workers[replica.spot.worker_id].device.tokens(replica.batch)
+
+    def crash(self, worker: Worker) -> list[Sequence]:
+        """A worker is gone with all that it held: returns what ran there, each with the tokens that it had."""
+        lost = self.empty(worker)
+        for spot in worker.replicas:
+            if load := self.loads.pop(spot, None):
+                load.end()
+        worker.replicas.clear()
+        worker.node.workers.remove(worker)
+        del self.workers[worker.id]
+        self._wake()
+        return lost
+
+    def empty(self, worker: Worker) -> list[Sequence]:
+        """Stops all that runs on a worker: returns it, each with the tokens that it had."""
+        lost = [(replica, one) for replica in worker.replicas.values() for one in replica.running.values()]
+        for replica, sequence in lost:
+            self.leave(replica, sequence)
+        return [sequence for _, sequence in lost]
+
+    def restart(self, worker_id: str, node: Node) -> None:
+        """A worker comes again, with nothing loaded."""
+        worker = Worker(self._engine, worker_id, node, node.spec)
+        node.workers = sorted([*node.workers, worker], key=lambda one: one.id)
+        if node.id in self.nodes:
+            self.workers[worker_id] = worker
+            self._wake()
+
+    def hide(self, node: Node) -> None:
+        """Nobody sees the node any more."""
+        del self.nodes[node.id]
+        self.workers = {worker.id: worker for other in self.nodes.values() for worker in other.workers}
+        self._wake()
+
+    def show(self, node: Node) -> None:
+        """It is seen again, with what it has by now."""
+        self.nodes = dict(sorted([*self.nodes.items(), (node.id, node)]))
+        self.workers = {worker.id: worker for other in self.nodes.values() for worker in other.workers}
+        self._wake()
+
+    def _loaded(self, worker: Worker, replica: Replica) -> None:
+        load = self.loads.pop(replica.spot)
+        replica.state = ReplicaState.READY
+        replica.idle_since_s = self._engine.now_s
+        self.finished.append(LoadDone(worker.id, replica.model.name, load.began_s, self._engine.now_s))
+        worker.device.add(replica.batch)
+        self._wake()
+
+    def _unloaded(self, worker: Worker, replica: Replica) -> None:
+        if worker.replicas.get(replica.spot) is replica:  # a crash may have been quicker
+            del worker.replicas[replica.spot]
+            self._wake()
+
+
+def lay_out(spec: ClusterSpec, nodes: list[Node]) -> None:
+    """Puts each model's copies on the disks of the nodes whose turn it is, until these are full; an origin has all."""
+    turn = 0
+    for model in spec.models:
+        for _ in range(min(spec.copies, len(nodes))):
+            nodes[turn % len(nodes)].disk_pool.put(model.name, model.bytes)
+            turn += 1

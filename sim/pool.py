@@ -1,0 +1,66 @@
+"""A tier of a node: what it holds of each checkpoint. Room is made as a store makes it, by the policy's own rule."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from policy.eviction import Held, make_room
+
+
+class Pool:
+    """Bytes by model. What is pinned, or coming, is never dropped."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._here: dict[str, int] = {}
+        self._coming: dict[str, int] = {}  # beyond what is here
+        self._used_s: dict[str, float] = {}
+        self._pins: dict[str, int] = {}
+        self.held: Mapping[str, int] = MappingProxyType(self._here)
+
+    @property
+    def used_bytes(self) -> int:
+        """Of what is here and of what is coming."""
+        return sum(self._here.values()) + sum(self._coming.values())
+
+    def put(self, model: str, size_bytes: int) -> bool:
+        """Lays all of a checkpoint here from the beginning. False if there is no room beside the others."""
+        if self.used_bytes + size_bytes > self._capacity_bytes:
+            return False
+        self._here[model], self._used_s[model] = size_bytes, 0.0
+        return True
+
+    def pin(self, model: str, now: float) -> None:
+        """Somebody reads it."""
+        self._pins[model] = self._pins.get(model, 0) + 1
+        self._used_s[model] = now
+
+    def unpin(self, model: str) -> None:
+        """One reader less; after the last one, what has not come is given up."""
+        self._pins[model] -= 1
+        if not self._pins[model]:
+            del self._pins[model]
+            self._coming.pop(model, None)
+
+    def book(self, model: str, size_bytes: int) -> bool:
+        """Makes room for all of a pinned checkpoint. False, and nothing is dropped, if there is too little."""
+        missing = size_bytes - self._here.get(model, 0) - self._coming.get(model, 0)
+        held = [Held(one, size, self._used_s[one], one in self._pins) for one, size in self._here.items()]
+        eviction = make_room(held, self._capacity_bytes - self.used_bytes, missing)
+        if eviction.missing_bytes:
+            return False
+        for shed in eviction.shed:
+            self._here[shed.digest] -= shed.bytes
+            if not self._here[shed.digest]:
+                del self._here[shed.digest]
+        self._coming[model] = self._coming.get(model, 0) + missing
+        return True
+
+    def came(self, model: str) -> None:
+        """What was booked is here."""
+        if coming := self._coming.pop(model, 0):
+            self._here[model] = self._here.get(model, 0) + coming
+
+    def clear(self) -> None:
+        """All is lost; nobody reads."""
+        self._here.clear()
+        self._coming.clear()
