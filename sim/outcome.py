@@ -19,16 +19,18 @@ class Outcome:
     preemptions: int
     crashes: int  # that it lived through
     refused: RefusalReason | None
+    refused_s: float | None = None
+
+    @property
+    def latency_s(self) -> float | None:
+        """From arrival to the first token or to the refusal: a wait is a wait. None if neither has come."""
+        end_s = self.first_s if self.refused is None else self.refused_s
+        return None if end_s is None else end_s - self.request.at_s
 
     @property
     def lost(self) -> bool:
         """Whether nobody has answered it."""
         return self.finished_s is None and self.refused is None
-
-    @property
-    def ttft_s(self) -> float | None:
-        """From arrival to the first token: what research calls start-up latency, with the wait in it."""
-        return None if self.first_s is None else self.first_s - self.request.at_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,12 @@ class Ongoing:
             priority=asked.priority,
         )
 
-    def outcome(self, finished_s: float | None = None, refused: RefusalReason | None = None) -> Outcome:
+    def outcome(
+        self,
+        finished_s: float | None = None,
+        refused: RefusalReason | None = None,
+        refused_s: float | None = None,
+    ) -> Outcome:
         """Its end."""
         return Outcome(
             request=self.request,
@@ -80,4 +85,5 @@ class Ongoing:
             preemptions=self.preemptions,
             crashes=self.crashes,
             refused=refused,
+            refused_s=refused_s,
         )

@@ -31,7 +31,7 @@ class Seating:
         """A waiting request ends without an answer."""
         one = _one(self.waiting, request_id)
         del self.waiting[one.id]
-        self.ended[one.id] = one.outcome(refused=reason)
+        self.ended[one.id] = one.outcome(refused=reason, refused_s=self._engine.now_s)
 
     def preempt(self, request_id: str) -> None:
         """A running request waits again, with the tokens that it has."""

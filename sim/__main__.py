@@ -1,0 +1,80 @@
+"""python -m sim compare | workload: policies side by side on the same seeds; what a workload is like."""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from sim.lengths import TABLES
+from sim.outcome import Run
+from sim.policies import POLICIES
+from sim.report import table
+from sim.run import simulate
+from sim.scenarios import SCENARIOS, Scenario
+from sim.statistics import fit, statistics
+
+
+def main() -> None:
+    """Prints what it found."""
+    parser = argparse.ArgumentParser(prog="python -m sim", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    compare = commands.add_parser(
+        "compare", help="a table over paired seeds; the first policy is the one compared with"
+    )
+    compare.add_argument("--policies", default=",".join(POLICIES), help="of: " + ", ".join(POLICIES))
+    compare.add_argument("--workload", default="gsm8k-1.4", choices=SCENARIOS)
+    compare.add_argument("--seeds", type=int, default=30)
+    compare.add_argument("--plots", type=Path, help="a directory to draw latencies and the first seed's timelines in")
+    compare.set_defaults(run=_compare)
+    workload = commands.add_parser("workload", help="statistics of a workload beside what it was to be like")
+    workload.add_argument("workload", choices=SCENARIOS)
+    workload.add_argument("--seed", type=int, default=1)
+    workload.set_defaults(run=_workload)
+    args = parser.parse_args()
+    args.run(args, parser)
+
+
+def runs(scenario: Scenario, names: list[str], seeds: int) -> dict[str, list[Run]]:
+    """Each policy on each seed's requests, the same for all."""
+    found: dict[str, list[Run]] = {name: [] for name in names}
+    for seed in range(seeds):
+        requests = scenario.workload(seed).requests()
+        for name in names:
+            found[name].append(simulate(scenario.cluster, requests, POLICIES[name](seed)))
+    return found
+
+
+def _compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    names = args.policies.split(",")
+    if unknown := [name for name in names if name not in POLICIES]:
+        parser.error(f"no policy is called {', '.join(unknown)}")
+    found = runs(SCENARIOS[args.workload], names, args.seeds)
+    sys.stdout.write(table(found) + "\n")
+    if args.plots:
+        from sim.plots import draw  # noqa: PLC0415  (matplotlib is slow to import, and only this needs it)
+
+        draw(found, args.plots)
+
+
+def _workload(args: argparse.Namespace, _: argparse.ArgumentParser) -> None:
+    workload = SCENARIOS[args.workload].workload(args.seed)
+    requests = workload.requests()
+    seen = statistics(requests, workload.models)
+    targets = {"duration_s": workload.duration_s, "rps": workload.rps, "zipf": workload.skew}
+    scoped = "model_gap_cv" if workload.scope.value == "per_model" else "gap_cv"
+    targets[scoped] = workload.gaps.cv
+    for field in fields(seen):
+        target = f"   (asked for, in the long run: {targets[field.name]:g})" if field.name in targets else ""
+        sys.stdout.write(f"{field.name:14} {_show(getattr(seen, field.name))}{target}\n")
+    if len(workload.lengths) == 1:
+        prompt, answer = fit(requests, TABLES[workload.lengths[0]])
+        sys.stdout.write(f"{'prompt fit':14} {prompt:.4f}   (distance to {workload.lengths[0]}; asked for: 0)\n")
+        sys.stdout.write(f"{'answer fit':14} {answer:.4f}   (distance to {workload.lengths[0]}; asked for: 0)\n")
+
+
+def _show(value: float | tuple[float, ...]) -> str:
+    return " ".join(f"{one:.3f}" for one in value) if isinstance(value, tuple) else f"{value:g}"
+
+
+if __name__ == "__main__":
+    main()
