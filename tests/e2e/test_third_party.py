@@ -13,10 +13,11 @@ from tests.e2e.third_party import BufCurl, by_reflection
 
 MODELS = "whimbrel.gateway.v1.ModelService"
 GENERATION = "whimbrel.gateway.v1.GenerationService"
+EMBEDDING = "whimbrel.gateway.v1.EmbeddingService"
 CLUSTER = "whimbrel.gateway.v1.ClusterService"
 CHANNELZ = "grpc.channelz.v1.Channelz"
 SERVICES = {
-    Kind.GATEWAY: (GENERATION, MODELS, CLUSTER),
+    Kind.GATEWAY: (GENERATION, EMBEDDING, MODELS, CLUSTER),
     Kind.SCHEDULER: ("whimbrel.scheduler.v1.SchedulerService",),
     Kind.STORE: ("whimbrel.store.v1.StoreService",),
     Kind.WORKER: ("whimbrel.worker.v1.WorkerService",),
@@ -94,6 +95,11 @@ async def test_grpc_requests_manages_and_asks_a_model(shared: Running) -> None:
         ask = {"model": "requests", "text": "Hello", "sampling": {"max_tokens": 3, "ignore_eos": True}}
         answer = [message async for message in await client.request(GENERATION, "Generate", ask)]
         assert answer[-1]["finished"]["usage"]["completion_tokens"] == 3
+        told = [
+            message
+            async for message in await client.request(EMBEDDING, "Embed", {"model": "requests", "texts": ["Hello"]})
+        ]
+        assert [len(message["embeddings"]["embeddings"]) for message in told if "embeddings" in message] == [1]
         listed = (await client.request(MODELS, "List", {}))["models"]
         assert "requests" in {model["name"] for model in listed}
         await client.request(MODELS, "Delete", {"name": "requests"})
