@@ -1,6 +1,7 @@
 """Our own policy in the simulator: the very `decide` of the scheduler's loop, on the very view that its books build."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from mesh.facts import (
     CheckpointFacts,
@@ -20,7 +21,7 @@ from policy.actions import Place
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
-from policy.view import Waiting
+from policy.view import Spot, Waiting
 from sim.policy import ClusterState, ModelState, NodeState, Plan, Resident, WorkerState
 
 
@@ -82,5 +83,9 @@ def _checkpoint(node: NodeState, model: ModelState) -> CheckpointFacts:
 
 
 def _replica(one: Resident) -> ReplicaFacts:
-    spot = one.spot
-    return ReplicaFacts(spot.model, spot.digest, one.state, one.bytes, len(one.running), runner=RunnerKind.PACKED)
+    return _replica_facts(one.spot, one.state, one.bytes, len(one.running))
+
+
+@lru_cache(maxsize=65536)
+def _replica_facts(spot: Spot, state: ReplicaState, size_bytes: int, running: int) -> ReplicaFacts:
+    return ReplicaFacts(spot.model, spot.digest, state, size_bytes, running, runner=RunnerKind.PACKED)

@@ -6,8 +6,9 @@ from types import MappingProxyType
 from mesh.facts import ReplicaState
 from sim.cluster import Cluster
 from sim.nodes import Node, Replica, Worker
-from sim.policy import ClusterState, LoadState, ModelState, NodeState, Resident, RunningRequest, WorkerState
+from sim.policy import ClusterState, LoadState, ModelState, NodeState, Resident, WorkerState
 from sim.requests import Ongoing
+from sim.running import Running
 from sim.spec import ModelSpec
 
 FIRST_GUESS_TOKENS = 128.0  # of an answer of a model that has not answered yet; assumed
@@ -55,27 +56,14 @@ class Observer:
         return WorkerState(worker.id, worker.node.id, worker.memory_bytes, residents, worker.kv_bytes, worker.slots)
 
     def _resident(self, worker: Worker, replica: Replica, running: Mapping[str, Ongoing]) -> Resident:
-        load, batch = self._cluster.loads.get(replica.spot), replica.batch
-        tokens = worker.device.tokens(batch) if replica.running else {}
-        step_s = batch.costs.steps(1, len(tokens), sum(one.prompt_tokens + emitted for one, emitted in tokens.items()))
+        load = self._cluster.loads.get(replica.spot)
         mean = self._means[replica.spot.model]
-        requests = (
-            RunningRequest(
-                id=one.id,
-                placed_s=running[one.id].here().since_s,
-                prompt_tokens=one.prompt_tokens,
-                emitted_tokens=emitted,
-                left_s=max(1.0, mean - emitted) * step_s,
-                priority=running[one.id].request.priority,
-            )
-            for one, emitted in tokens.items()
-        )
         return Resident(
             spot=replica.spot,
             state=replica.state,
             bytes=replica.bytes,
             slots=replica.slots,
-            running=tuple(requests),
+            running=Running(worker, replica, running, mean) if replica.running else (),
             idle_since_s=replica.idle_since_s,
             ready_at_s=load.ready_at_s if load and replica.state is ReplicaState.LOADING else None,
         )

@@ -1,7 +1,7 @@
 """What a scheduling policy sees of the simulated cluster, and what it may ask for: the protocol of ours and of all
 baselines. Read-only; times are seconds of simulated time. Nobody is told how long an answer will be."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,7 +72,7 @@ class Resident:
     state: ReplicaState
     bytes: int  # weights and KV pool
     slots: int
-    running: tuple[RunningRequest, ...]
+    running: Sequence[RunningRequest]  # good until the decision is made
     idle_since_s: float | None  # None while it loads or somebody uses it
     ready_at_s: float | None
 

@@ -8,6 +8,7 @@ from mesh.facts import ReplicaState
 from policy.actions import Place
 from sim.cluster import Impossible
 from sim.failures import WorkerCrash
+from sim.observer import FIRST_GUESS_TOKENS
 from sim.policy import Action, ClusterState, Move, Plan, Preempt, load, spot
 from sim.run import simulate
 from tests.sim.paper import ask, cluster
@@ -82,3 +83,14 @@ def test_what_cannot_be_is_the_policys_fault(action: Action) -> None:
     spec = cluster("a", nodes=2, copies=2, slots=1)
     with pytest.raises(Impossible):
         simulate(spec, [ask(0.0, answer=100), ask(12.0)], Script(12.5, lambda _: [action]))
+
+
+def test_a_policy_sees_how_far_each_request_is_and_a_guess_of_the_rest_but_never_its_length() -> None:
+    seen: list[tuple[int, float]] = []
+
+    def look(state: ClusterState) -> list[Action]:
+        seen.extend((one.emitted_tokens, one.left_s) for here in state.residents() for one in here.running)
+        return []
+
+    simulate(TWO, [ask(0.0, answer=100)], Script(12.56, look))
+    assert seen == [(1 + 10, pytest.approx((FIRST_GUESS_TOKENS - 11) * 0.1))]
