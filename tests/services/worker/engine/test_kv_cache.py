@@ -12,7 +12,17 @@ from services.worker.engine.host_tier import HostTier
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import TokenStep
-from tests.services.worker.engine.tiny import BLOCK_TOKENS, FAMILIES, greedy, prompt, replica, request, run, tokens_of
+from tests.services.worker.engine.tiny import (
+    BLOCK_TOKENS,
+    FAMILIES,
+    FURTHER,
+    greedy,
+    prompt,
+    replica,
+    request,
+    run,
+    tokens_of,
+)
 
 SINGLE = Numerics(NumericsLevel.BATCH_INVARIANT, tile=16, chunk_tokens=64)  # these prompts share no whole chunk
 
@@ -37,7 +47,7 @@ def tiered(family: str = "llama", tier_blocks: int = 64, **options: Any) -> tupl
     return replica(family, **made), tier
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *FURTHER])
 def test_an_evicted_prefix_comes_back_from_host_memory(family: str) -> None:
     model, _ = tiered(family, blocks=12)
     run(model, [request("turn 1", prompt(40)), request("other", prompt(70, seed=2))])  # the other takes every block
