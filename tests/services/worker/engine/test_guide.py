@@ -174,11 +174,11 @@ def test_a_guided_answer_goes_on_after_a_move() -> None:
 
 def test_a_guided_answer_of_a_recurrent_model_goes_on_from_its_log() -> None:
     one = guided("r", SCHEMA, 12, temperature=1.0, seed=7, top_logprobs=1, logit_bias=(TokenBias(40, 3.0),))
-    produced = opaque_families.run(opaque_families.replica("lfm2"), [one])
+    produced = run(opaque_families.replica("lfm2"), [one])
     answer = tokens_of(produced)["r"]
     assert json.loads(text_of(answer)).keys() == {"name", "legs", "kind"}
     assert [len(step.logprobs) for step in produced] == [len(step.tokens) for step in produced]
-    rest = opaque_families.run(opaque_families.replica("lfm2"), [replace(one, generated=answer[:5])])
+    rest = run(opaque_families.replica("lfm2"), [replace(one, generated=answer[:5])])
     assert tokens_of(rest)["r"] == answer[5:]
 
 
