@@ -262,6 +262,7 @@ TestSchedules.settings = settings(max_examples=20, stateful_step_count=40, deadl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_oss", "deepseek_v3"])
 def test_many_schedules_of_other_families(family: str) -> None:
     machine = type(family, (Schedules,), {"family": family})
