@@ -140,6 +140,8 @@ class Schedules(RuleBasedStateMachine):
     def step_once(self, one: PackedReplica) -> None:
         with torch.inference_mode():
             if one.has_work:
+                if one.kv_share.presses:  # as the engine does before each step
+                    self.divide()
                 self.hear(one.step(), one)
 
     @rule()
