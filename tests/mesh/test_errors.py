@@ -26,7 +26,6 @@ from mesh.errors import (
 )
 from tests.mesh.edge import Context, Edge, Shape
 
-
 TRIES = 5  # gRPC loses a status now and then, if the client still writes when it comes
 
 
