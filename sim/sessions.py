@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from itertools import count
 
 import numpy as np
@@ -13,10 +14,10 @@ BLOCK_TOKENS = 512  # as in the Mooncake traces
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """A request goes on with an earlier one of its model with the probability that makes `turns` the mean length."""
+    """Conversations of geometric length. What goes on takes the next request of its model once its user has thought."""
 
-    turns: float = 3.0
-    median_think_s: float = 20.0  # at least so long, half of the times, after the answer began
+    turns: float = 3.0  # on average, where a model is asked often enough
+    median_think_s: float = 20.0  # from one turn's arrival to the earliest next; log-normal, sigma 1
     system_blocks: int = 1  # with which each tenant's prompts begin
 
 
@@ -24,18 +25,19 @@ def blocks_of(
     rng: np.random.Generator, requests: Sequence[Request], sessions: Sessions, context_tokens: int
 ) -> list[Request]:
     """The requests in conversations: a later turn's prompt is all of the one before, its answer, and its own."""
-    fresh, open_, found = count(1), dict[str, Request](), list[Request]()
+    fresh, found = count(1), list[Request]()
+    going_on: dict[str, list[tuple[float, int, Request]]] = {}  # by model: heaps, the first to be ready first
     systems: dict[str, tuple[int, ...]] = {}
     for number, request in enumerate(requests):
-        last = open_.pop(request.model, None)
-        think_s = sessions.median_think_s * float(np.exp(rng.normal(0.0, 1.0)))
-        goes_on = last is not None and rng.random() < 1.0 - 1.0 / sessions.turns
-        if goes_on and last is not None and request.at_s - last.at_s >= think_s:
-            made = _next_turn(request, last, fresh, context_tokens)
+        ready = going_on.setdefault(request.model, [])
+        if ready and ready[0][0] <= request.at_s:
+            made = _next_turn(request, heappop(ready)[2], fresh, context_tokens)
         else:
             system = systems.setdefault(request.tenant, tuple(next(fresh) for _ in range(sessions.system_blocks)))
             made = replace(request, session=f"session-{number}", blocks=_blocks(request.prompt_tokens, system, fresh))
-        open_[request.model] = made
+        if rng.random() < 1.0 - 1.0 / sessions.turns:
+            think_s = sessions.median_think_s * float(np.exp(rng.normal(0.0, 1.0)))
+            heappush(ready, (request.at_s + think_s, number, made))
         found.append(made)
     return found
 
