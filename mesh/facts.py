@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 
@@ -49,6 +49,14 @@ class RunnerKind(StrEnum):
     PACKED = "packed"  # ragged batches over paged KV
     OPAQUE = "opaque"  # a cache of the model's own kind a sequence, one sequence at a time
     ENCODER = "encoder"  # no generation, only embeddings
+
+
+class Priority(IntEnum):
+    """Bands of service, the lowest first."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,9 @@ class ModelEntry:
     revision: int = 0
     previous: CheckpointSummary | None = None  # before the last update: what a rollback goes back to
     numerics: NumericsLevel | None = None  # None: each worker's default
+    min_replicas: int = 0  # there whether or not anybody asks
+    max_replicas: int = 0  # that requests may bring about; 0: as many as there are workers
+    target_concurrency: int = 0  # requests at a replica before another is worth its load; 0: its slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +196,11 @@ class ClusterFacts:
     members: Mapping[str, Member] = field(default_factory=lambda: MappingProxyType({}))  # by "kind/id"
     models: Mapping[str, ModelEntry] = field(default_factory=lambda: MappingProxyType({}))  # by name
     leader: Leader | None = None
+    drains: frozenset[str] = frozenset()  # "worker/<id>" and "node/<name>" that are to become empty
+
+    def is_draining(self, member: Member) -> bool:
+        """Whether nothing new is to go there: somebody is about to stop it, or its node."""
+        return bool(self.drains) and not self.drains.isdisjoint((f"{member.kind}/{member.id}", f"node/{member.node}"))
 
     def of_kind(self, kind: Kind) -> tuple[Member, ...]:
         """The live members of one kind."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.facts import Tier
+from mesh.facts import Priority, Tier
 
 
 class Phase(StrEnum):
@@ -67,6 +67,15 @@ class StartTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceClass:
+    """How a request is treated beside others. `first_token_s`, after its arrival, is the latest that will do."""
+
+    tenant: str = ""
+    priority: Priority = Priority.NORMAL
+    first_token_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """A request for a place. `excluded` are workers that just failed it, by the fences of their leases."""
 
@@ -74,6 +83,8 @@ class Wish:
     model: str
     excluded: frozenset[int] = frozenset()
     current_only: bool = False  # no former version of the model will do
+    service: ServiceClass = ServiceClass()
+    prompt_tokens: int = 0  # to compute before the first one
 
 
 @dataclass(frozen=True, slots=True)

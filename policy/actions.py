@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mesh.facts import Tier
 from policy.view import Spot
 
 
@@ -14,6 +15,17 @@ class RefusalReason(StrEnum):
     QUEUE_FULL = "QUEUE_FULL"
     HELD_TOO_LONG = "HELD_TOO_LONG"
     NO_CHECKPOINT = "CHECKPOINT_UNREACHABLE"
+    TOO_LATE = "DEADLINE_CANNOT_BE_MET"
+
+
+class LoadReason(StrEnum):
+    """Why a replica comes."""
+
+    DEMAND = "demand"  # a request waits, and nothing can take it
+    UPDATE = "update"  # it is to take over from a former version
+    SCALE_OUT = "scale_out"  # those that are there have more than they should
+    PREWARM = "prewarm"  # a request is expected
+    MINIMUM = "minimum"  # the model is to have so many
 
 
 class UnloadReason(StrEnum):
@@ -22,6 +34,8 @@ class UnloadReason(StrEnum):
     IDLE = "idle"
     EVICTED = "evicted"
     SUPERSEDED = "superseded"  # deleted from the catalogue, or another checkpoint takes its place
+    SCALED_IN = "scaled_in"  # the others can do its work
+    DRAINED = "drained"  # its worker is to become empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,7 @@ class Load:
     store_id: str
     base: str = ""
     base_model: str = ""
+    reason: LoadReason = LoadReason.DEMAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +75,21 @@ class Refuse:
     retry_after_s: float | None
 
 
-Action = Place | Load | Unload | Refuse
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Bring a checkpoint up to a tier of a store, behind the loads that requests wait for."""
+
+    store_id: str
+    digest: str
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Let a running request go on elsewhere, where a replica is ready: it runs on while its KV comes about there."""
+
+    request_id: str
+    to: Spot
+
+
+Action = Place | Load | Unload | Refuse | Prefetch | Move

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, ReplicaFacts, ReplicaState
+from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, Priority, ReplicaFacts, ReplicaState
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -26,6 +26,10 @@ class Waiting:
     since_s: float
     excluded: frozenset[int] = NOBODY  # workers that just failed it, by the fences of their leases
     current_only: bool = False  # no former version of the model will do
+    tenant: str = ""
+    priority: Priority = Priority.NORMAL
+    deadline_s: float | None = None  # for the first token, a moment
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mesh.facts import ReplicaState
-from policy.actions import Load, Place, Refuse, Unload
+from policy.actions import Load, Move, Place, Prefetch, Refuse, Unload
 from policy.view import Spot
 
 
@@ -17,15 +17,7 @@ class Preempt:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Let a running request go on elsewhere, where a replica is ready: it runs on while that computes its KV."""
-
-    request_id: str
-    to: Spot
-
-
-Action = Place | Load | Unload | Refuse | Preempt | Move
+Action = Place | Load | Unload | Refuse | Prefetch | Preempt | Move
 
 
 @dataclass(frozen=True, slots=True)

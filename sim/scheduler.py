@@ -1,10 +1,10 @@
 """The scheduler on paper: shows the policy each moment at which something has happened, and does what it says."""
 
-from policy.actions import Load, Place, Refuse, Unload
+from policy.actions import Load, Move, Place, Refuse, Unload
 from sim.cluster import Cluster
 from sim.engine import Engine, Event
 from sim.observer import Observer
-from sim.policy import Action, Move, Policy, Preempt
+from sim.policy import Action, Policy, Preempt
 from sim.request import Request
 from sim.requests import Ongoing
 from sim.seating import Seating

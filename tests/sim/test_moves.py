@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from mesh.facts import ReplicaState
-from policy.actions import Place
+from policy.actions import Move, Place
 from sim.cluster import Impossible
 from sim.failures import WorkerCrash
 from sim.observer import FIRST_GUESS_TOKENS
-from sim.policy import Action, ClusterState, Move, Plan, Preempt, load, spot
+from sim.policy import Action, ClusterState, Plan, Preempt, load, spot
 from sim.run import simulate
 from tests.sim.paper import ask, cluster
 
