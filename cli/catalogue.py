@@ -29,6 +29,9 @@ SOURCE_HELP = (
     "hf://organisation/name@revision."
 )
 BASE_HELP = "Of an adapter (a PEFT directory): the checkpoint that it adapts."
+MIN_HELP = "Replicas that are there whether or not anybody asks."
+MAX_HELP = "Most replicas that requests may bring about; 0: as many as there are workers."
+TARGET_HELP = "Requests at a replica before another one is worth its load; 0: as many as it runs at once."
 NUMERICS_HELP = "How closely its answers agree with themselves, from the next load on. Unset: the worker's default."
 
 
@@ -43,10 +46,13 @@ def deploy(
         str, typer.Option(metavar="TIME", help="How long it stays loaded when idle: 30s, 5m. Empty: the default.")
     ] = "",
     numerics: Annotated[NumericsLevel | None, typer.Option(help=NUMERICS_HELP, show_default=False)] = None,
+    min_replicas: Annotated[int, typer.Option(min=0, help=MIN_HELP)] = 0,
+    max_replicas: Annotated[int, typer.Option(min=0, help=MAX_HELP)] = 0,
+    target_concurrency: Annotated[int, typer.Option(min=0, help=TARGET_HELP)] = 0,
 ) -> None:
     """Adds a model to the catalogue, importing its source first.
 
-    Nothing is loaded until a request asks for it.
+    Nothing is loaded until a request asks for it, or is expected to, unless --min-replicas says so.
     """
     if (source is None) == (not checkpoint):
         raise typer.BadParameter("give either SOURCE or --checkpoint DIGEST")
@@ -60,6 +66,9 @@ def deploy(
         base=base,
         keep_alive_s=keep_alive_s,
         numerics=numerics,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        target_concurrency=target_concurrency,
     )
     terminal: Terminal = context.obj
     run(terminal, _deploy(terminal, deployed))

@@ -1,13 +1,26 @@
 """whimbrel update and rollback: another checkpoint under the same name."""
 
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from cli.bar import Bar
-from cli.catalogue import NUMERICS_HELP, SHOWN_DIGEST, SOURCE_HELP, address_of, checkpoint_text, imported
+from cli.catalogue import (
+    MAX_HELP,
+    MIN_HELP,
+    NUMERICS_HELP,
+    SHOWN_DIGEST,
+    SOURCE_HELP,
+    TARGET_HELP,
+    address_of,
+    checkpoint_text,
+    imported,
+)
 from cli.measures import parse_duration_s
 from cli.terminal import Terminal, run
+from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import Model
 from mesh.facts import NumericsLevel
 
@@ -22,6 +35,9 @@ def update(
         str, typer.Option(metavar="TIME", help="How long it stays loaded when idle: 30s, 5m. Empty: as it is.")
     ] = "",
     numerics: Annotated[NumericsLevel | None, typer.Option(help=NUMERICS_HELP, show_default=False)] = None,
+    min_replicas: Annotated[int | None, typer.Option(min=0, help=MIN_HELP, show_default=False)] = None,
+    max_replicas: Annotated[int | None, typer.Option(min=0, help=MAX_HELP, show_default=False)] = None,
+    target_concurrency: Annotated[int | None, typer.Option(min=0, help=TARGET_HELP, show_default=False)] = None,
 ) -> None:
     """Points a model at another checkpoint, importing its source first; no request is dropped.
 
@@ -30,12 +46,19 @@ def update(
     """
     if source and checkpoint:
         raise typer.BadParameter("give SOURCE or --checkpoint DIGEST, not both")
-    if not (source or checkpoint or keep_alive or numerics):
-        raise typer.BadParameter("say what changes: SOURCE, --checkpoint, --keep-alive or --numerics")
-    keep_alive_s = parse_duration_s(keep_alive) if keep_alive else None
+    changed = partial(
+        GatewayClient.update,
+        name=name,
+        keep_alive_s=parse_duration_s(keep_alive) if keep_alive else None,
+        numerics=numerics,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        target_concurrency=target_concurrency,
+    )
+    if not (source or checkpoint) and all(changed.keywords[key] is None for key in changed.keywords if key != "name"):
+        raise typer.BadParameter("say what changes: SOURCE, --checkpoint, or one of the other options")
     terminal: Terminal = context.obj
-    source = address_of(source) if source else ""
-    run(terminal, _update(terminal, name, source, checkpoint, keep_alive_s=keep_alive_s, numerics=numerics))
+    run(terminal, _update(terminal, name, address_of(source) if source else "", checkpoint, changed))
 
 
 def rollback(context: typer.Context, name: Annotated[str, typer.Argument(help="A deployed model.")]) -> None:
@@ -53,15 +76,13 @@ async def _update(
     name: str,
     source: str,
     checkpoint: str,
-    *,
-    keep_alive_s: float | None,
-    numerics: NumericsLevel | None,
+    changed: Callable[..., Coroutine[None, None, Model]],
 ) -> None:
     async with terminal.client() as client:
         if source:
             await client.get(name)  # before an import's minutes
             checkpoint = (await imported(client.import_checkpoint(source), Bar(terminal.err))).digest
-        model = await client.update(name, checkpoint=checkpoint or None, keep_alive_s=keep_alive_s, numerics=numerics)
+        model = await changed(client, checkpoint=checkpoint or None)
     terminal.out.print(f"updated {_about(model)}", soft_wrap=True)
     if checkpoint and model.previous_checkpoint:
         terminal.err.print(

@@ -136,11 +136,22 @@ class GatewayClient:
         base: str = "",
         keep_alive_s: float | None = None,
         numerics: NumericsLevel | None = None,
+        min_replicas: int = 0,
+        max_replicas: int = 0,
+        target_concurrency: int = 0,
     ) -> AsyncGenerator[ImportProgress | Model]:
         """Adds a model from a source directory or a checkpoint's digest: the import's progress, then the model. `base`
         is the digest of what a source adapts that is an adapter."""
-        keep_alive, level = duration_or_none(keep_alive_s), numerics_to(numerics)
-        spec = pb.ModelSpec(checkpoint=checkpoint, source=source, base=base, keep_alive=keep_alive, numerics=level)
+        spec = pb.ModelSpec(
+            checkpoint=checkpoint,
+            source=source,
+            base=base,
+            keep_alive=duration_or_none(keep_alive_s),
+            numerics=numerics_to(numerics),
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+            target_concurrency=target_concurrency,
+        )
         request = pb.ModelServiceDeployRequest(name=name, spec=spec)
         return self._read(self._models.Deploy(request, timeout=limit(IMPORT_S)), deploy_from)
 
@@ -151,13 +162,29 @@ class GatewayClient:
         checkpoint: str | None = None,
         keep_alive_s: float | None = None,
         numerics: NumericsLevel | None = None,
+        min_replicas: int | None = None,
+        max_replicas: int | None = None,
+        target_concurrency: int | None = None,
         etag: str = "",
     ) -> Model:
         """Changes what is given. With `etag`, Conflict when somebody wrote in between."""
-        keep_alive, level = duration_or_none(keep_alive_s), numerics_to(numerics)
-        spec = pb.ModelSpec(checkpoint=checkpoint or "", keep_alive=keep_alive, numerics=level)
+        spec = pb.ModelSpec(
+            checkpoint=checkpoint or "",
+            keep_alive=duration_or_none(keep_alive_s),
+            numerics=numerics_to(numerics),
+            min_replicas=min_replicas or 0,
+            max_replicas=max_replicas or 0,
+            target_concurrency=target_concurrency or 0,
+        )
         request = pb.ModelServiceUpdateRequest(model=pb.Model(name=name, etag=etag, spec=spec))
-        given = {"spec.checkpoint": checkpoint, "spec.keep_alive": keep_alive_s, "spec.numerics": numerics}
+        given = {
+            "spec.checkpoint": checkpoint,
+            "spec.keep_alive": keep_alive_s,
+            "spec.numerics": numerics,
+            "spec.min_replicas": min_replicas,
+            "spec.max_replicas": max_replicas,
+            "spec.target_concurrency": target_concurrency,
+        }
         request.update_mask.paths.extend(path for path, value in given.items() if value is not None)
         with self._named():
             response = await unary(self._models.Update(request, timeout=limit()), self._peer)

@@ -195,6 +195,9 @@ class Model:
     nearest_tier: Tier | None
     previous_checkpoint: str  # digest; empty when there is nothing to roll back to
     numerics: NumericsLevel | None = None  # None: each worker's default
+    min_replicas: int = 0
+    max_replicas: int = 0  # 0: as many as there are workers
+    target_concurrency: int = 0  # requests at a replica; 0: its slots
 
 
 @dataclass(frozen=True, slots=True)

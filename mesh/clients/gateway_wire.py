@@ -193,6 +193,9 @@ def model_from(message: pb.Model) -> Model:
         nearest_tier=tier_from(message.nearest_tier) if message.nearest_tier else None,
         previous_checkpoint=message.previous_checkpoint,
         numerics=numerics_from(spec.numerics),
+        min_replicas=spec.min_replicas,
+        max_replicas=spec.max_replicas,
+        target_concurrency=spec.target_concurrency,
     )
 
 

@@ -75,6 +75,9 @@ def _spec(entry: ModelEntry) -> pb.ModelSpec:
         keep_alive=keep_alive,
         numerics=numerics_to(entry.numerics),
         base=entry.checkpoint.base,
+        min_replicas=entry.min_replicas,
+        max_replicas=entry.max_replicas,
+        target_concurrency=entry.target_concurrency,
     )
 
 

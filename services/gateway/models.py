@@ -13,7 +13,7 @@ from whimbrel.gateway.v1.gateway_pb2_grpc import ModelServiceServicer
 from whimbrel.inference.v1 import inference_pb2
 
 from mesh.checkpoint.layout import is_digest
-from mesh.clients.wire import checkpoint_to, import_progress_to, load_progress_to, numerics_wanted, seconds, tier_from
+from mesh.clients.wire import checkpoint_to, import_progress_to, load_progress_to, tier_from
 from mesh.errors import Conflict, InvalidRequest, NotFound, Unsuitable
 from mesh.facts import CheckpointSummary, ClusterFacts, ModelEntry, Tier
 from mesh.requests import ImportProgress
@@ -22,6 +22,7 @@ from mesh.state.catalogue import ANY_REVISION, Catalogue, taken_model, unknown_m
 from mesh.state.mirror import Mirror
 from services.gateway.checkpoints import Checkpoints, Found
 from services.gateway.describe import model_of
+from services.gateway.spec import UPDATABLE, asked, check
 from services.gateway.tiers import Tiers
 from services.gateway.watch import EVENT_TYPES, watch
 
@@ -29,7 +30,6 @@ Context = aio.ServicerContext[Any, Any]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 PAGE, LARGEST_PAGE = 100, 1000
 SEEN_S = 5.0
-UPDATABLE = frozenset({"spec.checkpoint", "spec.keep_alive", "spec.numerics"})
 
 
 class ModelServicer(ModelServiceServicer):
@@ -60,7 +60,7 @@ class ModelServicer(ModelServiceServicer):
             raise InvalidRequest.field("spec", "must name a checkpoint or a source, not both")
         if spec.base and not spec.source:
             raise InvalidRequest.field("spec.base", "goes with a source; a checkpoint knows its own")
-        keep_alive_s, numerics = _keep_alive_s(spec), numerics_wanted(spec.numerics, "spec.numerics")
+        check(spec)
         self._refuse_taken(request.name)
         if request.validate_only and spec.source:
             return
@@ -73,10 +73,7 @@ class ModelServicer(ModelServiceServicer):
         if summary is None or request.validate_only:
             return
         now = time.time()
-        entry = ModelEntry(
-            request.name, summary, spec.source, keep_alive_s, created_s=now, updated_s=now, numerics=numerics
-        )
-        _check_numerics(entry)
+        entry = asked(ModelEntry(request.name, summary, spec.source, None, created_s=now, updated_s=now), spec)
         stored = await self._seen(await self._catalogue.add(entry))
         yield pb.ModelServiceDeployResponse(model=model_of(self._mirror.facts, stored))
 
@@ -90,11 +87,7 @@ class ModelServicer(ModelServiceServicer):
             raise InvalidRequest.field("update_mask", f"must name some of {', '.join(sorted(UPDATABLE))}")
         if "spec.checkpoint" in paths:
             entry = _moved(entry, await self._checkpoints.find(request.model.spec.checkpoint))
-        if "spec.keep_alive" in paths:
-            entry = replace(entry, keep_alive_s=_keep_alive_s(request.model.spec))
-        if "spec.numerics" in paths:
-            entry = replace(entry, numerics=numerics_wanted(request.model.spec.numerics, "spec.numerics"))
-        _check_numerics(entry)
+        entry = asked(entry, request.model.spec, paths)
         return pb.ModelServiceUpdateResponse(model=await self._replaced(entry))
 
     async def Rollback(  # noqa: N802
@@ -221,17 +214,3 @@ def _tier(number: inference_pb2.Tier.ValueType) -> Tier:
     if number not in (inference_pb2.TIER_DISK, inference_pb2.TIER_DRAM):
         raise InvalidRequest.field("tier", "must be TIER_DISK or TIER_DRAM")
     return tier_from(number)
-
-
-def _check_numerics(entry: ModelEntry) -> None:
-    if entry.checkpoint.base and entry.numerics:
-        raise InvalidRequest.field("spec.numerics", "must be unset for an adapter: it runs at the level of its base")
-
-
-def _keep_alive_s(spec: pb.ModelSpec) -> float | None:
-    if not spec.HasField("keep_alive"):
-        return None
-    keep_alive_s = seconds(spec.keep_alive)
-    if keep_alive_s < 0:
-        raise InvalidRequest.field("spec.keep_alive", "must not be negative")
-    return keep_alive_s

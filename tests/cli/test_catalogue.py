@@ -46,6 +46,15 @@ async def test_deploy_names_the_numerics_level_and_refuses_one_that_is_none(fake
     assert (await whimbrel.run("deploy", "curlew", "some/model", "--numerics", "exact")).code == 2
 
 
+async def test_deploy_sends_how_many_replicas_there_are_to_be(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    bounds = ("--min-replicas", "1", "--max-replicas", "4", "--target-concurrency", "8")
+    await whimbrel.run("deploy", "curlew", "some/model", *bounds)
+    [request] = fakes.gateway.requests
+    spec = request.spec
+    assert (spec.min_replicas, spec.max_replicas, spec.target_concurrency) == (1, 4, 8)
+    assert (await whimbrel.run("deploy", "curlew", "some/model", "--min-replicas", "-1")).code == 2
+
+
 async def test_deploy_wants_either_a_directory_or_a_checkpoint(fakes: Fakes, whimbrel: Whimbrel) -> None:
     for arguments in ([], ["some/model", "--checkpoint", CHECKPOINT.digest]):
         ended = await whimbrel.run("deploy", "curlew", *arguments)

@@ -47,6 +47,13 @@ async def test_update_of_the_numerics_level_alone(fakes: Fakes, whimbrel: Whimbr
     assert request.model.spec.numerics == words.NUMERICS_LEVEL_PATH_INVARIANT
 
 
+async def test_update_of_a_bound_to_zero_is_a_change(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    await whimbrel.run("update", "curlew", "--min-replicas", "0", "--target-concurrency", "3")
+    [request] = fakes.gateway.requests
+    assert list(request.update_mask.paths) == ["spec.min_replicas", "spec.target_concurrency"]
+    assert (request.model.spec.min_replicas, request.model.spec.target_concurrency) == (0, 3)
+
+
 async def test_update_wants_to_know_what_changes(fakes: Fakes, whimbrel: Whimbrel) -> None:
     for arguments in ([], ["some/model", "--checkpoint", CHECKPOINT.digest]):
         assert (await whimbrel.run("update", "curlew", *arguments)).code == 2

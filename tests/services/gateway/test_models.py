@@ -129,6 +129,28 @@ async def test_a_numerics_level_is_kept_changed_and_taken_back(bench: Bench) -> 
     assert bench.mirror.facts.models["m"].numerics is NumericsLevel.FAST
 
 
+async def test_bounds_of_replicas_are_kept_changed_and_shown(bench: Bench) -> None:
+    await bench.store("s1")
+    async with aclosing(bench.client.deploy("m", checkpoint=bench.old, min_replicas=1, max_replicas=3)) as events:
+        (model,) = [event async for event in events if isinstance(event, Model)]
+    assert (model.min_replicas, model.max_replicas, model.target_concurrency) == (1, 3, 0)
+    await bench.client.update("m", target_concurrency=8, max_replicas=0)
+    entry = bench.mirror.facts.models["m"]
+    assert (entry.min_replicas, entry.max_replicas, entry.target_concurrency) == (1, 0, 8)
+
+
+async def test_a_model_cannot_be_told_to_have_more_replicas_than_may_come(bench: Bench) -> None:
+    await bench.store("s1")
+    with pytest.raises(InvalidRequest, match="max_replicas"):
+        async with aclosing(bench.client.deploy("m", checkpoint=bench.old, min_replicas=3, max_replicas=2)) as events:
+            await anext(events)
+    await bench.deployed()
+    await bench.client.update("m", max_replicas=2)
+    with pytest.raises(InvalidRequest, match="max_replicas"):
+        await bench.client.update("m", min_replicas=3)
+    assert bench.mirror.facts.models["m"].min_replicas == 0
+
+
 async def test_a_rollback_needs_a_checkpoint_before_the_right_etag_and_a_model(bench: Bench) -> None:
     await bench.store("s1")
     first = await bench.deployed()
