@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import service_class
 from cli.answer import show_answer, summary
 from cli.lines import lines
 from cli.measures import parse_duration_s
@@ -17,6 +18,7 @@ from cli.terminal import Terminal, run
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, ChatMessage, Delta, SamplingWishes, Tool
 from mesh.errors import MeshError
+from mesh.requests import ServiceClass
 
 PROMPT = "> "
 
@@ -38,6 +40,9 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; above, more varied. 0 to 2.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answers.")] = None,
+    tenant: service_class.Tenant = "",
+    priority: service_class.PriorityBand = service_class.PriorityChoice.NORMAL,
+    first_token_within: service_class.FirstTokenWithin = "",
     deadline: Annotated[str, typer.Option(metavar="TIME", help="Give up on an answer after this long.")] = "10m",
 ) -> None:
     """Talks with a model: each line of stdin is a turn, each answer is streamed to stdout.
@@ -47,7 +52,16 @@ def chat(
     terminal: Terminal = context.obj
     wishes = SamplingWishes(max_tokens=max_tokens, temperature=temperature, seed=seed)
     turns = [ChatMessage("system", system)] if system else []
-    talk = _Talk(terminal, model, wishes, turns, _tools(tools), template_arguments, parse_duration_s(deadline))
+    talk = _Talk(
+        terminal,
+        model,
+        wishes,
+        turns,
+        _tools(tools),
+        template_arguments,
+        service_class.service_of(tenant, priority, first_token_within),
+        parse_duration_s(deadline),
+    )
     run(terminal, talk.go())
 
 
@@ -61,6 +75,7 @@ class _Talk:
     turns: list[ChatMessage]
     tools: Sequence[Tool]
     template_arguments: str
+    service: ServiceClass
     within_s: float
 
     async def go(self) -> None:
@@ -102,6 +117,7 @@ class _Talk:
             self.wishes,
             tools=self.tools,
             template_arguments=self.template_arguments,
+            service=self.service,
             within_s=self.within_s,
         )
 

@@ -3,17 +3,19 @@
 import json
 import sys
 from contextlib import aclosing
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from cli import service_class
 from cli.bar import Bar
 from cli.measures import parse_duration_s, time_text
 from cli.terminal import Terminal, run
 from mesh.clients.gateway_records import Embedded, Vectors
 from mesh.errors import Broken
-from mesh.requests import Pooling, Progress
+from mesh.requests import Pooling, Progress, ServiceClass
 
 FROM_STDIN = "-"
 
@@ -35,6 +37,9 @@ def embed(
         PoolingChoice | None, typer.Option(help="Which tokens' vectors count. Not given: as the model's files say.")
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is too long instead of refusing it.")] = False,
+    tenant: service_class.Tenant = "",
+    priority: service_class.PriorityBand = service_class.PriorityChoice.NORMAL,
+    first_token_within: service_class.FirstTokenWithin = "",
     deadline: Annotated[str, typer.Option(metavar="TIME", help="Give up after this long.")] = "10m",
 ) -> None:
     """Writes each text's vector to stdout, a JSON list a line, in the order of the texts.
@@ -43,16 +48,40 @@ def embed(
     """
     terminal: Terminal = context.obj
     lines = sys.stdin.read().splitlines() if texts == [FROM_STDIN] else texts
-    wanted = Pooling(pooling) if pooling else None
-    run(terminal, _embed(terminal, model, lines, wanted, truncate=truncate, within_s=parse_duration_s(deadline)))
+    asking = _Asking(
+        model,
+        lines,
+        Pooling(pooling) if pooling else None,
+        truncate,
+        service_class.service_of(tenant, priority, first_token_within),
+        parse_duration_s(deadline),
+    )
+    run(terminal, _embed(terminal, asking))
 
 
-async def _embed(
-    terminal: Terminal, model: str, texts: list[str], pooling: Pooling | None, *, truncate: bool, within_s: float
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What was asked for."""
+
+    model: str
+    texts: list[str]
+    pooling: Pooling | None
+    truncate: bool
+    service: ServiceClass
+    within_s: float
+
+
+async def _embed(terminal: Terminal, asking: _Asking) -> None:
     watched = terminal.out.is_terminal
     async with terminal.client() as client:
-        events = client.embed(model, texts, pooling, truncate=truncate, within_s=within_s)
+        events = client.embed(
+            asking.model,
+            asking.texts,
+            asking.pooling,
+            truncate=asking.truncate,
+            service=asking.service,
+            within_s=asking.within_s,
+        )
         async with aclosing(events):
             with Bar(terminal.err if watched else None) as bar:
                 async for event in events:

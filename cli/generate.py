@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import sampling
+from cli import sampling, service_class
 from cli.answer import show_answer, summary
 from cli.measures import parse_duration_s
 from cli.telling import in_turn, with_likelihoods
@@ -16,6 +16,7 @@ from cli.terminal import Terminal, run
 from mesh.clients.gateway import ANSWER_S, GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, ChatMessage, SamplingWishes
 from mesh.errors import Unsuitable
+from mesh.requests import PLAIN, ServiceClass
 
 NO_CHAT_TEMPLATE = "NO_CHAT_TEMPLATE"  # the gateway's reason
 FROM_STDIN = "-"
@@ -52,6 +53,9 @@ def generate(
     regex: sampling.Regex = None,
     json_object: sampling.JsonObject = False,
     answers: sampling.Answers = 1,
+    tenant: service_class.Tenant = "",
+    priority: service_class.PriorityBand = service_class.PriorityChoice.NORMAL,
+    first_token_within: service_class.FirstTokenWithin = "",
     deadline: Annotated[str, typer.Option(metavar="TIME", help="Give up after this long.")] = "10m",
 ) -> None:
     """Streams a model's answer to stdout.
@@ -78,7 +82,8 @@ def generate(
         guide=sampling.guide_of(json_schema, regex, json_object),
     )
     text = sys.stdin.read() if prompt == FROM_STDIN else prompt
-    asking = _Asking(model, text, wishes, chat, answers, parse_duration_s(deadline))
+    asked = service_class.service_of(tenant, priority, first_token_within)
+    asking = _Asking(model, text, wishes, chat, answers, asked, parse_duration_s(deadline))
     run(terminal, _generate(terminal, asking))
 
 
@@ -91,6 +96,7 @@ class _Asking:
     wishes: SamplingWishes
     chat: bool | None
     answers: int
+    service: ServiceClass
     within_s: float
 
 
@@ -104,6 +110,7 @@ async def _generate(terminal: Terminal, asking: _Asking) -> None:
             asking.wishes,
             chat=asking.chat,
             answers=asking.answers,
+            service=asking.service,
             within_s=asking.within_s,
         )
         if asking.wishes.top_logprobs is not None:
@@ -123,19 +130,22 @@ async def ask(
     *,
     chat: bool | None = None,
     answers: int = 1,
+    service: ServiceClass = PLAIN,
     within_s: float = ANSWER_S,
 ) -> AsyncGenerator[AnswerEvent]:
     """`prompt` as a user's turn, or with chat=False bare; None chats with a model that has a template."""
     if chat is not False:
         turns = [ChatMessage("user", prompt)]
+        said = client.chat(model, turns, wishes, answers=answers, service=service, within_s=within_s)
         try:
-            async with aclosing(client.chat(model, turns, wishes, answers=answers, within_s=within_s)) as events:
+            async with aclosing(said) as events:
                 async for event in events:
                     yield event
             return
         except Unsuitable as error:
             if chat or error.reason != NO_CHAT_TEMPLATE:
                 raise
-    async with aclosing(client.generate(model, prompt, wishes, answers=answers, within_s=within_s)) as events:
+    said = client.generate(model, prompt, wishes, answers=answers, service=service, within_s=within_s)
+    async with aclosing(said) as events:
         async for event in events:
             yield event

@@ -1,6 +1,6 @@
 """A request's life, in records: what was asked, how far it has come, where it runs. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mesh.facts import Priority, Tier
@@ -74,6 +74,15 @@ class ServiceClass:
     priority: Priority = Priority.NORMAL
     first_token_s: float | None = None
 
+    def after(self, passed_s: float) -> "ServiceClass":
+        """What is left to ask for when so much time has passed."""
+        if self.first_token_s is None:
+            return self
+        return replace(self, first_token_s=max(0.0, self.first_token_s - passed_s))
+
+
+PLAIN = ServiceClass()
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -83,7 +92,7 @@ class Wish:
     model: str
     excluded: frozenset[int] = frozenset()
     current_only: bool = False  # no former version of the model will do
-    service: ServiceClass = ServiceClass()
+    service: ServiceClass = PLAIN
     prompt_tokens: int = 0  # to compute before the first one
 
 

@@ -39,10 +39,11 @@ from mesh.clients.gateway_wire import (
     sampling_to,
     tool_to,
 )
+from mesh.clients.service_wire import service_to
 from mesh.clients.wire import TIERS, numerics_to
 from mesh.errors import Unreachable
 from mesh.facts import CheckpointSummary, NumericsLevel, Tier
-from mesh.requests import ImportProgress, Pooling
+from mesh.requests import PLAIN, ImportProgress, Pooling, ServiceClass
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,10 +80,17 @@ class GatewayClient:
         sampling: SamplingWishes = MODELS_CHOICE,
         *,
         answers: int = 1,
+        service: ServiceClass = PLAIN,
         within_s: float = ANSWER_S,
     ) -> AsyncGenerator[AnswerEvent]:
         """Continues `prompt`: Progress while the model starts, one Started, Deltas of each answer, one Finished."""
-        request = pb.GenerateRequest(model=model, text=prompt, sampling=sampling_to(sampling), n=answers)
+        request = pb.GenerateRequest(
+            model=model,
+            text=prompt,
+            sampling=sampling_to(sampling),
+            n=answers,
+            service_class=service_to(service),
+        )
         return self._read(self._generation.Generate(request, timeout=limit(within_s)), answer_from)
 
     def chat(
@@ -94,6 +102,7 @@ class GatewayClient:
         tools: Sequence[Tool] = (),
         template_arguments: str = "",
         answers: int = 1,
+        service: ServiceClass = PLAIN,
         within_s: float = ANSWER_S,
     ) -> AsyncGenerator[AnswerEvent]:
         """The same for a conversation, rendered with the model's chat template; its arguments are a JSON object."""
@@ -104,6 +113,7 @@ class GatewayClient:
             tools=map(tool_to, tools),
             template_arguments=template_arguments,
             n=answers,
+            service_class=service_to(service),
         )
         return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
 
@@ -114,12 +124,19 @@ class GatewayClient:
         pooling: Pooling | None = None,
         *,
         truncate: bool = False,
+        service: ServiceClass = PLAIN,
         within_s: float = ANSWER_S,
     ) -> AsyncGenerator[EmbedEvent]:
         """Progress while the model starts, Vectors in the order of the texts, one Embedded. None pools as the model's
         files say."""
         wanted = POOLINGS[pooling] if pooling else pb.POOLING_UNSPECIFIED
-        request = pb.EmbedRequest(model=model, texts=texts, pooling=wanted, truncate=truncate)
+        request = pb.EmbedRequest(
+            model=model,
+            texts=texts,
+            pooling=wanted,
+            truncate=truncate,
+            service_class=service_to(service),
+        )
         return self._read(self._embedding.Embed(request, timeout=limit(within_s)), embed_from)
 
     def import_checkpoint(self, source: str, base: str = "") -> AsyncGenerator[ImportProgress | CheckpointSummary]:

@@ -7,6 +7,7 @@ from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 from mesh.clients.channel import Channels, limit, stream
+from mesh.clients.service_wire import service_to
 from mesh.clients.wire import progress_from, start_kind_from, start_times_from
 from mesh.requests import Placement, Progress, Wish
 
@@ -24,6 +25,8 @@ class SchedulerClient:
             model=wish.model,
             exclude_fences=sorted(wish.excluded),
             current_only=wish.current_only,
+            service_class=service_to(wish.service),
+            prompt_tokens=wish.prompt_tokens,
         )
         call = SchedulerServiceStub(self._channels.to(address)).Assign(request, timeout=limit(None))
         async with aclosing(stream(call, f"scheduler at {address}")) as responses:

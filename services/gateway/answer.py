@@ -8,7 +8,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NotFound, Unreachable
-from mesh.requests import FinishReason, Phase, Placement, Progress, Wish
+from mesh.requests import PLAIN, FinishReason, Phase, Placement, Progress, ServiceClass, Wish
 from services.gateway.journal import Journal
 from services.gateway.places import Places
 from services.gateway.relay import Line, Lines
@@ -26,6 +26,7 @@ class Asked:
     prepared: Prepared
     prepare: Callable[[str], Awaitable[Prepared]]  # for the version of a digest; MeshErrors when that cannot answer it
     answers: int = 1  # how many to give; number i is drawn with the seed + i
+    service: ServiceClass = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,14 @@ class _Trial:
     current_only: bool = False
 
     def wish(self, asked: Asked) -> Wish:
-        return Wish(asked.request_id, asked.model, frozenset(self.excluded), self.current_only)
+        return Wish(
+            request_id=asked.request_id,
+            model=asked.model,
+            excluded=frozenset(self.excluded),
+            current_only=self.current_only,
+            service=asked.service.after(time.monotonic() - asked.arrived_s),
+            prompt_tokens=len(asked.prepared.question.prompt),
+        )
 
 
 def check_room(prompt: tuple[int, ...], max_context: int) -> int:

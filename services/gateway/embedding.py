@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mesh.clients.worker import WorkerClient
 from mesh.errors import Broken, Conflict, MeshError, NotFound, Unreachable
-from mesh.requests import Placement, Pooling, Progress, Wish
+from mesh.requests import PLAIN, Placement, Pooling, Progress, ServiceClass, Wish
 from services.gateway.places import Places
 
 GROUP_INPUTS, GROUP_TOKENS = 64, 1 << 14  # of one call: bounds a message, and what a lost worker costs
@@ -23,6 +23,7 @@ class ToEmbed:
     inputs: tuple[tuple[int, ...], ...]
     pooling: Pooling
     arrived_s: float  # time.monotonic
+    service: ServiceClass = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,7 @@ class Embeddings:
         return True
 
     async def _attempt(self, asked: ToEmbed, trial: _Trial) -> AsyncGenerator[Event, None]:
-        wish = Wish(asked.request_id, asked.model, frozenset(trial.excluded), current_only=True)
-        async with aclosing(self._places.assign(wish)) as places:
+        async with aclosing(self._places.assign(_wish(asked, trial))) as places:
             async for event in places:
                 if isinstance(event, Progress):
                     yield event
@@ -103,6 +103,17 @@ class Embeddings:
             found = await self._workers.embed(place.address, asked.model, asked.digest, group, asked.pooling)
             yield Vectors(trial.done, found)
             trial.done += len(found)
+
+
+def _wish(asked: ToEmbed, trial: _Trial) -> Wish:
+    return Wish(
+        request_id=asked.request_id,
+        model=asked.model,
+        excluded=frozenset(trial.excluded),
+        current_only=True,
+        service=asked.service.after(time.monotonic() - asked.arrived_s),
+        prompt_tokens=sum(map(len, asked.inputs[trial.done :])),
+    )
 
 
 def _groups(inputs: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

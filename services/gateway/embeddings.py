@@ -19,6 +19,7 @@ from mesh.requests import Pooling, Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
 from services.gateway.embedding import Embedded, Embeddings, Event, ToEmbed, Vectors
+from services.gateway.service_class import service_class
 from services.gateway.texts import Text, Texts
 
 Context = aio.ServicerContext[Any, Any]
@@ -47,6 +48,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
             raise unknown_model(request.model)
         if len(request.request_id) > LONGEST_REQUEST_ID:
             raise InvalidRequest.field("request_id", f"must be at most {LONGEST_REQUEST_ID} characters")
+        service = service_class(request.service_class)
         text = await self._texts.of(entry.checkpoint.digest)
         return ToEmbed(
             request_id=request.request_id or uuid.uuid4().hex,
@@ -55,6 +57,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
             inputs=await _inputs(request, text),
             pooling=_pooling(request, text, entry),
             arrived_s=arrived_s,
+            service=service,
         )
 
 

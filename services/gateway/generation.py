@@ -25,6 +25,7 @@ from services.gateway.conversation import conversation_from
 from services.gateway.guides import check_guide
 from services.gateway.journal import Question
 from services.gateway.sampling import resolve
+from services.gateway.service_class import service_class
 from services.gateway.strand import Delta, Prepared
 from services.gateway.texts import Text, Texts
 
@@ -67,6 +68,7 @@ class GenerationServicer(GenerationServiceServicer):
             raise InvalidRequest.field("request_id", f"must be at most {LONGEST_REQUEST_ID} characters")
         if request.n > MOST_ANSWERS:
             raise InvalidRequest.field("n", f"must be at most {MOST_ANSWERS}", reason="TOO_MANY_ANSWERS")
+        service = service_class(request.service_class)
         prepare = partial(self._prepared, request, tokens_by)
         return Asked(
             request_id=request.request_id or uuid.uuid4().hex,
@@ -76,6 +78,7 @@ class GenerationServicer(GenerationServiceServicer):
             prepared=await prepare(entry.checkpoint.digest),
             prepare=prepare,
             answers=request.n or 1,
+            service=service,
         )
 
     async def _prepared(self, request: Request, tokens_by: Tokenize, digest: str) -> Prepared:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from mesh.clients.scheduler import SchedulerClient
 from mesh.errors import Unreachable
@@ -23,11 +24,13 @@ class Places:
     async def assign(self, wish: Wish) -> AsyncGenerator[Progress | Placement, None]:
         """Progress, then one Placement, held until this iteration is closed."""
         loop = asyncio.get_running_loop()
-        gives_up_s = loop.time() + self._hold_s
+        began_s = loop.time()
+        gives_up_s = began_s + self._hold_s
         while True:
             leader = await self._leader(gives_up_s - loop.time())
+            left = replace(wish, service=wish.service.after(loop.time() - began_s))
             try:
-                async with aclosing(self._schedulers.assign(leader.address, wish)) as events:
+                async with aclosing(self._schedulers.assign(leader.address, left)) as events:
                     async for event in events:
                         yield event
                 return

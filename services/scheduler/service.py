@@ -7,9 +7,10 @@ from grpc import aio
 from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
+from mesh.clients.service_wire import service_from
 from mesh.clients.wire import START_KINDS, progress_to, start_times_to
 from mesh.errors import InvalidRequest, MeshError
-from mesh.requests import Placement, Progress
+from mesh.requests import Placement, Progress, Wish
 from services.scheduler.loop import Scheduler
 
 Context = aio.ServicerContext[Any, Any]
@@ -28,13 +29,23 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._scheduler.room.check_open()
         await self._scheduler.knows(request.model)
         try:
-            excluded = frozenset(request.exclude_fences)
-            with self._scheduler.room.ticket(request.model, excluded, current_only=request.current_only) as ticket:
+            with self._scheduler.room.ticket(_wish(request)) as ticket:
                 self._scheduler.wake()
                 while (event := await ticket.events.get()) is not None:
                     yield _response(event)
         finally:
             self._scheduler.wake()
+
+
+def _wish(request: pb.AssignRequest) -> Wish:
+    return Wish(
+        request_id=request.request_id,
+        model=request.model,
+        excluded=frozenset(request.exclude_fences),
+        current_only=request.current_only,
+        service=service_from(request.service_class),
+        prompt_tokens=request.prompt_tokens,
+    )
 
 
 def _response(event: Progress | Placement | MeshError) -> pb.AssignResponse:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mesh.clock import Clock
 from mesh.errors import MeshError, Unreachable
 from mesh.facts import Member, Tier
-from mesh.requests import LoadProgress, Phase, Placement, Progress, StartKind, StartTimes
+from mesh.requests import LoadProgress, Phase, Placement, Progress, StartKind, StartTimes, Wish
 from policy.view import Spot, Waiting
 
 START_KINDS = {
@@ -104,11 +104,11 @@ class WaitingRoom:
             raise self._closed()
 
     @contextmanager
-    def ticket(self, model: str, excluded: frozenset[int], *, current_only: bool) -> Iterator[Ticket]:
+    def ticket(self, wish: Wish) -> Iterator[Ticket]:
         """A ticket that waits, then holds a place, until the block ends. Raises when the room is closed."""
         self.check_open()
         number = str(next(self._numbers))  # ours: clients may send one request id twice
-        ticket = Ticket(Waiting(number, model, self._clock.now(), excluded, current_only))
+        ticket = Ticket(_waiting(number, wish, self._clock.now()))
         self.waiting[number] = ticket
         self._open.add(ticket)
         try:
@@ -172,3 +172,19 @@ class WaitingRoom:
         self.placed[spot] -= 1
         if not self.placed[spot]:
             del self.placed[spot]
+
+
+def _waiting(number: str, wish: Wish, now: float) -> Waiting:
+    """As the policy sees it, from now on."""
+    service = wish.service
+    return Waiting(
+        request_id=number,
+        model=wish.model,
+        since_s=now,
+        excluded=wish.excluded,
+        current_only=wish.current_only,
+        tenant=service.tenant,
+        priority=service.priority,
+        deadline_s=None if service.first_token_s is None else now + service.first_token_s,
+        prompt_tokens=wish.prompt_tokens,
+    )

@@ -135,6 +135,25 @@ async def test_every_way_to_steer_an_answer_is_sent(fakes: Fakes, whimbrel: Whim
     assert (request.n, sent.HasField("guide")) == (3, False)
 
 
+async def test_the_class_of_service_is_sent(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    fakes.gateway.answer = _tale
+    options = ["--tenant", "waders", "--priority", "high", "--first-token-within", "1.5s"]
+    await whimbrel.run("generate", "curlew", "Once", *options)
+    await whimbrel.run("chat", "curlew", *options, stdin=b"Once")
+    for request in fakes.gateway.requests:
+        sent = request.service_class
+        assert (sent.tenant, sent.priority) == ("waders", words.PRIORITY_HIGH)
+        assert sent.first_token_within.ToMilliseconds() == 1500
+
+
+async def test_without_a_class_a_request_is_a_normal_one_that_waits(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    fakes.gateway.answer = _tale
+    await whimbrel.run("generate", "curlew", "Once")
+    sent = fakes.gateway.requests[0].service_class
+    assert (sent.tenant, sent.priority) == ("", words.PRIORITY_NORMAL)
+    assert not sent.HasField("first_token_within")
+
+
 async def test_an_answer_can_be_guided_by_a_schema_an_expression_or_any_object(
     fakes: Fakes, whimbrel: Whimbrel, tmp_path: Path
 ) -> None:
@@ -157,6 +176,7 @@ async def test_an_answer_can_be_guided_by_a_schema_an_expression_or_any_object(
         (["--logit-bias", "seven=1"], "is no ID=BIAS"),
         (["--logit-bias", "7"], "is no ID=BIAS"),
         (["--logit-bias", "-7=1"], "is no ID=BIAS"),
+        (["--first-token-within", "soon"], "not a length of time"),
     ],
 )
 async def test_wishes_that_make_no_sense_are_refused_before_anything_is_sent(

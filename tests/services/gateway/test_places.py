@@ -8,8 +8,10 @@ import pytest
 
 from mesh.clients.channel import Channels
 from mesh.clients.scheduler import SchedulerClient
+from mesh.clients.service_wire import service_from
 from mesh.errors import MeshError, NoRoom, Unreachable
-from mesh.requests import Phase, Placement, Progress, Wish
+from mesh.facts import Priority
+from mesh.requests import Phase, Placement, Progress, ServiceClass, Wish
 from services.gateway.places import Places
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, FakeScheduler, placement
@@ -134,3 +136,20 @@ async def test_with_a_scheduler_that_stays_dead_the_request_gives_up_after_its_h
     with pytest.raises(Unreachable) as caught:
         await placed(impatient.assign(Wish("r", "m")))
     assert caught.value.reason == "UNREACHABLE"
+
+
+async def test_the_next_scheduler_is_asked_for_what_is_left_of_the_time_to_the_first_token(bench: Bench) -> None:
+    dying = await bench.scheduler()
+    service = ServiceClass("waders", Priority.HIGH, first_token_s=60.0)
+    async with aclosing(bench.places.assign(Wish("r", "m", service=service, prompt_tokens=7))) as events:
+        placing = asyncio.create_task(placed(events))
+        await came(dying)
+        await dying.crash()
+        successor = await bench.scheduler()
+        successor.answers.put_nowait(HERE)
+        await placing
+    first, *_, last = (service_from(one.service_class) for one in (*dying.asked, *successor.asked))
+    assert (last.tenant, last.priority, successor.asked[-1].prompt_tokens) == ("waders", Priority.HIGH, 7)
+    assert first.first_token_s is not None
+    assert last.first_token_s is not None
+    assert 0.0 < last.first_token_s < first.first_token_s <= 60.0

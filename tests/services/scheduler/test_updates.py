@@ -5,7 +5,7 @@ import pytest
 from mesh.clock import HandClock
 from mesh.errors import DataLoss, MeshError
 from mesh.facts import ClusterFacts, ReplicaState, Tier
-from mesh.requests import LoadProgress, Phase, Progress, StartKind
+from mesh.requests import LoadProgress, Phase, Progress, StartKind, Wish
 from policy.view import Spot
 from services.scheduler.waiting import Loading, WaitingRoom
 from tests.services.scheduler.conftest import Bench
@@ -186,7 +186,7 @@ async def test_one_that_has_not_been_looked_at_yet_hears_of_no_load() -> None:
     room = WaitingRoom(HandClock(0.0))
     room.open()
     load = Loading(Spot("w1", "m", "m@2"), LoadProgress(Tier.DISK, 5, 10), 0.0)
-    with room.ticket("m", frozenset(), current_only=False) as ticket:
+    with room.ticket(Wish("r", "m")) as ticket:
         room.loading(load)
         assert ticket.events.empty()
         room.tell()
