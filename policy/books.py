@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from mesh.facts import ClusterFacts, ReplicaState
+from policy.copying import Copying
 from policy.view import Spot, View, Waiting
 
 
@@ -17,6 +18,7 @@ class Books:
     distrusted_until_s: dict[str, float] = field(default_factory=dict)
     unfit_until_s: dict[str, float] = field(default_factory=dict)
     retired: frozenset[Spot] = frozenset()
+    copying: Copying = field(default_factory=Copying)
 
     def used(self, spot: Spot) -> None:
         """A request goes there: its idleness begins anew, though it may end before the facts have shown it."""
@@ -35,6 +37,7 @@ class Books:
             distrusted_until_s=dict(self.distrusted_until_s),
             unfit_until_s=dict(self.unfit_until_s),
             retired=self.retired,
+            copying=self.copying,
         )
         ready = [seat for seat in view.seats() if seat.replica.state is ReplicaState.READY]
         idle = (seat.spot for seat in ready if view.busy(seat) == 0)

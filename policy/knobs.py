@@ -19,4 +19,5 @@ class Knobs:
     distrust_s: float = 5.0  # a worker that could not be reached gets no load for this long
     unfit_s: float = 60.0  # a checkpoint that could not be loaded is not tried again for an update for this long
     bytes_per_s: Mapping[Tier, float] = field(default_factory=lambda: BANDWIDTHS)
+    prefetch_bar_s: float = 60.0  # a store that could not prefetch something is not asked again for this long
     init_s: float = 0.2  # of a start that is not bytes: skeleton, pool, first step

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, Priority, ReplicaFacts, ReplicaState
+from policy.copying import Copying
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -59,6 +60,7 @@ class View:
     distrusted_until_s: Mapping[str, float] = field(default_factory=dict)  # by worker
     unfit_until_s: Mapping[str, float] = field(default_factory=dict)  # by checkpoint: it could not be loaded
     retired: frozenset[Spot] = frozenset()  # versions whose successor has answered: they finish, and come back no more
+    copying: Copying = field(default_factory=Copying)
 
     def workers(self) -> tuple[Member, ...]:
         """The live workers."""

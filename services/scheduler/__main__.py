@@ -8,6 +8,7 @@ from functools import partial
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 
 from mesh.clients.channel import Channels
+from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.clock import MonotonicClock
 from mesh.facts import Kind
@@ -26,7 +27,8 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
     channels = Channels()
     async with Mirror(ground.state).running() as mirror:
         leadership = Leadership(ground.state, mirror, ground.me.id, ground.me.address, settings.lease_s)
-        scheduler = Scheduler(mirror, WorkerClient(channels), settings.knobs(), MonotonicClock())
+        workers, stores = WorkerClient(channels), StoreClient(channels)
+        scheduler = Scheduler(mirror, workers, stores, settings.knobs(), MonotonicClock())
         async with owned(leadership.run(scheduler.lead), ground), owned(_end_streams(ground, scheduler), ground):
             servicer = SchedulerServicer(scheduler)
             yield [

@@ -4,17 +4,19 @@ import asyncio
 
 import structlog
 
+from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.clock import Clock
 from mesh.errors import MeshError, NoRoom, Unreachable
 from mesh.facts import Kind, Member
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
-from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload
+from policy.actions import Action, Load, Place, Prefetch, RefusalReason, Refuse, Unload
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
+from services.scheduler.prefetching import Prefetching
 from services.scheduler.waiting import WaitingRoom, stands_by
 
 log = structlog.get_logger()
@@ -24,8 +26,8 @@ NEWS_S = 0.5
 class Scheduler:
     """The leader's loop. `room` takes requests whether or not this process leads."""
 
-    def __init__(self, mirror: Mirror, workers: WorkerClient, knobs: Knobs, clock: Clock) -> None:
-        self._mirror, self._workers, self._knobs, self._clock = mirror, workers, knobs, clock
+    def __init__(self, mirror: Mirror, workers: WorkerClient, stores: StoreClient, knobs: Knobs, clock: Clock) -> None:
+        self._mirror, self._workers, self._stores, self._knobs, self._clock = mirror, workers, stores, knobs, clock
         self.room = WaitingRoom(clock)
         self._woken = asyncio.Event()
 
@@ -47,11 +49,14 @@ class Scheduler:
                     commands = Commands(
                         self._workers, self._mirror, self.room, books, group, fence, self._clock, self._knobs, self.wake
                     )
-                    await self._loop(books, commands)
+                    prefetching = Prefetching(
+                        self._stores, self._mirror, books, group, self._clock, self._knobs, self.wake
+                    )
+                    await self._loop(books, commands, prefetching)
         finally:
             self.room.close(stands_by)
 
-    async def _loop(self, books: Books, commands: Commands) -> None:
+    async def _loop(self, books: Books, commands: Commands, prefetching: Prefetching) -> None:
         while True:
             self._woken.clear()
             now = self._clock.now()
@@ -59,8 +64,9 @@ class Scheduler:
             view = books.view(self._mirror.facts, waiting, dict(self.room.placed), now)
             decision = decide(view, now, self._knobs)
             for action in decision.actions:
-                self._act(action, commands)
+                self._act(action, commands, prefetching)
             commands.end_unwanted_loads(view)
+            prefetching.end_unwanted()
             self.room.tell()
             await self._sleep(decision.look_again_s)
 
@@ -72,7 +78,7 @@ class Scheduler:
         except TimeoutError:
             pass
 
-    def _act(self, action: Action, commands: Commands) -> None:
+    def _act(self, action: Action, commands: Commands, prefetching: Prefetching) -> None:
         match action:
             case Place(number, spot):
                 commands.books.used(spot)
@@ -85,6 +91,8 @@ class Scheduler:
                 commands.load(action, self._member(Kind.STORE, action.store_id).address)
             case Unload():
                 commands.unload(action)
+            case Prefetch():
+                prefetching.begin(action)
 
     def _member(self, kind: Kind, member_id: str) -> Member:
         return self._mirror.facts.members[f"{kind}/{member_id}"]

@@ -12,6 +12,7 @@ from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceService
 
 from mesh.clients.channel import Channels
 from mesh.clients.scheduler import SchedulerClient
+from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.clock import HandClock
 from mesh.facts import (
@@ -98,7 +99,7 @@ class Bench:
     def __init__(self, state: State, mirror: Mirror, stack: AsyncExitStack, knobs: Knobs) -> None:
         self.state, self.mirror, self._stack = state, mirror, stack
         self.clock, self.catalogue, self._channels = HandClock(), Catalogue(state), Channels()
-        self.scheduler = Scheduler(mirror, WorkerClient(self._channels), knobs, self.clock)
+        self.scheduler = Scheduler(mirror, WorkerClient(self._channels), StoreClient(self._channels), knobs, self.clock)
         self.leadership = Leadership(state, mirror, "s", "s:1", lease_s=60.0)
         self.leading: asyncio.Task[None] | None = None
         self.address = ""
