@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from mesh.facts import ReplicaState
+from policy.copying import Copy
 from policy.view import Spot
 from sim.batch import Sequence
 from sim.engine import Engine
 from sim.loads import LoadRun
 from sim.nodes import Node, Replica, Worker
 from sim.outcome import LoadDone
+from sim.prefetches import PrefetchRun
 from sim.spec import ClusterSpec
 
 
@@ -25,6 +27,7 @@ class Cluster:
         self.nodes = {f"n{i}": Node(engine, f"n{i}", spec.node) for i in range(spec.nodes)}
         self.workers = {worker.id: worker for node in self.nodes.values() for worker in node.workers}
         self.loads: dict[Spot, LoadRun] = {}
+        self.prefetches: dict[Copy, PrefetchRun] = {}
         self.finished: list[LoadDone] = []
         lay_out(spec, list(self.nodes.values()))
 
@@ -42,6 +45,8 @@ class Cluster:
             raise Impossible(f"no worker, model or store for {spot} from {store_id!r}")
         if spot in worker.replicas or worker.free_bytes < model.bytes + worker.kv_bytes:
             raise Impossible(f"no room for {spot}: {worker.free_bytes} bytes are free")
+        for copy in [copy for copy in self.prefetches if (copy.store_id, copy.digest) == (store_id, model.name)]:
+            self.prefetches.pop(copy).end()  # from now on a request waits for these bytes
         replica = worker.replica(spot, model)
         self.loads[spot] = LoadRun(self._engine, worker, replica, lambda: self._loaded(worker, replica))
 
@@ -56,6 +61,15 @@ class Cluster:
             worker.device.remove(replica.batch)
         replica.state = ReplicaState.DRAINING
         self._engine.after(worker.node.spec.unload_s, lambda: self._unloaded(worker, replica))
+
+    def prefetch(self, copy: Copy) -> None:
+        """Begins to bring a model up to a tier, behind all loads. Impossible without a node or a model, or twice."""
+        node = next((node for node in self.nodes.values() if node.store_id == copy.store_id), None)
+        model = self.models.get(copy.digest)
+        if node is None or model is None or copy in self.prefetches:
+            raise Impossible(f"no store or model for {copy}, or it is on its way already")
+        self.prefetches[copy] = run = PrefetchRun(node, model, copy.tier, lambda: self._prefetched(copy))
+        run.begin(self._engine.now_s)
 
     def join(self, replica: Replica, sequence: Sequence) -> None:
         """A sequence takes a slot. Impossible where none is open."""
@@ -109,7 +123,9 @@ class Cluster:
             self._wake()
 
     def hide(self, node: Node) -> None:
-        """Nobody sees the node any more."""
+        """Nobody sees the node any more, nor waits for what it prefetches."""
+        for copy in [copy for copy in self.prefetches if copy.store_id == node.store_id]:
+            self.prefetches.pop(copy).end()
         del self.nodes[node.id]
         self.workers = {worker.id: worker for other in self.nodes.values() for worker in other.workers}
         self._wake()
@@ -126,6 +142,10 @@ class Cluster:
         replica.idle_since_s = self._engine.now_s
         self.finished.append(LoadDone(worker.id, replica.model.name, load.began_s, self._engine.now_s))
         worker.device.add(replica.batch)
+        self._wake()
+
+    def _prefetched(self, copy: Copy) -> None:
+        del self.prefetches[copy]
         self._wake()
 
     def _unloaded(self, worker: Worker, replica: Replica) -> None:

@@ -41,6 +41,7 @@ class Judgement:
         books, residents = self._books, list(state.residents())
         books.loading = {one.spot for one in residents if one.state is ReplicaState.LOADING}
         books.unloading = {one.spot for one in residents if one.state is ReplicaState.DRAINING}
+        books.copying.under_way = set(state.prefetches)
         placed = {one.spot: len(one.running) for one in residents if one.running}
         waiting = (Waiting(one.id, one.model, one.since_s) for one in state.waiting)
         decision = decide(books.view(self._facts(state), waiting, placed, now), now, self._knobs)

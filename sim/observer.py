@@ -31,7 +31,8 @@ class Observer:
     def state(self, waiting: Iterable[Ongoing], running: Mapping[str, Ongoing]) -> ClusterState:
         """This moment. `running` has the placed requests by id."""
         nodes = tuple(self._node(node, running) for node in self._cluster.nodes.values())
-        return ClusterState(tuple(one.waiting() for one in waiting), nodes, self._models, MappingProxyType(self._means))
+        asked, means = tuple(one.waiting() for one in waiting), MappingProxyType(self._means)
+        return ClusterState(asked, nodes, self._models, means, frozenset(self._cluster.prefetches))
 
     def _node(self, node: Node, running: Mapping[str, Ongoing]) -> NodeState:
         loads = (

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from mesh.facts import ReplicaState
 from policy.actions import Load, Move, Place, Prefetch, Refuse, Unload
+from policy.copying import Copy
 from policy.view import Spot
 
 
@@ -133,6 +134,7 @@ class ClusterState:
     nodes: tuple[NodeState, ...]
     models: Mapping[str, ModelState]
     mean_answer_tokens: Mapping[str, float]  # by model, of answers so far
+    prefetches: frozenset[Copy] = frozenset()  # under way
 
     def workers(self) -> Iterator[WorkerState]:
         """Of all nodes."""

@@ -55,10 +55,10 @@ class Pool:
         self._coming[model] = self._coming.get(model, 0) + missing
         return True
 
-    def came(self, model: str) -> None:
-        """What was booked is here."""
-        if coming := self._coming.pop(model, 0):
-            self._here[model] = self._here.get(model, 0) + coming
+    def came(self, model: str, left_bytes: int = 0) -> None:
+        """What was booked is here, but for the last `left_bytes`, which are given up."""
+        if (came := self._coming.pop(model, 0) - left_bytes) > 0:
+            self._here[model] = self._here.get(model, 0) + came
 
     def clear(self) -> None:
         """All is lost; nobody reads."""

@@ -1,6 +1,7 @@
 """The scheduler on paper: shows the policy each moment at which something has happened, and does what it says."""
 
-from policy.actions import Load, Move, Place, Refuse, Unload
+from policy.actions import Load, Move, Place, Prefetch, Refuse, Unload
+from policy.copying import Copy
 from sim.cluster import Cluster
 from sim.engine import Engine, Event
 from sim.observer import Observer
@@ -64,5 +65,7 @@ class Scheduler:
                 self.cluster.unload(spot)
             case Preempt(request_id):
                 self.seating.preempt(request_id)
+            case Prefetch(store_id, digest, tier):
+                self.cluster.prefetch(Copy(store_id, digest, tier))
             case Move(request_id, to):
                 self.seating.move(request_id, to)

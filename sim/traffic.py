@@ -19,11 +19,12 @@ class Resource:
 
 @dataclass(eq=False, slots=True)
 class Flow:
-    """So many bytes through these resources at once: the narrowest share decides."""
+    """So many bytes through these resources at once: the narrowest share decides. `behind`: after all that are not."""
 
     left_bytes: float
     through: tuple[Resource, ...]
     done: Callable[[], None]
+    behind: bool = False
     bytes_per_s: float = field(default=0.0)
 
 
@@ -36,10 +37,12 @@ class Traffic:
         self._since_s = 0.0
         self._next: Event | None = None
 
-    def begin(self, size_bytes: float, through: tuple[Resource, ...], done: Callable[[], None]) -> Flow:
+    def begin(
+        self, size_bytes: float, through: tuple[Resource, ...], done: Callable[[], None], *, behind: bool = False
+    ) -> Flow:
         """Calls `done` when the bytes are through."""
         self._advance()
-        flow = Flow(size_bytes, through, done)
+        flow = Flow(size_bytes, through, done, behind)
         self._flows.append(flow)
         self._share()
         return flow
@@ -85,9 +88,15 @@ class Traffic:
 
 def fair_shares(flows: Iterable[Flow]) -> list[tuple[Flow, float]]:
     """Max-min fair rates in bytes a second, by progressive filling: the resource with the least for each of its flows
-    settles these; what they leave elsewhere is shared by the others."""
-    open_, shares = list(flows), list[tuple[Flow, float]]()
-    left = {resource: resource.bytes_per_s for flow in open_ for resource in flow.through}
+    settles these; what they leave elsewhere is shared by the others. Those behind share what all others have left."""
+    shares, all_ = list[tuple[Flow, float]](), list(flows)
+    left = {resource: resource.bytes_per_s for flow in all_ for resource in flow.through}
+    _fill([flow for flow in all_ if not flow.behind], left, shares)
+    _fill([flow for flow in all_ if flow.behind], left, shares)
+    return shares
+
+
+def _fill(open_: list[Flow], left: dict[Resource, float], shares: list[tuple[Flow, float]]) -> None:
     while open_:
         counts = dict.fromkeys(left, 0)
         for flow in open_:
@@ -99,4 +108,3 @@ def fair_shares(flows: Iterable[Flow]) -> list[tuple[Flow, float]]:
             open_.remove(flow)
             for resource in flow.through:
                 left[resource] -= share
-    return shares
