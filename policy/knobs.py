@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from mesh.facts import Tier
 
+EQUAL: Mapping[str, float] = MappingProxyType({})
 BANDWIDTHS = MappingProxyType({Tier.ORIGIN: 0.1e9, Tier.DISK: 2e9, Tier.DRAM: 10e9, Tier.DEVICE: 1e12})
 
 
@@ -20,4 +21,7 @@ class Knobs:
     unfit_s: float = 60.0  # a checkpoint that could not be loaded is not tried again for an update for this long
     bytes_per_s: Mapping[Tier, float] = field(default_factory=lambda: BANDWIDTHS)
     prefetch_bar_s: float = 60.0  # a store that could not prefetch something is not asked again for this long
+    ageing_s: float = 30.0  # for each of these that a request has waited, it counts as of one band more
+    quantum_s: float = 4.0  # device-seconds by which a tenant may be ahead of its share before others come first
+    tenant_weights: Mapping[str, float] = field(default_factory=lambda: EQUAL)  # shares of the devices; 1 if not named
     init_s: float = 0.2  # of a start that is not bytes: skeleton, pool, first step
