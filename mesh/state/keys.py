@@ -7,6 +7,8 @@ member:<kind>/<id>        hash     that member                        fence, bod
 leader                    hash     the scheduler that leads           holder, address, fence, until (ms)
 models                    hash     gateways, compare-and-set          name -> ModelEntry, JSON
 revisions                 hash     gateways, compare-and-set          name -> revision
+drains                    set      gateways                           "worker/<id>", "node/<name>" that are to be empty
+reservations              hash     the scheduler that leads           loads that it commanded -> Reservation, JSON
 deployments               stream   gateways, with what they wrote     ModelEntry, JSON; capped
 events                    stream   every script that changes a fact   kind, id, fence, body; capped
 """
@@ -52,6 +54,16 @@ class Keys:
     def revisions(self) -> str:
         """Revisions of the catalogue's entries."""
         return self._key("revisions")
+
+    @property
+    def drains(self) -> str:
+        """What is to become empty."""
+        return self._key("drains")
+
+    @property
+    def reservations(self) -> str:
+        """Loads under way."""
+        return self._key("reservations")
 
     @property
     def deployments(self) -> str:

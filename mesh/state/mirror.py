@@ -31,6 +31,10 @@ def fold(facts: ClusterFacts, event: Mapping[str, str]) -> ClusterFacts:
         return _fold_leader(facts, name, fence, event.get("body"))
     if kind in ("model", "deleted"):
         return _fold_model(facts, name, fence, event.get("body"))
+    if kind == "drain":
+        return replace(facts, drains=facts.drains | {name})
+    if kind == "undrain":
+        return replace(facts, drains=facts.drains - {name})
     return _fold_member(facts, name, fence, event.get("body"))
 
 
@@ -124,6 +128,7 @@ class Mirror:
             members=MappingProxyType(await self._members()),
             models=MappingProxyType(models),
             leader=Leader(leader["holder"], leader["address"], int(leader["fence"])) if leader else None,
+            drains=frozenset(map(str, await self._state.redis.smembers(keys.drains))),
         )
         self._tell()
         return last

@@ -90,6 +90,10 @@ class History:
             self._write("resigned", *self._leader)
             self._leader = ("", 0)
 
+    def drain(self, name: str, number: int) -> None:
+        """A worker is to become empty, or no longer."""
+        self._write("drain" if number % 2 else "undrain", f"worker/{name}", 0)
+
     def _next(self) -> int:
         self._fence += 1
         return self._fence
@@ -99,7 +103,7 @@ class History:
         self.events.append(event if body is None else event | {"body": body})
 
 
-STEPS = ("join", "facts", "leave", "put", "delete", "lead", "resign")
+STEPS = ("join", "facts", "leave", "put", "delete", "lead", "resign", "drain")
 
 
 @st.composite
@@ -159,7 +163,7 @@ def test_what_a_former_leader_did_changes_nothing_when_it_is_read_late(events: l
 @given(histories())
 def test_facts_once_read_are_never_changed_in_place(events: list[Event]) -> None:
     before = folded(ClusterFacts(), events[: len(events) // 2])
-    copy = ClusterFacts(dict(before.members), dict(before.models), before.leader)
+    copy = ClusterFacts(dict(before.members), dict(before.models), before.leader, before.drains)
     folded(before, events[len(events) // 2 :])
     assert before == copy
 
