@@ -26,10 +26,10 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
     """The scheduler, standing on the ground."""
     channels = Channels()
     async with Mirror(ground.state).running() as mirror:
-        leadership = Leadership(ground.state, mirror, ground.me.id, ground.me.address, settings.lease_s)
+        leadership = Leadership(ground.state, mirror, ground.me.id, ground.me.address, settings.leader_lease_s)
         workers, stores = WorkerClient(channels), StoreClient(channels)
         scheduler = Scheduler(mirror, workers, stores, settings.knobs(), MonotonicClock())
-        async with owned(leadership.run(scheduler.lead), ground), owned(_end_streams(ground, scheduler), ground):
+        async with owned(_lead(ground, leadership, scheduler), ground):
             servicer = SchedulerServicer(scheduler)
             yield [
                 Mounted(
@@ -40,11 +40,22 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
     await channels.close()
 
 
-async def _end_streams(ground: Ground, scheduler: Scheduler) -> None:
-    """Assign streams stay open as long as their requests run; at shutdown they must not hold the server."""
-    await ground.draining.wait()
-    scheduler.room.close(drains)
-    await asyncio.Event().wait()
+async def _lead(ground: Ground, leadership: Leadership, scheduler: Scheduler) -> None:
+    """Bids and leads until shutdown begins; resigns then, so that a standby leads while this process still ends.
+
+    Assign streams stay open as long as their requests run; at shutdown they must not hold the server.
+    """
+    leading = asyncio.create_task(leadership.run(scheduler.lead))
+    told = asyncio.create_task(ground.draining.wait())
+    try:
+        await asyncio.wait([leading, told], return_when=asyncio.FIRST_COMPLETED)
+        if leading.done():
+            leading.result()
+    finally:
+        scheduler.room.close(drains)
+        leading.cancel()
+        told.cancel()
+        await asyncio.wait([leading, told])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from policy.knobs import Knobs
 class SchedulerSettings(ServiceSettings):
     """WHIMBREL_*; see each description."""
 
+    leader_lease_s: float = Field(
+        1.0, gt=0, le=60, description="Seconds without a word of the leader after which a standby takes its place."
+    )
     keep_alive_s: float = Field(60.0, ge=0, description="Seconds an idle replica stays loaded.")
     hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a place.")
     max_waiting: int = Field(256, ge=1, description="Most requests that wait for one model.")

@@ -14,6 +14,7 @@ from mesh.errors import AlreadyExists, Conflict, NotFound
 from mesh.facts import ClusterFacts, Member, ModelEntry, WorkerFacts
 from mesh.state.catalogue import ENTRY, Catalogue
 from mesh.state.connection import COMMAND_TIMEOUT_S, State
+from mesh.state.drains import Drains, worker_drain
 from mesh.state.keys import EVENTS_KEPT
 from mesh.state.leases import MEMBER, Membership
 from mesh.state.mirror import Mirror, fold
@@ -208,6 +209,8 @@ async def _random_step(
         case "resign":
             fence = str(await state.redis.hget(keys.leader, "fence"))
             await state.run("resign", [keys.leader, keys.events], [fence, EVENTS_KEPT])
+        case "drain":
+            await chance.choice([Drains(state).begin, Drains(state).end])(worker_drain(name))
 
 
 async def test_what_was_there_before_is_there_at_once(state: State) -> None:
