@@ -89,6 +89,7 @@ class WorkerFacts:
     kv_bytes: int  # KV pool that each replica gets
     slots: int  # sequences that one replica runs at once
     replicas: tuple[ReplicaFacts, ...] = ()
+    stopping: bool = False  # told to end: it finishes what it has, and takes nothing new
 
     @property
     def memory_used_bytes(self) -> int:
@@ -199,7 +200,9 @@ class ClusterFacts:
     drains: frozenset[str] = frozenset()  # "worker/<id>" and "node/<name>" that are to become empty
 
     def is_draining(self, member: Member) -> bool:
-        """Whether nothing new is to go there: somebody is about to stop it, or its node."""
+        """Whether nothing new is to go there: somebody is about to stop it, or its node, or it says so itself."""
+        if member.worker and member.worker.stopping:
+            return True
         return bool(self.drains) and not self.drains.isdisjoint((f"{member.kind}/{member.id}", f"node/{member.node}"))
 
     def of_kind(self, kind: Kind) -> tuple[Member, ...]:

@@ -31,6 +31,8 @@ def candidates(
             continue
         if view.distrusts(member.id, now) or full_bytes(entry, worker) > worker.memory_bytes:
             continue
+        if view.cluster.is_draining(member):
+            continue
         if source := nearest_source(stores, digest, member.node):
             one = Candidate(member, worker, source, start_up_s(entry.checkpoint.bytes, source, member.node, knobs))
             found += _with_base(view, entry, one, knobs)

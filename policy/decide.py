@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload
+from policy.draining import departures
 from policy.keepalive import expiries
 from policy.knobs import Knobs
 from policy.placement import place, turn_away
@@ -40,9 +41,13 @@ def decide(view: View, now: float, knobs: Knobs) -> Decision:
         chosen = succession(view, entry, now, knobs).actions
         actions += chosen
         view = _after(view, chosen)
+    leaving = departures(view)
+    going = [end.unload for end in leaving if end.at_s <= now]
+    actions += going
+    view = _after(view, going)
     ends = expiries(view, knobs)
     actions += [end.unload for end in sorted(ends, key=lambda end: end.unload.spot) if end.at_s <= now]
-    later = [end.at_s for end in ends]
+    later = [end.at_s for end in (*leaving, *ends)]
     later += [request.since_s + knobs.hold_s for request in held]
     later += view.distrusted_until_s.values() if held or updates else []
     later += view.unfit_until_s.values() if updates else []

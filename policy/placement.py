@@ -42,7 +42,10 @@ def _open_slot(view: View, request: Waiting, seats: list[Seat]) -> Spot | None:
     open_ = [
         (view.crowd(seat), seat.spot)
         for seat in seats
-        if seat.member.fence not in request.excluded and view.settled(seat) and view.crowd(seat) < seat.slots
+        if seat.member.fence not in request.excluded
+        and view.settled(seat)
+        and view.crowd(seat) < seat.slots
+        and not view.cluster.is_draining(seat.member)
     ]
     return min(open_)[1] if open_ else None
 

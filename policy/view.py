@@ -82,16 +82,17 @@ class View:
         return self.unfit_until_s.get(digest, now) > now
 
     def is_loading(self, entry: ModelEntry, now: float, excluded: frozenset[int] = NOBODY) -> bool:
-        """Whether a replica of the current version is on its way to a worker that is not excluded."""
+        """Whether a replica of the current version is on its way to a worker that is neither excluded nor draining."""
         digest = entry.checkpoint.digest
         for spot in self.loading:
-            if (spot.model, spot.digest) == (entry.name, digest) and self._fence(spot.worker_id) not in excluded:
+            if (spot.model, spot.digest) == (entry.name, digest) and self._takes(spot.worker_id, excluded):
                 return True
         return any(
             seat.replica.state is ReplicaState.LOADING
             and seat.replica.digest == digest
             and seat.member.fence not in excluded
             and not self.distrusts(seat.member.id, now)
+            and not self.cluster.is_draining(seat.member)
             for seat in self.seats(entry.name)
         )
 
@@ -139,6 +140,6 @@ class View:
             return True
         return seat.replica.digest != entry.checkpoint.digest and (seat.spot in self.retired or self.answers(entry))
 
-    def _fence(self, worker_id: str) -> int:
+    def _takes(self, worker_id: str, excluded: frozenset[int]) -> bool:
         member = self.cluster.members.get(f"{Kind.WORKER}/{worker_id}")
-        return member.fence if member else 0
+        return member is None or (member.fence not in excluded and not self.cluster.is_draining(member))

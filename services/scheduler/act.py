@@ -49,8 +49,9 @@ class Commands:
         self.loads[spot] = self.group.create_task(self._load(spot, command), name=f"load {spot}")
 
     def end_unwanted_loads(self, view: View) -> None:
-        """Cancels each load that nobody waits for any more: clients have left, their deadlines have passed, or the
-        catalogue has moved on. One that is to take over from a former version is wanted for as long as that answers."""
+        """Cancels each load that nobody waits for any more: clients have left, their deadlines have passed, the
+        catalogue has moved on, or the worker is to become empty. One that is to take over from a former version is
+        wanted for as long as that answers."""
         for spot, task in self.loads.items():
             if not (task.cancelling() or self._ready(spot) or self._wanted(spot, view)):
                 log.info("load ended: nobody waits for it", model=spot.model, worker=spot.worker_id)
@@ -115,9 +116,13 @@ class Commands:
 
     def _wanted(self, spot: Spot, view: View) -> bool:
         entry = view.cluster.models.get(spot.model)
-        if entry is None or entry.checkpoint.digest != spot.digest:
+        if entry is None or entry.checkpoint.digest != spot.digest or self._is_draining(spot):
             return False
         return bool(self.room.of_model(spot.model) or view.former(entry))
+
+    def _is_draining(self, spot: Spot) -> bool:
+        member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")
+        return member is not None and self.mirror.facts.is_draining(member)
 
     def _has_former(self, spot: Spot) -> bool:
         facts = self.mirror.facts
