@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from mesh.facts import ClusterFacts, ReplicaState
 from policy.copying import Copying
+from policy.rates import Rates
+from policy.underway import Loads
 from policy.view import Spot, View, Waiting
 
 
@@ -19,6 +21,8 @@ class Books:
     unfit_until_s: dict[str, float] = field(default_factory=dict)
     retired: frozenset[Spot] = frozenset()
     copying: Copying = field(default_factory=Copying)
+    rates: Rates = field(default_factory=Rates)
+    loads: Loads = field(default_factory=Loads)
 
     def used(self, spot: Spot) -> None:
         """A request goes there: its idleness begins anew, though it may end before the facts have shown it."""
@@ -38,6 +42,8 @@ class Books:
             unfit_until_s=dict(self.unfit_until_s),
             retired=self.retired,
             copying=self.copying,
+            rates=self.rates,
+            loads=self.loads,
         )
         ready = [seat for seat in view.seats() if seat.replica.state is ReplicaState.READY]
         idle = (seat.spot for seat in ready if view.busy(seat) == 0)

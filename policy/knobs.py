@@ -12,7 +12,7 @@ BANDWIDTHS = MappingProxyType({Tier.ORIGIN: 0.1e9, Tier.DISK: 2e9, Tier.DRAM: 10
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """Limits and guesses."""
+    """Limits and guesses; what takes how long is learnt from then on (rates.py)."""
 
     keep_alive_s: float = 60.0  # an idle replica stays this long, unless its model says otherwise
     hold_s: float = 120.0  # a request waits at most this long for a place
@@ -25,3 +25,6 @@ class Knobs:
     quantum_s: float = 4.0  # device-seconds by which a tenant may be ahead of its share before others come first
     tenant_weights: Mapping[str, float] = field(default_factory=lambda: EQUAL)  # shares of the devices; 1 if not named
     init_s: float = 0.2  # of a start that is not bytes: skeleton, pool, first step
+    unload_s: float = 0.05  # until the memory of an idle replica is free
+    prefill_token_s: float = 1e-3  # of a prompt
+    held_s: float = 10.0  # a request keeps its place

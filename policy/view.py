@@ -2,20 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, Priority, ReplicaFacts, ReplicaState
 from policy.copying import Copying
+from policy.rates import Rates
+from policy.spot import Spot as Spot  # noqa: PLC0414  most take it from here
+from policy.underway import Loads
 
 NOBODY: frozenset[int] = frozenset()
-
-
-class Spot(NamedTuple):
-    """One version of a model on a worker: where a replica is, or will be."""
-
-    worker_id: str
-    model: str
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,8 @@ class View:
     unfit_until_s: Mapping[str, float] = field(default_factory=dict)  # by checkpoint: it could not be loaded
     retired: frozenset[Spot] = frozenset()  # versions whose successor has answered: they finish, and come back no more
     copying: Copying = field(default_factory=Copying)
+    rates: Rates = field(default_factory=Rates)  # learnt
+    loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
 
     def workers(self) -> tuple[Member, ...]:
         """The live workers."""

@@ -1,0 +1,63 @@
+"""What a load has to bring: bytes of each tier, and what they pass through."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mesh.facts import Tier
+
+
+class Lane(NamedTuple):
+    """What bytes pass through, and loads share fairly: a device's bus, a node's disk, its network."""
+
+    tier: Tier
+    at: str  # a worker for DRAM, else a node
+
+
+@dataclass(frozen=True, slots=True)
+class Haul:
+    """Bytes of each tier that a worker is to get, for a model of some architecture. The nearest come first."""
+
+    worker_id: str
+    node: str
+    architecture: str = ""
+    dram_bytes: int = 0
+    disk_bytes: int = 0
+    origin_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Of all tiers."""
+        return self.dram_bytes + self.disk_bytes + self.origin_bytes
+
+    def lanes(self) -> Iterator[tuple[Lane, int]]:
+        """What it passes through, with how much; the nearest first."""
+        if self.dram_bytes:
+            yield Lane(Tier.DRAM, self.worker_id), self.dram_bytes
+        if self.disk_bytes:
+            yield Lane(Tier.DISK, self.node), self.disk_bytes
+        if self.origin_bytes:
+            yield Lane(Tier.ORIGIN, self.node), self.origin_bytes
+
+    def through(self, lane: Lane) -> int:
+        """Bytes that pass there."""
+        return next((size for one, size in self.lanes() if one == lane), 0)
+
+    def plus(self, other: "Haul") -> "Haul":
+        """Both, to the same worker: an adapter's bytes, and its base's."""
+        return Haul(
+            self.worker_id,
+            self.node,
+            self.architecture,
+            self.dram_bytes + other.dram_bytes,
+            self.disk_bytes + other.disk_bytes,
+            self.origin_bytes + other.origin_bytes,
+        )
+
+    def less(self, done_bytes: int) -> "Haul":
+        """What is left once so many have come."""
+        dram = max(0, self.dram_bytes - done_bytes)
+        beyond = max(0, done_bytes - self.dram_bytes)
+        disk = max(0, self.disk_bytes - beyond)
+        origin = max(0, self.origin_bytes - max(0, beyond - self.disk_bytes))
+        return Haul(self.worker_id, self.node, self.architecture, dram, disk, origin)
