@@ -60,6 +60,7 @@ class Cluster:
         else:
             worker.device.remove(replica.batch)
         replica.state = ReplicaState.DRAINING
+        worker.changes += 1
         self._engine.after(worker.node.spec.unload_s, lambda: self._unloaded(worker, replica))
 
     def prefetch(self, copy: Copy) -> None:
@@ -77,7 +78,9 @@ class Cluster:
             raise Impossible(f"no slot is open at {replica.spot}")
         replica.running[sequence.id] = sequence
         replica.idle_since_s = None
-        self.workers[replica.spot.worker_id].device.join(replica.batch, sequence)
+        worker = self.workers[replica.spot.worker_id]
+        worker.changes += 1
+        worker.device.join(replica.batch, sequence)
 
     def leave(self, replica: Replica, sequence: Sequence) -> None:
         """A sequence stops, with the tokens that it has then."""
@@ -87,6 +90,7 @@ class Cluster:
     def left(self, replica: Replica, sequence: Sequence) -> None:
         """A sequence is over, and its slot is open again."""
         del replica.running[sequence.id]
+        self.workers[replica.spot.worker_id].changes += 1
         if not replica.running:
             replica.idle_since_s = self._engine.now_s
         self._wake()
@@ -139,6 +143,7 @@ class Cluster:
     def _loaded(self, worker: Worker, replica: Replica) -> None:
         load = self.loads.pop(replica.spot)
         replica.state = ReplicaState.READY
+        worker.changes += 1
         replica.idle_since_s = self._engine.now_s
         self.finished.append(LoadDone(worker.id, replica.model.name, load.began_s, self._engine.now_s))
         worker.device.add(replica.batch)
@@ -151,6 +156,7 @@ class Cluster:
     def _unloaded(self, worker: Worker, replica: Replica) -> None:
         if worker.replicas.get(replica.spot) is replica:  # a crash may have been quicker
             del worker.replicas[replica.spot]
+            worker.changes += 1
             self._wake()
 
 

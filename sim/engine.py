@@ -4,18 +4,16 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
-@dataclass(order=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Event:
     """What happens at a moment, unless cancelled before."""
 
     at_s: float
-    rank: int
-    number: int
-    act: Callable[[], None] = field(compare=False)
-    cancelled: bool = field(default=False, compare=False)
+    act: Callable[[], None]
+    cancelled: bool = False
 
     def cancel(self) -> None:
         """It will not happen."""
@@ -28,7 +26,7 @@ class Engine:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.happened = 0
-        self._heap: list[Event] = []
+        self._heap: list[tuple[float, int, int, Event]] = []  # the number, of its making, is unlike any other's
         self._numbers = itertools.count()
         self._stopped = False
 
@@ -36,8 +34,8 @@ class Engine:
         """Lets `act` happen then; after everything of a lower rank at that moment. ValueError for what is past."""
         if at_s < self.now_s:
             raise ValueError(f"{at_s} s is past: it is {self.now_s} s")
-        event = Event(at_s, rank, next(self._numbers), act)
-        heapq.heappush(self._heap, event)
+        event = Event(at_s, act)
+        heapq.heappush(self._heap, (at_s, rank, next(self._numbers), event))
         return event
 
     def after(self, delay_s: float, act: Callable[[], None]) -> Event:
@@ -47,10 +45,11 @@ class Engine:
     def run(self, until_s: float = math.inf) -> None:
         """Until nothing is left to happen, that moment has passed, or somebody has said `stop`."""
         self._stopped = False
-        while self._heap and self._heap[0].at_s <= until_s and not self._stopped:
-            event = heapq.heappop(self._heap)
+        heap = self._heap
+        while heap and heap[0][0] <= until_s and not self._stopped:
+            at_s, _, _, event = heapq.heappop(heap)
             if not event.cancelled:
-                self.now_s = event.at_s
+                self.now_s = at_s
                 self.happened += 1
                 event.act()
 

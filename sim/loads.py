@@ -25,16 +25,22 @@ class LoadRun:
 
     @property
     def left_bytes(self) -> float:
-        """Those still to come, as of the last change in the node's traffic."""
-        return sum(size for size, _ in self._stages) + (self._flow.left_bytes if self._flow else 0.0)
+        """Those still to come."""
+        return self._behind_bytes + (self._node.traffic.left_bytes(self._flow) if self._flow else 0.0)
 
     @property
     def ready_at_s(self) -> float:
         """An estimate: the rest at the present rate."""
         if self._init:
             return self._init.at_s
-        rate = self._flow.bytes_per_s if self._flow else 0.0
-        return self._engine.now_s + self._model.init_s + (self.left_bytes / rate if rate else math.inf)
+        if self._flow is None:
+            return math.inf
+        return self._node.traffic.ends_at_s(self._flow, self._behind_bytes) + self._model.init_s
+
+    @property
+    def _behind_bytes(self) -> float:
+        """Of the tiers whose turn has not come."""
+        return sum(size for size, _ in self._stages)
 
     def end(self) -> None:
         """It stops where it is."""

@@ -40,6 +40,7 @@ class Worker:
         self.bus = Resource(f"{worker_id} bus", spec.dram_bytes_per_s)
         self.device = Device(engine)
         self.replicas: dict[Spot, Replica] = {}
+        self.changes = 0  # of its replicas and of what runs there
 
     @property
     def free_bytes(self) -> int:
@@ -50,6 +51,7 @@ class Worker:
         """A new one, which loads."""
         made = Replica(spot, model, model.bytes + self.kv_bytes, self.slots, Batch(model.costs))
         self.replicas[spot] = made
+        self.changes += 1
         return made
 
 

@@ -1,10 +1,12 @@
-"""The moment that a policy is shown, made from the live cluster."""
+"""The moment that a policy is shown, made from the live cluster. What has not changed is the same object again."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from mesh.facts import ReplicaState
 from sim.cluster import Cluster
+from sim.engine import Engine
 from sim.nodes import Node, Replica, Worker
 from sim.policy import ClusterState, LoadState, ModelState, NodeState, Resident, WorkerState
 from sim.requests import Ongoing
@@ -14,14 +16,26 @@ from sim.spec import ModelSpec
 FIRST_GUESS_TOKENS = 128.0  # of an answer of a model that has not answered yet; assumed
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A worker as it was shown last, and after which changes of its own and of its node's traffic."""
+
+    worker: Worker
+    changes: tuple[int, int]
+    state: WorkerState
+
+
 class Observer:
     """Learns how long answers are from those that have ended; nothing is told before."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, engine: Engine, cluster: Cluster) -> None:
+        self._engine, self._cluster = engine, cluster
         self._models = MappingProxyType({name: _model(model) for name, model in cluster.models.items()})
         self._answers = dict.fromkeys(cluster.models, 0)
         self._means = dict.fromkeys(cluster.models, FIRST_GUESS_TOKENS)
+        self._mean_tokens = MappingProxyType(self._means)
+        self._workers: dict[str, Seen] = {}
+        self._nodes: dict[str, NodeState] = {}
 
     def answered(self, model: str, tokens: int) -> None:
         """An answer has ended, with so many tokens."""
@@ -30,44 +44,62 @@ class Observer:
 
     def state(self, waiting: Iterable[Ongoing], running: Mapping[str, Ongoing]) -> ClusterState:
         """This moment. `running` has the placed requests by id."""
-        nodes = tuple(self._node(node, running) for node in self._cluster.nodes.values())
-        asked, means = tuple(one.waiting() for one in waiting), MappingProxyType(self._means)
-        return ClusterState(asked, nodes, self._models, means, frozenset(self._cluster.prefetches))
+        nodes = tuple([self._node(node, running) for node in self._cluster.nodes.values()])
+        asked, prefetches = tuple([one.waiting() for one in waiting]), frozenset(self._cluster.prefetches)
+        return ClusterState(asked, nodes, self._models, self._mean_tokens, prefetches)
 
     def _node(self, node: Node, running: Mapping[str, Ongoing]) -> NodeState:
-        loads = (
-            LoadState(spot, run.began_s, round(run.left_bytes))
-            for spot, run in self._cluster.loads.items()
-            if spot.worker_id in {worker.id for worker in node.workers}
-        )
-        return NodeState(
+        workers = tuple([self._worker(worker, running) for worker in node.workers])
+        loads = self._loads(node)
+        last = self._nodes.get(node.id)
+        if last and not loads and not last.loads and _same(last.workers, workers):
+            if last.dram is node.dram_pool.held and last.disk is node.disk_pool.held:
+                return last
+        self._nodes[node.id] = state = NodeState(
             id=node.id,
             store_id=node.store_id,
-            workers=tuple(self._worker(worker, running) for worker in node.workers),
+            workers=workers,
             dram=node.dram_pool.held,
             disk=node.disk_pool.held,
             dram_bytes_per_s=node.spec.dram_bytes_per_s,
             disk_bytes_per_s=node.spec.disk_bytes_per_s,
             origin_bytes_per_s=node.spec.origin_bytes_per_s,
-            loads=tuple(loads),
+            loads=loads,
+        )
+        return state
+
+    def _loads(self, node: Node) -> tuple[LoadState, ...]:
+        mine = {worker.id for worker in node.workers} if self._cluster.loads else ()
+        return tuple(
+            LoadState(spot, run.began_s, round(run.left_bytes))
+            for spot, run in self._cluster.loads.items()
+            if spot.worker_id in mine
         )
 
     def _worker(self, worker: Worker, running: Mapping[str, Ongoing]) -> WorkerState:
+        changes, seen = (worker.changes, worker.node.traffic.changes), self._workers.get(worker.id)
+        if seen and seen.worker is worker and seen.changes == changes:
+            return seen.state
         residents = tuple(self._resident(worker, replica, running) for replica in worker.replicas.values())
-        return WorkerState(worker.id, worker.node.id, worker.memory_bytes, residents, worker.kv_bytes, worker.slots)
+        state = WorkerState(worker.id, worker.node.id, worker.memory_bytes, residents, worker.kv_bytes, worker.slots)
+        self._workers[worker.id] = Seen(worker, changes, state)
+        return state
 
     def _resident(self, worker: Worker, replica: Replica, running: Mapping[str, Ongoing]) -> Resident:
         load = self._cluster.loads.get(replica.spot)
-        mean = self._means[replica.spot.model]
         return Resident(
             spot=replica.spot,
             state=replica.state,
             bytes=replica.bytes,
             slots=replica.slots,
-            running=Running(worker, replica, running, mean) if replica.running else (),
+            running=Running(self._engine, worker, replica, running, self._means) if replica.running else (),
             idle_since_s=replica.idle_since_s,
             ready_at_s=load.ready_at_s if load and replica.state is ReplicaState.LOADING else None,
         )
+
+
+def _same(some: tuple[WorkerState, ...], others: tuple[WorkerState, ...]) -> bool:
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def _model(model: ModelSpec) -> ModelState:

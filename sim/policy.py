@@ -55,6 +55,8 @@ class RunningRequest:
     emitted_tokens: int
     left_s: float
     priority: int = 0
+    tenant: str = ""
+    moved_s: float | None = None  # when it last changed its seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Resident:
     state: ReplicaState
     bytes: int  # weights and KV pool
     slots: int
-    running: Sequence[RunningRequest]  # good until the decision is made
+    running: Sequence[RunningRequest]  # as of now, whenever that is
     idle_since_s: float | None  # None while it loads or somebody uses it
     ready_at_s: float | None
 

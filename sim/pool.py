@@ -15,7 +15,14 @@ class Pool:
         self._coming: dict[str, int] = {}  # beyond what is here
         self._used_s: dict[str, float] = {}
         self._pins: dict[str, int] = {}
-        self.held: Mapping[str, int] = MappingProxyType(self._here)
+        self._shown: Mapping[str, int] | None = None
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """What is here, by model. The same object for as long as nothing changes."""
+        if self._shown is None:
+            self._shown = MappingProxyType(dict(self._here))
+        return self._shown
 
     @property
     def used_bytes(self) -> int:
@@ -26,7 +33,7 @@ class Pool:
         """Lays all of a checkpoint here from the beginning. False if there is no room beside the others."""
         if self.used_bytes + size_bytes > self._capacity_bytes:
             return False
-        self._here[model], self._used_s[model] = size_bytes, 0.0
+        self._here[model], self._used_s[model], self._shown = size_bytes, 0.0, None
         return True
 
     def pin(self, model: str, now: float) -> None:
@@ -48,6 +55,8 @@ class Pool:
         eviction = make_room(held, self._capacity_bytes - self.used_bytes, missing)
         if eviction.missing_bytes:
             return False
+        if eviction.shed:
+            self._shown = None
         for shed in eviction.shed:
             self._here[shed.digest] -= shed.bytes
             if not self._here[shed.digest]:
@@ -59,8 +68,10 @@ class Pool:
         """What was booked is here, but for the last `left_bytes`, which are given up."""
         if (came := self._coming.pop(model, 0) - left_bytes) > 0:
             self._here[model] = self._here.get(model, 0) + came
+            self._shown = None
 
     def clear(self) -> None:
         """All is lost; nobody reads."""
         self._here.clear()
         self._coming.clear()
+        self._shown = None

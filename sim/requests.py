@@ -37,6 +37,8 @@ class Ongoing:
     moves: int = 0
     preemptions: int = 0
     crashes: int = 0
+    moved_s: float | None = None  # when it last changed its seat
+    _shown: WaitingRequest | None = None
 
     @property
     def id(self) -> str:
@@ -53,8 +55,17 @@ class Ongoing:
         """As a batch sees it."""
         return Sequence(self.id, self.request.prompt_tokens, self.request.answer_tokens, emitted_tokens, first, done)
 
+    def wait(self, emitted_tokens: int, since_s: float) -> None:
+        """It has no seat any more, and so many tokens."""
+        self.seat, self.emitted_tokens, self.since_s, self._shown = None, emitted_tokens, since_s, None
+
     def waiting(self) -> WaitingRequest:
-        """As a policy sees it."""
+        """As a policy sees it: the same object for as long as it waits."""
+        if self._shown is None:
+            self._shown = self._waiting()
+        return self._shown
+
+    def _waiting(self) -> WaitingRequest:
         asked = self.request
         return WaitingRequest(
             id=self.id,

@@ -20,7 +20,7 @@ class Scheduler:
     def __init__(self, engine: Engine, spec: ClusterSpec, policy: Policy, requests: int) -> None:
         self._engine, self._policy, self._requests = engine, policy, requests
         self.cluster = Cluster(engine, spec, self.wake)
-        self._observer = Observer(self.cluster)
+        self._observer = Observer(engine, self.cluster)
         self.seating = Seating(engine, self.cluster, self._observer)
         self._look: Event | None = None
         self.decisions = 0

@@ -81,7 +81,7 @@ class Seating:
             return
         self._cluster.leave(seat.replica, seat.sequence)
         self._stay(one)
-        one.moves += 1
+        one.moves, one.moved_s = one.moves + 1, self._engine.now_s
         emitted = seat.sequence.emitted_tokens
         sequence = one.sequence(emitted, lambda: self._first(one), lambda: self._finish(one))
         sequence.cached_tokens = goal.sequence.kv_tokens - 1  # its own next token came from the first round's prefill
@@ -104,7 +104,7 @@ class Seating:
             one.goal = None
 
     def _wait(self, one: Ongoing, emitted_tokens: int) -> None:
-        one.seat, one.emitted_tokens, one.since_s = None, emitted_tokens, self._engine.now_s
+        one.wait(emitted_tokens, self._engine.now_s)
         self.waiting[one.id] = self.running.pop(one.id)
         self.waiting = dict(sorted(self.waiting.items(), key=lambda item: item[1].number))
 

@@ -1,5 +1,6 @@
 """Bytes on their way through shared resources. Each flow gets its max-min fair share of all that it passes through."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -36,6 +37,16 @@ class Traffic:
         self._flows: list[Flow] = []
         self._since_s = 0.0
         self._next: Event | None = None
+        self.changes = 0  # of anybody's rate
+
+    def left_bytes(self, flow: Flow) -> float:
+        """Of a flow, now."""
+        return max(0.0, flow.left_bytes - flow.bytes_per_s * (self._engine.now_s - self._since_s))
+
+    def ends_at_s(self, flow: Flow, more_bytes: float) -> float:
+        """When it and so many bytes behind it would be through, were its rate to stay."""
+        left_bytes = flow.left_bytes + more_bytes
+        return self._since_s + left_bytes / flow.bytes_per_s if flow.bytes_per_s else math.inf
 
     def begin(
         self, size_bytes: float, through: tuple[Resource, ...], done: Callable[[], None], *, behind: bool = False
@@ -70,6 +81,7 @@ class Traffic:
 
     def _share(self) -> None:
         """New rates, and the moment of the next end."""
+        self.changes += 1
         for flow, rate in fair_shares(self._flows):
             flow.bytes_per_s = rate
         if self._next:
