@@ -60,7 +60,7 @@ class Cluster:
         else:
             worker.device.remove(replica.batch)
         replica.state = ReplicaState.DRAINING
-        worker.changes += 1
+        worker.touch()
         self._engine.after(worker.node.spec.unload_s, lambda: self._unloaded(worker, replica))
 
     def prefetch(self, copy: Copy) -> None:
@@ -79,7 +79,7 @@ class Cluster:
         replica.running[sequence.id] = sequence
         replica.idle_since_s = None
         worker = self.workers[replica.spot.worker_id]
-        worker.changes += 1
+        worker.touch()
         worker.device.join(replica.batch, sequence)
 
     def leave(self, replica: Replica, sequence: Sequence) -> None:
@@ -90,7 +90,7 @@ class Cluster:
     def left(self, replica: Replica, sequence: Sequence) -> None:
         """A sequence is over, and its slot is open again."""
         del replica.running[sequence.id]
-        self.workers[replica.spot.worker_id].changes += 1
+        self.workers[replica.spot.worker_id].touch()
         if not replica.running:
             replica.idle_since_s = self._engine.now_s
         self._wake()
@@ -107,6 +107,7 @@ class Cluster:
                 load.end()
         worker.replicas.clear()
         worker.node.workers.remove(worker)
+        worker.touch()
         del self.workers[worker.id]
         self._wake()
         return lost
@@ -122,6 +123,7 @@ class Cluster:
         """A worker comes again, with nothing loaded."""
         worker = Worker(self._engine, worker_id, node, node.spec)
         node.workers = sorted([*node.workers, worker], key=lambda one: one.id)
+        worker.touch()
         if node.id in self.nodes:
             self.workers[worker_id] = worker
             self._wake()
@@ -143,7 +145,7 @@ class Cluster:
     def _loaded(self, worker: Worker, replica: Replica) -> None:
         load = self.loads.pop(replica.spot)
         replica.state = ReplicaState.READY
-        worker.changes += 1
+        worker.touch()
         replica.idle_since_s = self._engine.now_s
         self.finished.append(LoadDone(worker.id, replica.model.name, load.began_s, self._engine.now_s))
         worker.device.add(replica.batch)
@@ -156,7 +158,7 @@ class Cluster:
     def _unloaded(self, worker: Worker, replica: Replica) -> None:
         if worker.replicas.get(replica.spot) is replica:  # a crash may have been quicker
             del worker.replicas[replica.spot]
-            worker.changes += 1
+            worker.touch()
             self._wake()
 
 

@@ -40,7 +40,12 @@ class Worker:
         self.bus = Resource(f"{worker_id} bus", spec.dram_bytes_per_s)
         self.device = Device(engine)
         self.replicas: dict[Spot, Replica] = {}
-        self.changes = 0  # of its replicas and of what runs there
+        self.changes = 0
+
+    def touch(self) -> None:
+        """Its replicas, or what runs there, are no longer what they were."""
+        self.changes += 1
+        self.node.changes += 1
 
     @property
     def free_bytes(self) -> int:
@@ -51,7 +56,7 @@ class Worker:
         """A new one, which loads."""
         made = Replica(spot, model, model.bytes + self.kv_bytes, self.slots, Batch(model.costs))
         self.replicas[spot] = made
-        self.changes += 1
+        self.touch()
         return made
 
 
@@ -61,6 +66,7 @@ class Node:
     def __init__(self, engine: Engine, node_id: str, spec: NodeSpec) -> None:
         self.id, self.store_id, self.spec = node_id, f"store-{node_id}", spec
         self.traffic = Traffic(engine)
+        self.changes = 0  # of its workers
         self.disk = Resource(f"{node_id} disk", spec.disk_bytes_per_s)
         self.network = Resource(f"{node_id} network", spec.origin_bytes_per_s)
         self.dram_pool, self.disk_pool = Pool(spec.dram_bytes), Pool(spec.disk_bytes)

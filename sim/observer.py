@@ -25,6 +25,14 @@ class Seen:
     state: WorkerState
 
 
+@dataclass(frozen=True, slots=True)
+class SeenNode:
+    """A node as it was shown last, and after which changes of its workers and its traffic."""
+
+    changes: tuple[int, int]
+    state: NodeState
+
+
 class Observer:
     """Learns how long answers are from those that have ended; nothing is told before."""
 
@@ -35,7 +43,7 @@ class Observer:
         self._means = dict.fromkeys(cluster.models, FIRST_GUESS_TOKENS)
         self._mean_tokens = MappingProxyType(self._means)
         self._workers: dict[str, Seen] = {}
-        self._nodes: dict[str, NodeState] = {}
+        self._nodes: dict[str, SeenNode] = {}
 
     def answered(self, model: str, tokens: int) -> None:
         """An answer has ended, with so many tokens."""
@@ -49,24 +57,25 @@ class Observer:
         return ClusterState(asked, nodes, self._models, self._mean_tokens, prefetches)
 
     def _node(self, node: Node, running: Mapping[str, Ongoing]) -> NodeState:
-        workers = tuple([self._worker(worker, running) for worker in node.workers])
-        loads = self._loads(node)
-        last = self._nodes.get(node.id)
-        if last and not loads and not last.loads and _same(last.workers, workers):
-            if last.dram is node.dram_pool.held and last.disk is node.disk_pool.held:
-                return last
-        self._nodes[node.id] = state = NodeState(
+        changes, seen = (node.changes, node.traffic.changes), self._nodes.get(node.id)
+        if seen and seen.changes == changes and not seen.state.loads and _same_pools(node, seen.state):
+            return seen.state
+        state = self._node_state(node, running)
+        self._nodes[node.id] = SeenNode(changes, state)
+        return state
+
+    def _node_state(self, node: Node, running: Mapping[str, Ongoing]) -> NodeState:
+        return NodeState(
             id=node.id,
             store_id=node.store_id,
-            workers=workers,
+            workers=tuple([self._worker(worker, running) for worker in node.workers]),
             dram=node.dram_pool.held,
             disk=node.disk_pool.held,
             dram_bytes_per_s=node.spec.dram_bytes_per_s,
             disk_bytes_per_s=node.spec.disk_bytes_per_s,
             origin_bytes_per_s=node.spec.origin_bytes_per_s,
-            loads=loads,
+            loads=self._loads(node),
         )
-        return state
 
     def _loads(self, node: Node) -> tuple[LoadState, ...]:
         mine = {worker.id for worker in node.workers} if self._cluster.loads else ()
@@ -98,8 +107,8 @@ class Observer:
         )
 
 
-def _same(some: tuple[WorkerState, ...], others: tuple[WorkerState, ...]) -> bool:
-    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
+def _same_pools(node: Node, state: NodeState) -> bool:
+    return state.dram is node.dram_pool.held and state.disk is node.disk_pool.held
 
 
 def _model(model: ModelSpec) -> ModelState:
