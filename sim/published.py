@@ -42,9 +42,6 @@ class Published:
             self._note(node, state.models, members)
         self._forget(state, members)
         self._nodes = {node.id: node for node in state.nodes}
-        if last and all(last.members.get(key) is member for key, member in members.items()):
-            if len(members) == len(last.members):
-                return last
         self._facts = ClusterFacts(MappingProxyType(members), models)
         return self._facts
 

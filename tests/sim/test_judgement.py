@@ -10,6 +10,7 @@ from sim.failures import NodeCrash, Partition, SlowDisk, WorkerCrash
 from sim.judgement import Judgement
 from sim.outcome import Run
 from sim.policy import ClusterState, Plan
+from sim.published import Published
 from sim.run import simulate
 from sim.scheduler import Scheduler
 from sim.workload import Workload, model_name
@@ -34,6 +35,7 @@ class Watched(Judgement):
     def __init__(self) -> None:
         super().__init__(Knobs(hold_s=300.0))
         self.actions: list[Action] = []
+        self.kept = Published()
 
     def decide(self, state: ClusterState, now: float) -> Plan:
         for worker in state.workers():
@@ -44,6 +46,8 @@ class Watched(Judgement):
         seated = [one.id for resident in state.residents() for one in resident.running]
         assert len(seated) == len(set(seated))
         assert not set(seated) & {one.id for one in state.waiting}
+        assert self.kept.facts(state) == Published().facts(state)
+        assert self.kept.facts(state) is self.kept.facts(state)
         plan = super().decide(state, now)
         self.actions += plan.actions  # type: ignore[arg-type]
         return plan
