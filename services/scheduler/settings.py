@@ -1,9 +1,13 @@
 """The scheduler's settings."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from mesh.settings import ServiceSettings
 from policy.knobs import Knobs
+
+Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class SchedulerSettings(ServiceSettings):
@@ -16,6 +20,12 @@ class SchedulerSettings(ServiceSettings):
     hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a place.")
     max_waiting: int = Field(256, ge=1, description="Most requests that wait for one model.")
     distrust_s: float = Field(5.0, ge=0, description="Seconds without loads for a worker that could not be reached.")
+    ageing_s: float = Field(
+        30.0, gt=0, description="Seconds of waiting after which a request counts as of the next higher priority."
+    )
+    tenant_weights: dict[str, Weight] = Field(
+        {}, description='Shares of the devices, as {"tenant": weight}; 1 for whom it does not name.'
+    )
 
     def knobs(self) -> Knobs:
         """The policy's numbers."""
@@ -24,4 +34,6 @@ class SchedulerSettings(ServiceSettings):
             hold_s=self.hold_s,
             max_waiting=self.max_waiting,
             distrust_s=self.distrust_s,
+            ageing_s=self.ageing_s,
+            tenant_weights=self.tenant_weights,
         )
