@@ -81,7 +81,7 @@ class History:
 
     def forget(self, passed_s: float) -> None:
         """So much time has passed."""
-        kept = 0.5 ** (passed_s / HALF_LIFE_S)
+        kept = math.pow(0.5, passed_s / HALF_LIFE_S)
         self.weights = [weight * kept for weight in self.weights]
         self.tails = tails(self.weights)
 
