@@ -13,8 +13,8 @@ from itertools import accumulate
 
 BINS = 40
 SHORTEST_S, LONGEST_S = 1.0, 14_400.0  # shorter pauses lie within a burst; longer ones count as no return
-RATIO = (LONGEST_S / SHORTEST_S) ** (1.0 / (BINS - 2))
-EDGES_S = (0.0, *(SHORTEST_S * RATIO**n for n in range(BINS - 1)))  # where each bin begins
+RATIO = math.pow(LONGEST_S / SHORTEST_S, 1.0 / (BINS - 2))
+EDGES_S = (0.0, *(SHORTEST_S * math.pow(RATIO, n) for n in range(BINS - 1)))  # where each bin begins
 HALF_LIFE_S = 86_400.0
 FORGET_S = HALF_LIFE_S / 1000.0  # at least so long between two times of forgetting
 PRIOR = 2.0  # pauses that every model has had before its first, spread evenly over the bins
