@@ -9,7 +9,6 @@ import typer
 from cli.catalogue import delete, deploy, import_, models
 from cli.chat import chat
 from cli.demo import demo
-from cli.drain import drain, undrain
 from cli.embed import embed
 from cli.generate import generate
 from cli.status import status
@@ -46,8 +45,6 @@ COMMANDS = (
     Command("generate", generate, 'whimbrel generate shorebird "What is a whimbrel?" --max-tokens 100'),
     Command("chat", chat, "whimbrel chat shorebird --system 'You know birds.'"),
     Command("embed", embed, 'whimbrel embed finder "a bird of the shore" "a ship"'),
-    Command("drain", drain, "whimbrel drain worker-1, or: whimbrel drain --node gpu-box-7"),
-    Command("undrain", undrain, "whimbrel undrain worker-1"),
     Command("status", status, "whimbrel status --watch"),
 )
 

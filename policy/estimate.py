@@ -75,6 +75,11 @@ def nearest_source(stores: Iterable[Member], digest: str, node: str) -> Source |
     return max((_source(m, held) for m, held in near), key=lambda s: (s.dram_bytes, s.disk_bytes, s.store.id))
 
 
+def source_at(store: Member, digest: str) -> Source:
+    """What this very store has of a checkpoint."""
+    return _source(store, _held(store, digest))
+
+
 def haul(version: CheckpointSummary, source: Source, worker: Member) -> Haul:
     """Of a checkpoint from there. What comes from another node's store all crosses the network."""
     return _haul(version.bytes, source, Haul(worker.id, worker.node, version.architecture))
@@ -114,6 +119,15 @@ def estimate(work: Work, rates: Rates) -> Estimate:
         prefill_s=took.get(Quantity.PREFILL, 0.0),
         variance=rates.variance(work.portions()),
     )
+
+
+def mean_s(load: Haul, beside: Mapping[Tier, int], rates: Rates, knobs: Knobs) -> float:
+    """Of load_work alone, for those who compare many: until the replica is ready."""
+    took_s = rates.mean_s(Rate(Quantity.INIT, load.node, load.architecture), knobs.init_s)
+    for lane, size in load.lanes():
+        a_byte_s = rates.mean_s(Rate(BYTES_OF[lane.tier], load.node), 1 / knobs.bytes_per_s[lane.tier])
+        took_s += (size + beside.get(lane.tier, 0)) * a_byte_s
+    return took_s
 
 
 def start_up_s(size_bytes: int, source: Source, node: str, knobs: Knobs) -> float:

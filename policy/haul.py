@@ -30,6 +30,11 @@ class Haul:
         """Of all tiers."""
         return self.dram_bytes + self.disk_bytes + self.origin_bytes
 
+    @property
+    def farthest(self) -> Tier:
+        """Where its last bytes come from; an empty one has them all."""
+        return next((lane.tier for lane, _ in reversed(tuple(self.lanes()))), Tier.DEVICE)
+
     def lanes(self) -> Iterator[tuple[Lane, int]]:
         """What it passes through, with how much; the nearest first."""
         if self.dram_bytes:

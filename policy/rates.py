@@ -75,13 +75,17 @@ class Rates:
         """Of this node; else of the cluster, less sure of it; else the guess."""
         if known := self.learnt.get(rate):
             return known
-        if cluster := self.learnt.get(rate._replace(node="")):
+        if cluster := self.learnt.get(Rate(rate.quantity, "", rate.of)):
             return replace(cluster, variance=min(PRIOR_VARIANCE, cluster.variance + NODE_VARIANCE))
         return Learnt(max(LEAST_S, guess_s))
 
+    def mean_s(self, rate: Rate, guess_s: float) -> float:
+        """A piece of it, on average."""
+        return self.of(rate, guess_s).mean_s
+
     def seconds(self, portion: Portion) -> float:
         """What a portion takes, on average."""
-        return portion.amount * self.of(portion.rate, portion.guess_s).mean_s
+        return portion.amount * self.mean_s(portion.rate, portion.guess_s)
 
     def saw(self, portions: Iterable[Portion], took_s: float) -> None:
         """All of them together took so long; the cluster learns what the node does."""

@@ -30,6 +30,7 @@ class Lesson:
     """A load that has ended well: what it was thought to take, and what it took."""
 
     spot: Spot
+    farthest: Tier
     predicted: Estimate
     took_s: float
 
@@ -83,7 +84,7 @@ class Loads:
         self._forget(spot)
         took_s = now - one.began_s
         rates.saw(load_work(one.load, knobs, one.beside).portions(), took_s)
-        return Lesson(spot, one.predicted, took_s)
+        return Lesson(spot, one.load.farthest, one.predicted, took_s)
 
     def rest(self, spot: Spot, now: float, rates: Rates, knobs: Knobs) -> Estimate | None:
         """Until it is ready: its bytes by its progress, then what is not bytes. None where nobody saw it begin."""

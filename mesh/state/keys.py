@@ -9,6 +9,7 @@ models                    hash     gateways, compare-and-set          name -> Mo
 revisions                 hash     gateways, compare-and-set          name -> revision
 drains                    set      gateways                           "worker/<id>", "node/<name>" that are to be empty
 reservations              hash     the scheduler that leads           loads that it commanded -> Reservation, JSON
+learnt                    hash     the scheduler that leads           "rates/..." and "demand/..." -> JSON
 deployments               stream   gateways, with what they wrote     ModelEntry, JSON; capped
 events                    stream   every script that changes a fact   kind, id, fence, body; capped
 """
@@ -64,6 +65,11 @@ class Keys:
     def reservations(self) -> str:
         """Loads under way."""
         return self._key("reservations")
+
+    @property
+    def learnt(self) -> str:
+        """What the leader has learnt."""
+        return self._key("learnt")
 
     @property
     def deployments(self) -> str:

@@ -14,6 +14,7 @@ from mesh.clock import MonotonicClock
 from mesh.facts import Kind
 from mesh.serve import Ground, Mounted, main, owned
 from mesh.state.leadership import Leadership
+from mesh.state.learnt import Notebook
 from mesh.state.mirror import Mirror
 from services.scheduler.loop import Scheduler
 from services.scheduler.service import SchedulerServicer
@@ -28,7 +29,8 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
     async with Mirror(ground.state).running() as mirror:
         leadership = Leadership(ground.state, mirror, ground.me.id, ground.me.address, settings.leader_lease_s)
         workers, stores = WorkerClient(channels), StoreClient(channels)
-        scheduler = Scheduler(mirror, workers, stores, settings.knobs(), MonotonicClock())
+        notebook = Notebook(ground.state)
+        scheduler = Scheduler(mirror, workers, stores, settings.knobs(), MonotonicClock(), notebook=notebook)
         async with owned(_lead(ground, leadership, scheduler), ground):
             servicer = SchedulerServicer(scheduler)
             yield [

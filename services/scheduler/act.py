@@ -17,6 +17,7 @@ from policy.actions import Load, Unload
 from policy.books import Books
 from policy.knobs import Knobs
 from policy.view import Spot, View
+from services.scheduler.learning import Learning
 from services.scheduler.waiting import Loading, WaitingRoom
 
 log = structlog.get_logger()
@@ -36,12 +37,14 @@ class Commands:
     clock: Clock
     knobs: Knobs
     wake: Callable[[], None]
+    learning: Learning
     loads: dict[Spot, asyncio.Task[None]] = field(default_factory=dict)
 
     def load(self, action: Load, store_address: str) -> None:
         """Begins a load, at once."""
         spot = action.spot
         self.books.loading.add(spot)
+        self.learning.begins(action, self.mirror.facts)
         entry = self.mirror.facts.models.get(action.base_model or spot.model)  # an adapter has its base's level
         numerics = entry.numerics if entry else None
         base = (action.base, action.base_model)
@@ -71,13 +74,16 @@ class Commands:
                 async for event in events:
                     progress = event if isinstance(event, LoadProgress) else _complete(event)
                     self.room.loading(Loading(spot, progress, began_s))
+                    self.learning.progressed(spot, progress.bytes_done)
             await self._seen(lambda _: self._ready(spot))
+            self.learning.done(spot)
             load_s = self.clock.now() - began_s
             log.info("replica ready", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, load_s=load_s)
         except MeshError as error:
             self._load_failed(spot, error)
         finally:
             self.books.loading.discard(spot)
+            self.learning.ended(spot)
             del self.loads[spot]
             self.room.loaded(spot)
             self.wake()

@@ -10,13 +10,17 @@ from mesh.clock import Clock
 from mesh.errors import MeshError, NoRoom, Unreachable
 from mesh.facts import Kind, Member
 from mesh.state.catalogue import unknown_model
+from mesh.state.learnt import Notebook
 from mesh.state.mirror import Mirror
 from policy.actions import Action, Load, Place, Prefetch, RefusalReason, Refuse, Unload
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
+from services.scheduler.learning import Learning
+from services.scheduler.notes import Notes
 from services.scheduler.prefetching import Prefetching
+from services.scheduler.rate_notes import rates_topic
 from services.scheduler.waiting import WaitingRoom, stands_by
 
 log = structlog.get_logger()
@@ -26,8 +30,18 @@ NEWS_S = 0.5
 class Scheduler:
     """The leader's loop. `room` takes requests whether or not this process leads."""
 
-    def __init__(self, mirror: Mirror, workers: WorkerClient, stores: StoreClient, knobs: Knobs, clock: Clock) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        workers: WorkerClient,
+        stores: StoreClient,
+        knobs: Knobs,
+        clock: Clock,
+        *,
+        notebook: Notebook,
+    ) -> None:
         self._mirror, self._workers, self._stores, self._knobs, self._clock = mirror, workers, stores, knobs, clock
+        self._notebook = notebook
         self.room = WaitingRoom(clock)
         self._woken = asyncio.Event()
 
@@ -42,13 +56,16 @@ class Scheduler:
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
         books = Books()
+        notes = Notes(self._notebook, fence, [rates_topic(books.rates)])
+        learning = Learning(books, self._clock, self._knobs, notes.changed)
         self.room.open()
         try:
             with self._mirror.watching() as self._woken:
                 async with asyncio.TaskGroup() as group:
-                    commands = Commands(
-                        self._workers, self._mirror, self.room, books, group, fence, self._clock, self._knobs, self.wake
-                    )
+                    await notes.recall()
+                    group.create_task(notes.keep(), name="notes")
+                    command = (self._workers, self._mirror, self.room, books, group, fence)
+                    commands = Commands(*command, self._clock, self._knobs, self.wake, learning)
                     prefetching = Prefetching(
                         self._stores, self._mirror, books, group, self._clock, self._knobs, self.wake
                     )

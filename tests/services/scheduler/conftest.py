@@ -31,6 +31,7 @@ from mesh.requests import Placement, Progress, Wish
 from mesh.state.catalogue import Catalogue
 from mesh.state.connection import State
 from mesh.state.leadership import Leadership
+from mesh.state.learnt import Notebook
 from mesh.state.leases import Membership
 from mesh.state.mirror import Mirror
 from policy.knobs import Knobs
@@ -99,7 +100,8 @@ class Bench:
     def __init__(self, state: State, mirror: Mirror, stack: AsyncExitStack, knobs: Knobs) -> None:
         self.state, self.mirror, self._stack = state, mirror, stack
         self.clock, self.catalogue, self._channels = HandClock(), Catalogue(state), Channels()
-        self.scheduler = Scheduler(mirror, WorkerClient(self._channels), StoreClient(self._channels), knobs, self.clock)
+        workers, stores = WorkerClient(self._channels), StoreClient(self._channels)
+        self.scheduler = Scheduler(mirror, workers, stores, knobs, self.clock, notebook=Notebook(state))
         self.leadership = Leadership(state, mirror, "s", "s:1", lease_s=60.0)
         self.leading: asyncio.Task[None] | None = None
         self.address = ""
