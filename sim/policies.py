@@ -4,6 +4,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from policy.knobs import Knobs
+from sim.baselines.best_free import BestFree
+from sim.baselines.keep_alive_lru import KeepAliveLru
+from sim.baselines.least_loaded import LeastLoaded
+from sim.baselines.locality_wait import LocalityWait
+from sim.baselines.random import Random
+from sim.baselines.round_robin import RoundRobin
+from sim.baselines.shepherd import Shepherd
 from sim.judgement import Judgement
 from sim.policy import Policy
 
@@ -11,5 +18,12 @@ POLICIES: Mapping[str, Callable[[int], Policy]] = MappingProxyType(
     {
         "whimbrel": lambda _: Judgement(Knobs()),
         "whimbrel-no-keep-alive": lambda _: Judgement(Knobs(keep_alive_s=0.0)),
+        "random": Random,
+        "round-robin": lambda _: RoundRobin(),
+        "least-loaded": lambda _: LeastLoaded(),
+        "best-free": lambda _: BestFree(),
+        "locality-wait": lambda _: LocalityWait(),
+        "shepherd": lambda _: Shepherd(),
+        "keep-alive-lru": lambda _: KeepAliveLru(),
     }
 )
