@@ -6,10 +6,13 @@ from types import MappingProxyType
 from policy.knobs import Knobs
 from sim.baselines.best_free import BestFree
 from sim.baselines.keep_alive_lru import KeepAliveLru
+from sim.baselines.knative import Knative
 from sim.baselines.least_loaded import LeastLoaded
 from sim.baselines.locality_wait import LocalityWait
 from sim.baselines.random import Random
+from sim.baselines.released import Released
 from sim.baselines.round_robin import RoundRobin
+from sim.baselines.serverlessllm import ServerlessLlm
 from sim.baselines.shepherd import Shepherd
 from sim.judgement import Judgement
 from sim.policy import Policy
@@ -24,6 +27,10 @@ POLICIES: Mapping[str, Callable[[int], Policy]] = MappingProxyType(
         "best-free": lambda _: BestFree(),
         "locality-wait": lambda _: LocalityWait(),
         "shepherd": lambda _: Shepherd(),
+        "serverlessllm": lambda _: ServerlessLlm(),
+        "serverlessllm-lazy": lambda _: ServerlessLlm(lazy=True),
+        "released": lambda _: Released(),
+        "knative": lambda _: Knative(),
         "keep-alive-lru": lambda _: KeepAliveLru(),
     }
 )

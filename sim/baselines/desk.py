@@ -94,13 +94,21 @@ class Desk:
         """Whether its memory is free now."""
         return self._free[worker.id] >= self.need_bytes(worker, model)
 
+    def free_bytes(self, worker: WorkerState) -> int:
+        """Memory that nothing has or is to have."""
+        return self._free[worker.id]
+
     def room_comes(self, worker: WorkerState, model: str) -> bool:
         """Whether it will be free when those have gone that are leaving."""
         return self._free[worker.id] + self._leaving[worker.id] >= self.need_bytes(worker, model)
 
+    def unused(self, resident: Resident) -> bool:
+        """Whether a replica answers, and has no request, nor is to go."""
+        return self._open.get(resident.spot) == resident.slots
+
     def idle(self, worker: WorkerState) -> list[Resident]:
         """Replicas there that may be unloaded, those first that nobody has used for longest."""
-        unused = [one for one in worker.residents if self._open.get(one.spot) == one.slots]
+        unused = [one for one in worker.residents if self.unused(one)]
         return sorted(unused, key=lambda one: (one.idle_since_s or 0.0, one.spot))
 
     def missing_bytes(self, worker: WorkerState, model: str) -> int:
