@@ -94,6 +94,7 @@ class Wish:
     current_only: bool = False  # no former version of the model will do
     service: ServiceClass = PLAIN
     prompt_tokens: int = 0  # to compute before the first one
+    waited_s: float = 0.0  # already, at a scheduler that is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,20 @@ class Placement:
     digest: str
     start_kind: StartKind
     times: StartTimes
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPlace:
+    """A place that a running request holds, as its gateway tells a scheduler that did not give it. `fence` is of the
+    worker's lease, `number` the gateway's own."""
+
+    number: int
+    worker_id: str
+    fence: int
+    model: str
+    digest: str
+    service: ServiceClass = ServiceClass()
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

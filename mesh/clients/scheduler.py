@@ -1,6 +1,6 @@
 """Asking the scheduler for a place."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from whimbrel.scheduler.v1 import scheduler_pb2 as pb
@@ -8,7 +8,7 @@ from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 from mesh.clients.channel import Channels, limit, stream
 from mesh.clients.service_wire import service_to
-from mesh.clients.wire import progress_from, start_kind_from, start_times_from
+from mesh.clients.wire import duration, progress_from, start_kind_from, start_times_from
 from mesh.requests import Placement, Progress, Wish
 
 
@@ -18,8 +18,11 @@ class SchedulerClient:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
-    async def assign(self, address: str, wish: Wish) -> AsyncGenerator[Progress | Placement, None]:
-        """Progress while it waits, then one Placement, held until the iteration is closed."""
+    async def assign(
+        self, address: str, wish: Wish, on_end: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Progress | Placement, None]:
+        """Progress while it waits, then one Placement, held until the iteration is closed, or the scheduler ends the
+        call: `on_end` is called then, though nobody reads any more."""
         request = pb.AssignRequest(
             request_id=wish.request_id,
             model=wish.model,
@@ -27,8 +30,10 @@ class SchedulerClient:
             current_only=wish.current_only,
             service_class=service_to(wish.service),
             prompt_tokens=wish.prompt_tokens,
+            waited=duration(wish.waited_s) if wish.waited_s else None,
         )
         call = SchedulerServiceStub(self._channels.to(address)).Assign(request, timeout=limit(None))
+        call.add_done_callback(lambda _: on_end())
         async with aclosing(stream(call, f"scheduler at {address}")) as responses:
             async for response in responses:
                 if response.WhichOneof("event") == "placement":

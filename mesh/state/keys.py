@@ -8,7 +8,7 @@ leader                    hash     the scheduler that leads           holder, ad
 models                    hash     gateways, compare-and-set          name -> ModelEntry, JSON
 revisions                 hash     gateways, compare-and-set          name -> revision
 drains                    set      gateways                           "worker/<id>", "node/<name>" that are to be empty
-reservations              hash     the scheduler that leads           loads that it commanded -> Reservation, JSON
+reservations              hash     the scheduler that leads           "fence/number" -> Reservation, JSON
 learnt                    hash     the scheduler that leads           "rates/..." and "demand/..." -> JSON
 deployments               stream   gateways, with what they wrote     ModelEntry, JSON; capped
 events                    stream   every script that changes a fact   kind, id, fence, body; capped

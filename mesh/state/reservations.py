@@ -10,23 +10,24 @@ from mesh.state.connection import State
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """One load. The fences are of the leader that commands it, and of the worker's lease: its next life knows nothing
-    of it."""
+    """One load, by its number among those of the leader with that fence. `worker_fence` is of the worker's lease: its
+    next life knows nothing of it."""
 
     fence: int
+    number: int
     worker_id: str
     worker_fence: int
     model: str
     digest: str
     store_id: str
+    reason: str
     base: str = ""
     base_model: str = ""
-    reason: str = ""
 
     @property
     def name(self) -> str:
-        """Its field: one load at a time makes a version of a model on a worker."""
-        return f"{self.worker_id}/{self.digest}/{self.model}"
+        """Its field."""
+        return f"{self.fence}/{self.number}"
 
 
 RESERVATION: TypeAdapter[Reservation] = TypeAdapter(Reservation)

@@ -19,6 +19,8 @@ from services.gateway.cluster import ClusterServicer
 from services.gateway.embedding import Embeddings
 from services.gateway.embeddings import EmbeddingServicer
 from services.gateway.generation import GenerationServicer
+from services.gateway.holding import Holding
+from services.gateway.leading import Leading
 from services.gateway.models import ModelServicer
 from services.gateway.places import Places
 from services.gateway.relay import Lines
@@ -40,7 +42,11 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         texts = stack.enter_context(Texts(stores, mirror, settings.cache_dir, settings.tokenizers))
         await stack.enter_async_context(owned(texts.keep_warm(), ground))
         await stack.enter_async_context(owned(_tidy(channels, mirror), ground))
-        places = Places(mirror, SchedulerClient(channels), settings.hold_s)
+        leading = Leading(mirror)
+        await stack.enter_async_context(owned(leading.watch(), ground))
+        holding = Holding(mirror, leading, channels, gateway_id)
+        await stack.enter_async_context(owned(holding.announce(), ground))
+        places = Places(mirror, SchedulerClient(channels), leading, holding, settings.hold_s)
         answers = Answers(places, lines, gateway_id, settings.attempts)
         embeddings = Embeddings(places, WorkerClient(channels), settings.attempts)
         yield _mounted(

@@ -1,4 +1,4 @@
-"""Getting a place from the scheduler that leads, through its restarts."""
+"""Getting a place from the scheduler that leads, and keeping it through that scheduler's end."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,27 +10,34 @@ from mesh.errors import Unreachable
 from mesh.facts import Leader
 from mesh.requests import Phase, Placement, Progress, Wish
 from mesh.state.mirror import Mirror
+from services.gateway.holding import Holding, Place
+from services.gateway.leading import Leading
 
 PATIENCE_S = 0.2  # between asking a scheduler that does not answer and asking it again
-SCHEDULER_GONE = frozenset({"UNREACHABLE", "NOT_LEADER", "DRAINING"})
+SCHEDULER_GONE = frozenset({"UNREACHABLE", "NOT_LEADER", "DRAINING", "CALL_ENDED"})
+Events = AsyncGenerator[Progress | Placement, None]
 
 
 class Places:
     """Asks for places; a scheduler that dies while a request waits costs the wait nothing but time."""
 
-    def __init__(self, mirror: Mirror, schedulers: SchedulerClient, hold_s: float) -> None:
+    def __init__(
+        self, mirror: Mirror, schedulers: SchedulerClient, leading: Leading, holding: Holding, hold_s: float
+    ) -> None:
         self._mirror, self._schedulers, self._hold_s = mirror, schedulers, hold_s
+        self._leading, self._holding = leading, holding
 
-    async def assign(self, wish: Wish) -> AsyncGenerator[Progress | Placement, None]:
+    async def assign(self, wish: Wish) -> Events:
         """Progress, then one Placement, held until this iteration is closed."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         gives_up_s = began_s + self._hold_s
         while True:
             leader = await self._leader(gives_up_s - loop.time())
-            left = replace(wish, service=wish.service.after(loop.time() - began_s))
+            waited_s = loop.time() - began_s
+            left = replace(wish, service=wish.service.after(waited_s), waited_s=waited_s)
             try:
-                async with aclosing(self._schedulers.assign(leader.address, left)) as events:
+                async with aclosing(self._ask(leader, left)) as events:
                     async for event in events:
                         yield event
                 return
@@ -39,6 +46,28 @@ class Places:
                     raise
             yield Progress(Phase.QUEUED)
             await self._mirror.until(lambda facts: facts.leader not in (None, leader), PATIENCE_S)  # noqa: B023
+
+    async def _ask(self, leader: Leader, wish: Wish) -> Events:
+        """Of one scheduler: while the request waits, only for as long as that leads; its place outlives it."""
+        places: list[Place] = []
+
+        def ended() -> None:
+            for place in places:
+                place.orphaned()
+
+        async with aclosing(self._schedulers.assign(leader.address, wish, ended)) as events:
+            try:
+                while event := await self._next(leader, events):
+                    if isinstance(event, Placement):
+                        places.append(self._holding.place(wish, event))
+                    yield event
+            finally:
+                for place in places:
+                    place.end()
+
+    async def _next(self, leader: Leader, events: Events) -> Progress | Placement | None:
+        async with self._leading.under(leader):
+            return await anext(events, None)
 
     async def _leader(self, limit_s: float) -> Leader:
         await self._mirror.until(lambda facts: facts.leader is not None, limit_s)

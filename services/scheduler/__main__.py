@@ -16,6 +16,7 @@ from mesh.serve import Ground, Mounted, main, owned
 from mesh.state.leadership import Leadership
 from mesh.state.learnt import Notebook
 from mesh.state.mirror import Mirror
+from mesh.state.reservations import Reservations
 from services.scheduler.loop import Scheduler
 from services.scheduler.service import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
@@ -28,9 +29,12 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
     channels = Channels()
     async with Mirror(ground.state).running() as mirror:
         leadership = Leadership(ground.state, mirror, ground.me.id, ground.me.address, settings.leader_lease_s)
+        reservations = Reservations(ground.state)
         workers, stores = WorkerClient(channels), StoreClient(channels)
         notebook = Notebook(ground.state)
-        scheduler = Scheduler(mirror, workers, stores, settings.knobs(), MonotonicClock(), notebook=notebook)
+        scheduler = Scheduler(
+            mirror, workers, stores, settings.knobs(), MonotonicClock(), notebook=notebook, reservations=reservations
+        )
         async with owned(_lead(ground, leadership, scheduler), ground):
             servicer = SchedulerServicer(scheduler)
             yield [
@@ -54,7 +58,7 @@ async def _lead(ground: Ground, leadership: Leadership, scheduler: Scheduler) ->
         if leading.done():
             leading.result()
     finally:
-        scheduler.room.close(drains)
+        scheduler.close(drains)
         leading.cancel()
         told.cancel()
         await asyncio.wait([leading, told])

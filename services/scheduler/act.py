@@ -10,18 +10,21 @@ import structlog
 from mesh.clients.worker import LoadCommand, Loaded, WorkerClient
 from mesh.clock import Clock
 from mesh.errors import MeshError, NoRoom, StaleFence, Unreachable
-from mesh.facts import ClusterFacts, Kind, ReplicaFacts, ReplicaState
+from mesh.facts import ClusterFacts, Kind, Member, ReplicaFacts, ReplicaState
 from mesh.requests import LoadProgress
 from mesh.state.mirror import Mirror
-from policy.actions import Load, Unload
+from mesh.state.reservations import Reservation
+from policy.actions import Load, LoadReason, Unload, UnloadReason
 from policy.books import Books
 from policy.knobs import Knobs
 from policy.view import Spot, View
 from services.scheduler.learning import Learning
+from services.scheduler.reserving import Reserving
 from services.scheduler.waiting import Loading, WaitingRoom
 
 log = structlog.get_logger()
 SEEN_S = 10.0
+SPARED_S = 2.0  # for a load that a former leader began, until those who wait for it have come to us
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Commands:
     knobs: Knobs
     wake: Callable[[], None]
     learning: Learning
+    reserving: Reserving
+    spared_until_s: dict[Spot, float] = field(default_factory=dict)  # inherited: who waits for them is still to come
     loads: dict[Spot, asyncio.Task[None]] = field(default_factory=dict)
 
     def load(self, action: Load, store_address: str) -> None:
@@ -49,7 +54,22 @@ class Commands:
         numerics = entry.numerics if entry else None
         base = (action.base, action.base_model)
         command = LoadCommand(spot.model, spot.digest, store_address, self.fence, *base, numerics)
-        self.loads[spot] = self.group.create_task(self._load(spot, command), name=f"load {spot}")
+        self.loads[spot] = self.group.create_task(self._load(action, command), name=f"load {spot}")
+
+    def inherit(self, left: Reservation) -> None:
+        """Goes on with a load that a former leader commanded: our command joins it, or makes it anew, and from then on
+        the worker refuses older ones. What cannot be gone on with is ended."""
+        spot, facts = Spot(left.worker_id, left.model, left.digest), self.mirror.facts
+        worker = facts.members.get(f"{Kind.WORKER}/{left.worker_id}")
+        if worker is None or worker.fence != left.worker_fence or self._ready(spot):
+            return
+        log.info("load inherited", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, former=left.fence)
+        store, entry = facts.members.get(f"{Kind.STORE}/{left.store_id}"), facts.models.get(left.model)
+        if store is None or entry is None or entry.checkpoint.digest != left.digest:
+            self.unload(Unload(spot, UnloadReason.SUPERSEDED))
+            return
+        self.spared_until_s[spot] = self.clock.now() + SPARED_S
+        self.load(Load(spot, left.store_id, left.base, left.base_model, LoadReason(left.reason)), store.address)
 
     def end_unwanted_loads(self, view: View) -> None:
         """Cancels each load that nobody waits for any more: clients have left, their deadlines have passed, the
@@ -67,15 +87,17 @@ class Commands:
         log.info("unload", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, reason=action.reason)
         self.group.create_task(self._unload(spot), name=f"unload {spot}")
 
-    async def _load(self, spot: Spot, command: LoadCommand) -> None:
-        began_s = self.clock.now()
+    async def _load(self, action: Load, command: LoadCommand) -> None:
+        spot, began_s = action.spot, self.clock.now()
         try:
-            async with aclosing(self.workers.load(self._address(spot), command)) as events:
-                async for event in events:
-                    progress = event if isinstance(event, LoadProgress) else _complete(event)
-                    self.room.loading(Loading(spot, progress, began_s))
-                    self.learning.progressed(spot, progress.bytes_done)
-            await self._seen(lambda _: self._ready(spot))
+            worker = self._worker(spot)
+            async with self.reserving.reserved(action, worker):
+                async with aclosing(self.workers.load(worker.address, command)) as events:
+                    async for event in events:
+                        progress = event if isinstance(event, LoadProgress) else _complete(event)
+                        self.room.loading(Loading(spot, progress, began_s))
+                        self.learning.progressed(spot, progress.bytes_done)
+                await self._seen(lambda _: self._ready(spot))
             self.learning.done(spot)
             load_s = self.clock.now() - began_s
             log.info("replica ready", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, load_s=load_s)
@@ -90,7 +112,7 @@ class Commands:
 
     async def _unload(self, spot: Spot) -> None:
         try:
-            await self.workers.unload(self._address(spot), spot.model, spot.digest, self.fence)
+            await self.workers.unload(self._worker(spot).address, spot.model, spot.digest, self.fence)
             await self._seen(lambda _: self._replica(spot) is None)
         except MeshError as error:
             log.warning("unload failed", model=spot.model, worker=spot.worker_id, error=error.message)
@@ -124,7 +146,8 @@ class Commands:
         entry = view.cluster.models.get(spot.model)
         if entry is None or entry.checkpoint.digest != spot.digest or self._is_draining(spot):
             return False
-        return bool(self.room.of_model(spot.model) or view.former(entry))
+        spared = self.clock.now() < self.spared_until_s.get(spot, 0.0)
+        return bool(spared or self.room.of_model(spot.model) or view.former(entry))
 
     def _is_draining(self, spot: Spot) -> bool:
         member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")
@@ -143,11 +166,11 @@ class Commands:
         member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")
         return member.worker.replica(spot.model, spot.digest) if member and member.worker else None
 
-    def _address(self, spot: Spot) -> str:
+    def _worker(self, spot: Spot) -> Member:
         member = self.mirror.facts.members.get(f"{Kind.WORKER}/{spot.worker_id}")
         if member is None:
             raise Unreachable(f"worker {spot.worker_id} is gone")
-        return member.address
+        return member
 
 
 def _complete(loaded: Loaded) -> LoadProgress:

@@ -1,6 +1,7 @@
 """Observe, decide, act: one loop, woken by every request, every fact and every finished command. No tick."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -12,15 +13,18 @@ from mesh.facts import Kind, Member
 from mesh.state.catalogue import unknown_model
 from mesh.state.learnt import Notebook
 from mesh.state.mirror import Mirror
+from mesh.state.reservations import Reservations
 from policy.actions import Action, Load, Place, Prefetch, RefusalReason, Refuse, Unload
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
+from services.scheduler.holding import Held
 from services.scheduler.learning import Learning
 from services.scheduler.notes import Notes
 from services.scheduler.prefetching import Prefetching
 from services.scheduler.rate_notes import rates_topic
+from services.scheduler.reserving import Reserving
 from services.scheduler.waiting import WaitingRoom, stands_by
 
 log = structlog.get_logger()
@@ -39,10 +43,12 @@ class Scheduler:
         clock: Clock,
         *,
         notebook: Notebook,
+        reservations: Reservations,
     ) -> None:
         self._mirror, self._workers, self._stores, self._knobs, self._clock = mirror, workers, stores, knobs, clock
-        self._notebook = notebook
+        self._notebook, self._reservations = notebook, reservations
         self.room = WaitingRoom(clock)
+        self.held = Held(mirror, self.room, self.wake)
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -64,14 +70,29 @@ class Scheduler:
                 async with asyncio.TaskGroup() as group:
                     await notes.recall()
                     group.create_task(notes.keep(), name="notes")
+                    reserving = Reserving(self._reservations, fence)
+                    group.create_task(reserving.run(), name="reservations")
                     command = (self._workers, self._mirror, self.room, books, group, fence)
-                    commands = Commands(*command, self._clock, self._knobs, self.wake, learning)
+                    commands = Commands(*command, self._clock, self._knobs, self.wake, learning, reserving)
                     prefetching = Prefetching(
                         self._stores, self._mirror, books, group, self._clock, self._knobs, self.wake
                     )
+                    await self._take_over(commands, reserving)
                     await self._loop(books, commands, prefetching)
         finally:
-            self.room.close(stands_by)
+            self.close(stands_by)
+
+    def close(self, why: Callable[[], MeshError]) -> None:
+        """Lets nobody in any more, and ends every stream."""
+        self.room.close(why)
+        self.held.close()
+
+    async def _take_over(self, commands: Commands, reserving: Reserving) -> None:
+        """What former leaders left: loads that are under way, and places that running requests hold."""
+        for left in await reserving.inherited():
+            commands.inherit(left)
+            reserving.strike_out(left)
+        await self.held.known()
 
     async def _loop(self, books: Books, commands: Commands, prefetching: Prefetching) -> None:
         while True:

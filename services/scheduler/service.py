@@ -1,14 +1,16 @@
 """The scheduler on the wire."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from grpc import aio
 from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
+from mesh.clients.holding import Holding, holding_from
 from mesh.clients.service_wire import service_from
-from mesh.clients.wire import START_KINDS, progress_to, start_times_to
+from mesh.clients.wire import START_KINDS, progress_to, seconds, start_times_to
 from mesh.errors import InvalidRequest, MeshError
 from mesh.requests import Placement, Progress, Wish
 from services.scheduler.loop import Scheduler
@@ -17,7 +19,7 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class SchedulerServicer(SchedulerServiceServicer):
-    """Assign: one stream a request, open for as long as it holds its place."""
+    """Assign: one stream a request, open for as long as it holds its place. Hold: one a gateway."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -36,6 +38,14 @@ class SchedulerServicer(SchedulerServiceServicer):
         finally:
             self._scheduler.wake()
 
+    async def Hold(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.HoldRequest], context: Context
+    ) -> AsyncIterator[pb.HoldResponse]:
+        """See the proto."""
+        async with aclosing(self._scheduler.held.serve(_told(request_iterator))) as noted:
+            async for _ in noted:
+                yield pb.HoldResponse()
+
 
 def _wish(request: pb.AssignRequest) -> Wish:
     return Wish(
@@ -45,7 +55,13 @@ def _wish(request: pb.AssignRequest) -> Wish:
         current_only=request.current_only,
         service=service_from(request.service_class),
         prompt_tokens=request.prompt_tokens,
+        waited_s=seconds(request.waited),
     )
+
+
+async def _told(requests: AsyncIterator[pb.HoldRequest]) -> AsyncIterator[Holding]:
+    async for request in requests:
+        yield holding_from(request)
 
 
 def _response(event: Progress | Placement | MeshError) -> pb.AssignResponse:

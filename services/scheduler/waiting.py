@@ -117,7 +117,7 @@ class WaitingRoom:
             self._open.discard(ticket)
             self.waiting.pop(number, None)
             if ticket.spot:
-                self._give_back(ticket.spot)
+                self.give_back(ticket.spot)
 
     def place(self, number: str, spot: Spot, worker: Member) -> None:
         """Gives a waiting request its place."""
@@ -168,19 +168,24 @@ class WaitingRoom:
         for ticket in self._open:
             ticket.events.put_nowait(None)
 
-    def _give_back(self, spot: Spot) -> None:
+    def hold(self, spot: Spot) -> None:
+        """Counts a place that another scheduler gave."""
+        self.placed[spot] += 1
+
+    def give_back(self, spot: Spot) -> None:
+        """A place is free again."""
         self.placed[spot] -= 1
         if not self.placed[spot]:
             del self.placed[spot]
 
 
 def _waiting(number: str, wish: Wish, now: float) -> Waiting:
-    """As the policy sees it, from now on."""
+    """As the policy sees it."""
     service = wish.service
     return Waiting(
         request_id=number,
         model=wish.model,
-        since_s=now,
+        since_s=now - wish.waited_s,
         excluded=wish.excluded,
         current_only=wish.current_only,
         tenant=service.tenant,

@@ -18,14 +18,14 @@ async def elected(state: State, name: str) -> int:
     return int(fence)
 
 
-def load(fence: int, worker_id: str = "w1", model: str = "größer/als:0") -> Reservation:
+def load(fence: int, worker_id: str = "w1", number: int = 0) -> Reservation:
     """One under a leader's fence."""
-    return Reservation(fence, worker_id, 7, model, "ab" * 32, "s1", "cd" * 32, "base", "demand")
+    return Reservation(fence, number, worker_id, 7, "größer/als:0", "ab" * 32, "s1", "demand", "cd" * 32, "base")
 
 
 async def test_what_a_leader_reserved_is_read_as_it_was_written_until_it_is_released(state: State) -> None:
     reservations, fence = Reservations(state), await elected(state, "a")
-    one, other = load(fence), load(fence, "w2")
+    one, other = load(fence), load(fence, "w2", 1)
     await reservations.reserve(one)
     await reservations.reserve(other)
     assert sorted(await reservations.all(), key=lambda found: found.worker_id) == [one, other]

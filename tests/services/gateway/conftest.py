@@ -1,5 +1,6 @@
 """A gateway's inner parts between a scheduler and workers that the test plays, on a real Redis."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -11,6 +12,8 @@ from mesh.state.connection import State
 from mesh.state.keys import EVENTS_KEPT
 from mesh.state.mirror import Mirror
 from services.gateway.answer import Answers
+from services.gateway.holding import Holding
+from services.gateway.leading import Leading
 from services.gateway.places import Places
 from services.gateway.relay import Lines
 from tests.services.gateway.edges import WAIT_S, FakeScheduler, FakeWorker, scheduler, worker
@@ -25,8 +28,14 @@ class Bench:
         self.state, self.mirror, self._stack = state, mirror, stack
         self.channels = Channels()
         self.lines = Lines(self.channels, "gateway.7")
-        self.places = Places(mirror, SchedulerClient(self.channels), HOLD_S)
+        self.leading = Leading(mirror)
+        self.holding = Holding(mirror, self.leading, self.channels, "gateway.7")
+        self.places = self.patient(HOLD_S)
         self.answers = Answers(self.places, self.lines, "gateway.7", attempts=3)
+
+    def patient(self, hold_s: float) -> Places:
+        """Places whose requests wait so long for a scheduler."""
+        return Places(self.mirror, SchedulerClient(self.channels), self.leading, self.holding, hold_s)
 
     async def elected(self, address: str, name: str = "s") -> None:
         """Makes a scheduler the leader, as the gateway sees it."""
@@ -52,6 +61,11 @@ async def bench(state: State) -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
         mirror = await stack.enter_async_context(Mirror(state).running())
         bench = Bench(state, mirror, stack)
-        yield bench
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(bench.leading.watch())
+            announce = group.create_task(bench.holding.announce())
+            yield bench
+            watch.cancel()
+            announce.cancel()
         await bench.lines.close()
         await bench.channels.close()

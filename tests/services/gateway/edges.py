@@ -11,6 +11,7 @@ from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer, a
 from whimbrel.worker.v1 import worker_pb2
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
+from mesh.clients.holding import Holding, holding_from
 from mesh.clients.relay import command_from, response_to
 from mesh.clients.wire import START_KINDS, progress_to, start_times_to
 from mesh.errors import MeshError, Unreachable
@@ -59,6 +60,7 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
         self.answers: asyncio.Queue[Placement | MeshError] = asyncio.Queue()
         self.asked: list[scheduler_pb2.AssignRequest] = []
         self.came, self.released = asyncio.Event(), asyncio.Event()
+        self.told: asyncio.Queue[Holding] = asyncio.Queue()
 
     def mount(self, server: aio.Server) -> None:
         """Adds its service."""
@@ -88,6 +90,19 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
             await asyncio.Event().wait()
         finally:
             self.released.set()
+
+    async def Hold(  # noqa: N802
+        self, request_iterator: AsyncIterator[scheduler_pb2.HoldRequest], context: Context
+    ) -> AsyncIterator[scheduler_pb2.HoldResponse]:
+        """Keeps what it is told."""
+        async for request in request_iterator:
+            self.told.put_nowait(holding_from(request))
+            yield scheduler_pb2.HoldResponse()
+
+    async def hears(self) -> Holding:
+        """The next that a gateway tells of its places."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.told.get()
 
 
 class FakeWorker(WorkerServiceServicer, Edge):

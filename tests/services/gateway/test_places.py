@@ -6,13 +6,11 @@ from contextlib import aclosing
 
 import pytest
 
-from mesh.clients.channel import Channels
-from mesh.clients.scheduler import SchedulerClient
+from mesh.clients.holding import Holding
 from mesh.clients.service_wire import service_from
 from mesh.errors import MeshError, NoRoom, Unreachable
 from mesh.facts import Priority
 from mesh.requests import Phase, Placement, Progress, ServiceClass, Wish
-from services.gateway.places import Places
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, FakeScheduler, placement
 
@@ -122,7 +120,7 @@ async def test_a_refusal_comes_through_as_it_is_and_is_not_tried_again(bench: Be
 
 
 async def test_without_any_scheduler_the_request_gives_up_after_its_hold(bench: Bench) -> None:
-    impatient = Places(bench.mirror, SchedulerClient(Channels()), hold_s=0.05)
+    impatient = bench.patient(0.05)
     with pytest.raises(Unreachable) as caught:
         await placed(impatient.assign(Wish("r", "m")))
     assert caught.value.reason == "NO_SCHEDULER"
@@ -132,7 +130,7 @@ async def test_without_any_scheduler_the_request_gives_up_after_its_hold(bench: 
 async def test_with_a_scheduler_that_stays_dead_the_request_gives_up_after_its_hold(bench: Bench) -> None:
     dead = await bench.scheduler()
     await dead.crash()
-    impatient = Places(bench.mirror, SchedulerClient(bench.channels), hold_s=0.05)
+    impatient = bench.patient(0.05)
     with pytest.raises(Unreachable) as caught:
         await placed(impatient.assign(Wish("r", "m")))
     assert caught.value.reason == "UNREACHABLE"
@@ -153,3 +151,57 @@ async def test_the_next_scheduler_is_asked_for_what_is_left_of_the_time_to_the_f
     assert first.first_token_s is not None
     assert last.first_token_s is not None
     assert 0.0 < last.first_token_s < first.first_token_s <= 60.0
+
+
+async def test_a_scheduler_that_says_nothing_is_left_when_another_leads(bench: Bench) -> None:
+    """Frozen, or behind a partition: no stream breaks."""
+    frozen = await bench.scheduler()
+    async with aclosing(assign(bench)) as events:
+        placing = asyncio.create_task(placed(events))
+        await came(frozen)
+        successor = await bench.scheduler()
+        successor.answers.put_nowait(HERE)
+        assert (await placing)[-1] == HERE
+        assert successor.asked[0].waited.ToNanoseconds() > 0
+
+
+async def test_a_scheduler_that_comes_to_lead_is_told_of_the_places_that_another_gave_until_they_end(
+    bench: Bench,
+) -> None:
+    former = await bench.scheduler()
+    assert await former.hears() == Holding("gateway.7", (), ())
+    former.answers.put_nowait(HERE)
+    async with aclosing(assign(bench)) as events:
+        await placed(events)
+        await former.crash()
+        successor = await bench.scheduler()
+        told = await successor.hears()
+        (held,) = told.held
+        assert (told.gateway_id, held.worker_id, held.fence, held.model, held.digest) == (
+            "gateway.7", HERE.worker_id, HERE.fence, "m", HERE.digest,
+        )  # fmt: skip
+    assert await successor.hears() == Holding("", (), (held.number,))
+
+
+async def test_a_place_whose_scheduler_lets_go_of_it_is_told_to_the_one_that_leads(bench: Bench) -> None:
+    """As after a leader that was told to end: its successor may be known before the stream has ended."""
+    former = await bench.scheduler()
+    former.answers.put_nowait(HERE)
+    async with aclosing(assign(bench)) as events:
+        await placed(events)
+        successor = await bench.scheduler()
+        assert await successor.hears() == Holding("gateway.7", (), ())
+        await former.crash()
+        (held,) = (await successor.hears()).held
+        assert held.worker_id == HERE.worker_id
+
+
+async def test_a_place_that_was_given_back_is_told_to_nobody(bench: Bench) -> None:
+    former = await bench.scheduler()
+    former.answers.put_nowait(HERE)
+    async with aclosing(assign(bench)) as events:
+        await placed(events)
+    async with asyncio.timeout(WAIT_S):
+        await former.released.wait()
+    successor = await bench.scheduler()
+    assert await successor.hears() == Holding("gateway.7", (), ())

@@ -34,6 +34,7 @@ from mesh.state.leadership import Leadership
 from mesh.state.learnt import Notebook
 from mesh.state.leases import Membership
 from mesh.state.mirror import Mirror
+from mesh.state.reservations import Reservations
 from policy.knobs import Knobs
 from services.scheduler.loop import Scheduler
 from services.scheduler.service import SchedulerServicer
@@ -101,7 +102,10 @@ class Bench:
         self.state, self.mirror, self._stack = state, mirror, stack
         self.clock, self.catalogue, self._channels = HandClock(), Catalogue(state), Channels()
         workers, stores = WorkerClient(self._channels), StoreClient(self._channels)
-        self.scheduler = Scheduler(mirror, workers, stores, knobs, self.clock, notebook=Notebook(state))
+        notebook, reservations = Notebook(state), Reservations(state)
+        self.scheduler = Scheduler(
+            mirror, workers, stores, knobs, self.clock, notebook=notebook, reservations=reservations
+        )
         self.leadership = Leadership(state, mirror, "s", "s:1", lease_s=60.0)
         self.leading: asyncio.Task[None] | None = None
         self.address = ""
@@ -191,6 +195,12 @@ class Bench:
             while self.scheduler.room.placed:  # noqa: ASYNC110  the room wakes the loop, and nobody else
                 await asyncio.sleep(0.002)
         await self.lull()
+
+    async def asked_to_hold(self, places: int) -> None:
+        """Waits until gateways have told of so many places."""
+        async with asyncio.timeout(WAIT_S):
+            while self.scheduler.room.placed.total() != places:  # noqa: ASYNC110  as in idle()
+                await asyncio.sleep(0.002)
 
     async def asked(self, served: Served, seen: Callable[[], bool]) -> None:
         """Waits until a worker has been asked for something."""
