@@ -1,52 +1,230 @@
 """What a scheduler knows beside the facts: commands under way, idleness, distrust. It builds the view. No clock."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Set as AbstractSet
 
 from mesh.facts import ClusterFacts, ReplicaState
 from policy.copying import Copying
+from policy.index import Index, Marks
+from policy.queues import Queues, Waiting
 from policy.rates import Rates
+from policy.seat import Running, Seat
+from policy.spot import Spot
 from policy.underway import Loads
-from policy.view import Spot, View, Waiting
+from policy.view import View
 
 
-@dataclass(slots=True)
 class Books:
-    """Kept by whoever calls `decide`: the scheduler's one loop, or the simulator; nothing else writes here."""
+    """Kept by whoever calls `decide`: the scheduler's one loop, or the simulator. Each change is told here once, as it
+    happens; a view then costs what has changed since the last, and shows that as touched. Times are the decider's."""
 
-    loading: set[Spot] = field(default_factory=set)
-    unloading: set[Spot] = field(default_factory=set)
-    idle_since_s: dict[Spot, float] = field(default_factory=dict)
-    distrusted_until_s: dict[str, float] = field(default_factory=dict)
-    unfit_until_s: dict[str, float] = field(default_factory=dict)
-    retired: frozenset[Spot] = frozenset()
-    copying: Copying = field(default_factory=Copying)
-    rates: Rates = field(default_factory=Rates)
-    loads: Loads = field(default_factory=Loads)
+    def __init__(self) -> None:
+        self.index = Index()
+        self.index.marks.all = True
+        self.queues = Queues()
+        self.runs: dict[Spot, dict[str, Running]] = {}
+        self.idle_since_s: dict[Spot, float] = {}
+        self.distrusted_until_s: dict[str, float] = {}
+        self.unfit_until_s: dict[str, float] = {}
+        self.retired: set[Spot] = set()
+        self.copying = Copying()
+        self.rates = Rates()
+        self.loads = Loads()
+        self._spots: dict[str, Spot] = {}  # of requests that hold a place
 
-    def used(self, spot: Spot) -> None:
-        """A request goes there: its idleness begins anew, though it may end before the facts have shown it."""
-        self.idle_since_s.pop(spot, None)
+    @property
+    def loading(self) -> set[Spot]:
+        """Loads under way. Read only."""
+        return self.index.replicas.loading
 
-    def view(self, cluster: ClusterFacts, waiting: Iterable[Waiting], placed: dict[Spot, int], now: float) -> View:
-        """The moment `now`, after taking note of who has become idle, and of whom a newer version has taken over."""
-        self.distrusted_until_s = {w: until_s for w, until_s in self.distrusted_until_s.items() if until_s > now}
-        self.unfit_until_s = {d: until_s for d, until_s in self.unfit_until_s.items() if until_s > now}
-        view = View(
-            cluster=cluster,
-            waiting=tuple(waiting),
-            placed=placed,
-            loading=frozenset(self.loading),
-            unloading=frozenset(self.unloading),
-            distrusted_until_s=dict(self.distrusted_until_s),
-            unfit_until_s=dict(self.unfit_until_s),
+    @property
+    def unloading(self) -> set[Spot]:
+        """Unloads under way. Read only."""
+        return self.index.replicas.unloading
+
+    def observe(self, cluster: ClusterFacts) -> None:
+        """The facts are these now. What has changed is known by its being another object."""
+        if cluster is not self.index.cluster:
+            self.index.observe(cluster)
+
+    def arrived(self, request: Waiting) -> None:
+        """A request waits."""
+        self.queues.add(request)
+        self.index.marks.models.add(request.model)
+
+    def placed(self, request_id: str, spot: Spot, now: float) -> None:
+        """A request that waited has a place, and the replica's idleness begins anew, though it may end before the
+        facts have shown it."""
+        request = self._waits_no_more(request_id)
+        asked = (request.prompt_tokens, request.tenant, request.priority) if request else ()
+        self._sit(Running(request_id, now, *asked), spot)
+
+    def seated(self, run: Running, spot: Spot) -> None:
+        """A request has a place that a former leader gave."""
+        self._sit(run, spot)
+
+    def moved(self, request_id: str, to: Spot, now: float) -> None:
+        """A request that runs goes on elsewhere."""
+        if run := self._rise(request_id):
+            self._sit(Running(request_id, run.placed_s, run.prompt_tokens, run.tenant, run.priority, now), to)
+
+    def left(self, request_id: str) -> None:
+        """A request waits no more, or gives its place back. Nothing, if it is not known."""
+        if not self._waits_no_more(request_id):
+            self._rise(request_id)
+
+    def load_began(self, spot: Spot) -> None:
+        """A load was commanded. Its model waits for no other room any more."""
+        for claim in tuple(self.index.claims_of(spot.model)):
+            self.index.unclaim(claim)
+        self.index.load(spot)
+
+    def load_ended(self, spot: Spot) -> None:
+        """It is there, as the facts show, or it is not."""
+        self.index.loaded(spot)
+
+    def unload_began(self, spot: Spot) -> None:
+        """An unload was commanded."""
+        self.index.unload(spot)
+
+    def unload_ended(self, spot: Spot) -> None:
+        """It is gone, as the facts show, or it is not."""
+        self.index.unloaded(spot)
+
+    def claimed(self, spots: Iterable[Spot]) -> None:
+        """Room is being made for these versions: what leaves there is theirs."""
+        for spot in spots:
+            self.index.claim(spot)
+
+    def distrust(self, worker_id: str, until_s: float) -> None:
+        """A worker could not be reached."""
+        self.distrusted_until_s[worker_id] = until_s
+        self.index.marks.models.update(seat.spot.model for seat in self.index.replicas.on(worker_id))
+
+    def unfit(self, digest: str, until_s: float) -> None:
+        """A checkpoint could not be loaded."""
+        self.unfit_until_s[digest] = until_s
+        self.index.marks.models.update(self.index.models_of(digest))
+
+    def touch_all(self) -> None:
+        """The next decision looks at everything: what an earlier one asked for was not done."""
+        self.index.marks.all = True
+
+    def view(self, now: float) -> View:
+        """The moment `now`, after taking note of who has become idle, and of whom a newer version has taken over. What
+        it shows as touched, the next will not: it must be decided on."""
+        self._forgive(now)
+        marks = self.index.marks
+        seats = self._changed(marks)
+        self._note_idle(seats, marks.gone, now)
+        self._void_claims(marks)
+        self.index.marks = Marks()
+        view = self._view(None if marks.all else marks.models, None if marks.all else marks.roomier)
+        self._retire(view, seats)
+        view.note_rest(seats)
+        return view
+
+    def glance(self) -> View:
+        """What is known now, for a question between two decisions. It settles nothing."""
+        return self._view(None, None)
+
+    def stirred(self, view: View) -> AbstractSet[str] | None:
+        """The models touched at the moment of a view, or since by what was done; None: any may be."""
+        marks = self.index.marks
+        return None if view.touched is None or marks.all else view.touched | marks.models
+
+    def _view(self, touched: AbstractSet[str] | None, roomier: AbstractSet[str] | None) -> View:
+        return View(
+            cluster=self.index.cluster,
+            waiting=self.queues,
+            placed=self.index.replicas.placed,
+            loading=self.loading,
+            unloading=self.unloading,
+            idle_since_s=self.idle_since_s,
+            distrusted_until_s=self.distrusted_until_s,
+            unfit_until_s=self.unfit_until_s,
             retired=self.retired,
+            claims=self.index.claims,
+            runs=self.runs,
+            touched=touched,
+            roomier=roomier,
+            index=self.index,
             copying=self.copying,
             rates=self.rates,
             loads=self.loads,
         )
-        ready = [seat for seat in view.seats() if seat.replica.state is ReplicaState.READY]
-        idle = (seat.spot for seat in ready if view.busy(seat) == 0)
-        self.idle_since_s = {spot: self.idle_since_s.get(spot, now) for spot in idle}
-        self.retired = frozenset(seat.spot for seat in ready if view.is_superseded(seat))
-        return replace(view, idle_since_s=dict(self.idle_since_s), retired=self.retired)
+
+    def _waits_no_more(self, request_id: str) -> Waiting | None:
+        request = self.queues.remove(request_id)
+        if request:
+            self.index.marks.models.add(request.model)
+        return request
+
+    def _sit(self, run: Running, spot: Spot) -> None:
+        self.runs.setdefault(spot, {})[run.request_id] = run
+        self._spots[run.request_id] = spot
+        self.idle_since_s.pop(spot, None)
+        self.index.place(spot)
+
+    def _rise(self, request_id: str) -> Running | None:
+        spot = self._spots.pop(request_id, None)
+        if spot is None:
+            return None
+        run = self.runs[spot].pop(request_id)
+        if not self.runs[spot]:
+            del self.runs[spot]
+        self.index.place(spot, -1)
+        return run
+
+    def _forgive(self, now: float) -> None:
+        """Distrust ends."""
+        marks = self.index.marks
+        for worker_id in [one for one, until_s in self.distrusted_until_s.items() if until_s <= now]:
+            del self.distrusted_until_s[worker_id]
+            marks.roomier.add(worker_id)
+            marks.models.update(seat.spot.model for seat in self.index.replicas.on(worker_id))
+        for digest in [one for one, until_s in self.unfit_until_s.items() if until_s <= now]:
+            del self.unfit_until_s[digest]
+            marks.models.update(self.index.models_of(digest))
+
+    def _changed(self, marks: Marks) -> list[Seat]:
+        """Replicas about which something may have changed."""
+        replicas = self.index.replicas
+        if marks.all:
+            return list(replicas.everywhere())
+        seats = [seat for worker_id in marks.workers for seat in replicas.on(worker_id)]
+        return seats + [seat for model in marks.models for seat in replicas.seats(model)]
+
+    def _note_idle(self, seats: list[Seat], gone: set[Spot], now: float) -> None:
+        for spot in gone:
+            self.idle_since_s.pop(spot, None)
+            self.retired.discard(spot)
+        for seat in seats:
+            if seat.replica.state is ReplicaState.READY and self.index.replicas.busy(seat) == 0:
+                self.idle_since_s.setdefault(seat.spot, now)
+            else:
+                self.idle_since_s.pop(seat.spot, None)
+
+    def _void_claims(self, marks: Marks) -> None:
+        """Ends those that nothing leaves for any more, or that nobody needs."""
+        index = self.index
+        claims = {spot for worker_id in marks.workers for spot in index.claims_on(worker_id)}
+        claims.update(spot for model in marks.models for spot in index.claims_of(model))
+        for spot in index.claims.copy() if marks.all else claims:
+            if not self._stands(spot):
+                index.unclaim(spot)
+                marks.models.add(spot.model)
+
+    def _stands(self, claim: Spot) -> bool:
+        entry = self.index.cluster.models.get(claim.model)
+        if entry is None or entry.checkpoint.digest != claim.digest:
+            return False
+        wanted = bool(self.queues.of(claim.model)) or claim.model in self.index.outdated
+        return wanted and self.index.account(claim.worker_id).leaving_bytes > 0
+
+    def _retire(self, view: View, seats: list[Seat]) -> None:
+        for seat in seats:
+            if seat.replica.state is ReplicaState.READY and view.is_superseded(seat):
+                self.retired.add(seat.spot)
+            else:
+                self.retired.discard(seat.spot)

@@ -1,13 +1,17 @@
-"""Workers that a version fits on when empty, and what loading it there would take."""
+"""Workers that could load a version, and what loading it there would take."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from mesh.facts import Kind, Member, ModelEntry, WorkerFacts
+from mesh.facts import Member, ModelEntry, WorkerFacts
 from policy.actions import Load
-from policy.estimate import Source, nearest_source, start_up_s
+from policy.estimate import Source, start_up_s
 from policy.knobs import Knobs
 from policy.size import full_bytes, has_base
 from policy.view import NOBODY, Spot, View
+
+FAR = 8  # workers of nodes without the checkpoint that are looked at: those with the most room
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,44 +27,63 @@ class Candidate:
 def candidates(
     view: View, entry: ModelEntry, now: float, knobs: Knobs, excluded: frozenset[int] = NOBODY
 ) -> list[Candidate]:
-    """Workers that could load the current version and have no replica of it already."""
-    stores, found, digest = view.cluster.of_kind(Kind.STORE), [], entry.checkpoint.digest
-    for member in view.workers():
-        worker = member.worker
-        if worker is None or member.fence in excluded or worker.replica(entry.name, digest):
-            continue
-        if view.distrusts(member.id, now) or full_bytes(entry, worker) > worker.memory_bytes:
-            continue
-        if view.cluster.is_draining(member):
-            continue
-        if source := nearest_source(stores, digest, member.node):
-            one = Candidate(member, worker, source, start_up_s(entry.checkpoint.bytes, source, member.node, knobs))
-            found += _with_base(view, entry, one, knobs)
-    return found
+    """Workers that could load the current version and have no replica of it already: all that have one of another
+    version, and of those where there is room or idle replicas could make some, all on whose nodes it lies, the ones
+    with most memory free, and the ones with most that could be."""
+
+    def able(worker_id: str) -> bool:
+        return _is_able(view, entry, worker_id, now, excluded)
+
+    least_bytes = least_need_bytes(entry)
+    memory = view.index.memory
+    names = {member.id: None for member in view.index.near(entry.checkpoint.digest)}
+    names = {name: None for name in names if memory.account(name).room_bytes >= least_bytes}
+    names |= {seat.spot.worker_id: None for seat in view.seats(entry.name)}
+    found = {name: None for name in names if able(name)}
+    for order in (memory.freest(least_bytes), memory.roomiest(least_bytes)):
+        found |= dict.fromkeys(islice(filter(able, order), FAR))
+    return [one for name in found for one in _candidate(view, entry, view.index.workers[name], knobs)]
+
+
+def least_need_bytes(entry: ModelEntry) -> int:
+    """Memory that a replica takes at least, wherever it comes to be."""
+    return entry.checkpoint.bytes
 
 
 def any_source(view: View, entry: ModelEntry) -> bool:
     """Whether some store can give the current version, and what it adapts."""
-    stores, version = view.cluster.of_kind(Kind.STORE), entry.checkpoint
-    return all(nearest_source(stores, digest, "") for digest in (version.digest, version.base) if digest)
+    version = entry.checkpoint
+    return all(view.index.sources.has(digest) for digest in (version.digest, version.base) if digest)
 
 
 def load(view: View, entry: ModelEntry, candidate: Candidate) -> Load:
     """Makes a replica of the current version there. A base that an adapter brings is some model's, if any has it."""
     base = entry.checkpoint.base
-    owners = [name for name, other in sorted(view.cluster.models.items()) if base and other.checkpoint.digest == base]
+    owners = [name for name in view.index.models_of(base) if view.cluster.models[name].checkpoint.digest == base]
     spot = Spot(candidate.member.id, entry.name, entry.checkpoint.digest)
-    return Load(spot, candidate.source.store.id, base, owners[0] if owners else "")
+    return Load(spot, candidate.source.store.id, base, min(owners, default=""))
 
 
-def _with_base(view: View, entry: ModelEntry, alone: Candidate, knobs: Knobs) -> list[Candidate]:
-    """The candidate; where an adapter's base would have to come too, from the store that has most of that; none where
-    no store has it."""
-    version, node = entry.checkpoint, alone.member.node
-    if not version.base or has_base(view, entry, alone.member, alone.worker):
-        return [alone]
-    source = nearest_source(view.cluster.of_kind(Kind.STORE), version.base, node)
-    if source is None:
-        return []
-    estimate_s = alone.estimate_s + start_up_s(version.base_bytes, source, node, knobs)
-    return [Candidate(alone.member, alone.worker, source, estimate_s)]
+def _is_able(view: View, entry: ModelEntry, worker_id: str, now: float, excluded: frozenset[int]) -> bool:
+    member = view.index.workers[worker_id]
+    if member.worker is None or member.fence in excluded or view.distrusts(worker_id, now):
+        return False
+    if view.cluster.is_draining(member) or full_bytes(entry, member.worker) > member.worker.memory_bytes:
+        return False
+    return view.replicas.seat(Spot(worker_id, entry.name, entry.checkpoint.digest)) is None
+
+
+def _candidate(view: View, entry: ModelEntry, member: Member, knobs: Knobs) -> Iterator[Candidate]:
+    """The worker as a candidate. Where an adapter's base would have to come too, from the store that has most of that;
+    none where no store has it."""
+    version, sources = entry.checkpoint, view.index.sources
+    source = sources.nearest(version.digest, member.node)
+    if member.worker is None or source is None:
+        return
+    estimate_s = start_up_s(version.bytes, source, member.node, knobs)
+    if version.base and not has_base(view, entry, member):
+        source = sources.nearest(version.base, member.node)
+        if source is None:
+            return
+        estimate_s += start_up_s(version.base_bytes, source, member.node, knobs)
+    yield Candidate(member, member.worker, source, estimate_s)

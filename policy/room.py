@@ -1,10 +1,21 @@
 """Device memory: where a version fits, and which idle replicas would have to go for it."""
 
-from mesh.facts import ModelEntry, ReplicaState
+from dataclasses import dataclass
+
+from mesh.facts import ModelEntry
 from policy.actions import Unload, UnloadReason
 from policy.candidates import Candidate
-from policy.size import is_base, kv_bytes, need_bytes, version_of
+from policy.memory import Account
+from policy.size import is_base, need_bytes
 from policy.view import Seat, Spot, View
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Replicas to unload on a worker, so that a version finds room there."""
+
+    unloads: tuple[Unload, ...]
+    claim: Spot
 
 
 def soonest(view: View, entry: ModelEntry, able: list[Candidate]) -> Candidate | None:
@@ -13,49 +24,49 @@ def soonest(view: View, entry: ModelEntry, able: list[Candidate]) -> Candidate |
     return min(free, key=lambda c: (c.estimate_s, -free_bytes(view, c), c.member.id), default=None)
 
 
-def room_is_coming(view: View, entry: ModelEntry, able: list[Candidate]) -> bool:
-    """Whether unloads under way will make the room."""
-    return any(free_bytes(view, c) + _leaving_bytes(view, c) >= _need_bytes(view, entry, c) for c in able)
+def coming_room(view: View, entry: ModelEntry, able: list[Candidate]) -> Spot | None:
+    """Where unloads under way make room that nobody has claimed, and it starts soonest; None if nowhere."""
+    coming = [c for c in able if _account(view, c).coming_bytes >= _need_bytes(view, entry, c)]
+    best = min(coming, key=lambda c: (c.estimate_s, c.member.id), default=None)
+    return spot_of(entry, best) if best else None
 
 
 def free_bytes(view: View, candidate: Candidate) -> int:
     """Memory left on a worker, what its facts do not show yet of loads under way taken off."""
-    worker, spots = candidate.worker, [spot for spot in view.loading if spot.worker_id == candidate.member.id]
-    coming, bases = 0, dict[str, int]()
-    for spot in spots:
-        version = version_of(view, spot)
-        shown = worker.replica(spot.model, spot.digest)  # from the first moment, its size known only later
-        if version and version.base:
-            bases[version.base] = version.base_bytes + worker.kv_bytes
-        size = version.bytes + (0 if version.base else kv_bytes(version, worker)) if version else 0
-        coming += max(0, size - (shown.bytes if shown else 0))
-    for digest in bases.keys() - {spot.digest for spot in spots}:
-        shown_bytes = max((r.bytes for r in worker.replicas if r.digest == digest), default=0)
-        coming += max(0, bases[digest] - shown_bytes)
-    return worker.memory_bytes - worker.memory_used_bytes - coming
+    return _account(view, candidate).free_bytes
+
+
+def spot_of(entry: ModelEntry, candidate: Candidate) -> Spot:
+    """Where its replica would be."""
+    return Spot(candidate.member.id, entry.name, entry.checkpoint.digest)
 
 
 def missing_bytes(view: View, entry: ModelEntry, candidate: Candidate) -> int:
-    """What has to be unloaded beside what is leaving already."""
-    return _need_bytes(view, entry, candidate) - free_bytes(view, candidate) - _leaving_bytes(view, candidate)
+    """What has to be unloaded beside what is leaving already, and not for others."""
+    return _need_bytes(view, entry, candidate) - _account(view, candidate).coming_bytes
 
 
 def cheapest_eviction(
     view: View, entry: ModelEntry, able: list[Candidate], spared: frozenset[Spot] = frozenset()
-) -> list[Unload]:
-    """Unloads of idle replicas on the worker that needs the fewest; empty when nothing helps."""
+) -> Plan | None:
+    """Unloads of idle replicas on the worker that needs the fewest; None when nothing helps."""
     plans = []
     for candidate in able:
+        if _account(view, candidate).room_bytes < _need_bytes(view, entry, candidate):
+            continue
         idle = [seat for seat in longest_idle_first(view, entry, candidate) if not spared & _spots(view, seat)]
         if chosen := just_enough(view, idle, missing_bytes(view, entry, candidate)):
-            plans.append((len(chosen), candidate.estimate_s, candidate.member.id, chosen))
-    return [unload(view, seat) for seat in min(plans, key=lambda plan: plan[:3])[3]] if plans else []
+            plans.append((len(chosen), candidate.estimate_s, candidate.member.id, chosen, candidate))
+    if not plans:
+        return None
+    *_, chosen, best = min(plans, key=lambda plan: plan[:3])
+    return Plan(tuple(unload(view, seat) for seat in chosen), spot_of(entry, best))
 
 
 def longest_idle_first(view: View, entry: ModelEntry, candidate: Candidate) -> list[Seat]:
     """The replicas of a worker that nobody uses, but for what the model itself would be put on. A base is as idle as
     the adapters on it."""
-    seats = (Seat(candidate.member, replica, candidate.worker.slots) for replica in candidate.worker.replicas)
+    seats = view.replicas.on(candidate.member.id)
     idle = [seat for seat in seats if view.idle(seat) and not is_base(entry, seat.replica)]
 
     def since_s(seat: Seat) -> float:
@@ -100,11 +111,5 @@ def _spots(view: View, seat: Seat) -> frozenset[Spot]:
     return frozenset(one.spot for one in (seat, *view.adapters(seat)))
 
 
-def _leaving_bytes(view: View, candidate: Candidate) -> int:
-    """Memory that unloads under way will give back."""
-    return sum(
-        replica.bytes
-        for replica in candidate.worker.replicas
-        if replica.state is ReplicaState.DRAINING
-        or Spot(candidate.member.id, replica.model, replica.digest) in view.unloading
-    )
+def _account(view: View, candidate: Candidate) -> Account:
+    return view.index.account(candidate.member.id)

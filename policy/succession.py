@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from mesh.facts import ModelEntry
 from policy.actions import Load, Unload
 from policy.candidates import Candidate, candidates, load
+from policy.draft import Draft
 from policy.knobs import Knobs
 from policy.room import (
     cheapest_eviction,
+    coming_room,
     just_enough,
     longest_idle_first,
     missing_bytes,
-    room_is_coming,
     soonest,
+    spot_of,
     unload,
 )
 from policy.view import Seat, Spot, View
@@ -24,47 +26,56 @@ class Succession:
     """The next step of an update. `retiring` take no new requests: their memory is needed, and nothing else helps."""
 
     actions: tuple[Load | Unload, ...] = ()
+    claims: tuple[Spot, ...] = ()
     retiring: frozenset[Spot] = frozenset()
 
 
 def successions(view: View) -> list[ModelEntry]:
     """The models of which a former version can answer and the current one cannot yet, by name."""
-    models = view.cluster.models
-    replicas = (seat.replica for seat in view.seats())
-    outdated = {r.model for r in replicas if r.model in models and models[r.model].checkpoint.digest != r.digest}
-    return [models[name] for name in sorted(outdated) if view.former(models[name])]
+    entries = (view.cluster.models.get(name) for name in sorted(view.index.outdated))
+    return [entry for entry in entries if entry and view.former(entry)]
+
+
+def succeed(draft: Draft, now: float, knobs: Knobs) -> list[float]:
+    """Takes the next step of each update. Returns when time alone may allow another."""
+    updates = successions(draft.view)
+    for entry in updates:
+        step = succession(draft.view, entry, now, knobs)
+        draft.take(step.actions)
+        draft.claim(step.claims)
+    return [*draft.view.distrusted_until_s.values(), *draft.view.unfit_until_s.values()] if updates else []
 
 
 def succession(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Succession:
     """Nothing while the current version is on its way. Else it is loaded where there is room; while somebody uses the
     model, other models' idle replicas make room; else a former replica makes way, once what runs on it has finished."""
-    if view.is_loading(entry, now) or view.is_unfit(entry.checkpoint.digest, now):
+    if view.is_loading(entry, now) or view.is_claimed(entry) or view.is_unfit(entry.checkpoint.digest, now):
         return Succession()
     able = candidates(view, entry, now, knobs)
     if best := soonest(view, entry, able):
         return Succession((load(view, entry, best),))
-    if room_is_coming(view, entry, able):
-        return Succession()
+    if coming := coming_room(view, entry, able):
+        return Succession(claims=(coming,))
     former = frozenset(seat.spot for seat in view.former(entry))
     if _in_use(view, entry) and (evicted := cheapest_eviction(view, entry, able, spared=former)):
-        return Succession(tuple(evicted))
+        return Succession(evicted.unloads, (evicted.claim,))
     return _retirement(view, entry, able)
 
 
 def _in_use(view: View, entry: ModelEntry) -> bool:
-    waited_for = any(request.model == entry.name for request in view.waiting)
-    return waited_for or any(view.busy(seat) for seat in view.former(entry))
+    return bool(view.queues.of(entry.name)) or any(view.busy(seat) for seat in view.former(entry))
 
 
 def _retirement(view: View, entry: ModelEntry, able: list[Candidate]) -> Succession:
     """Former replicas of the worker where they are least busy, and what idles beside them if they are not enough."""
-    plans = [(_busy(view, chosen), c.member.id, chosen) for c in able if (chosen := _leavers(view, entry, c))]
+    plans = [(_busy(view, chosen), c.member.id, chosen, c) for c in able if (chosen := _leavers(view, entry, c))]
     if not plans:
         return Succession()
-    _, _, chosen = min(plans, key=lambda plan: plan[:2])
-    all_idle = all(view.idle(seat) for seat in chosen)
+    _, _, chosen, best = min(plans, key=lambda plan: plan[:2])
     retiring = frozenset(seat.spot for seat in chosen if seat.replica.model == entry.name)
-    return Succession(tuple(unload(view, seat) for seat in chosen) if all_idle else (), retiring)
+    if not all(view.idle(seat) for seat in chosen):
+        return Succession(retiring=retiring)
+    return Succession(tuple(unload(view, seat) for seat in chosen), (spot_of(entry, best),), retiring)
 
 
 def _leavers(view: View, entry: ModelEntry, candidate: Candidate) -> list[Seat]:

@@ -1,62 +1,58 @@
 """All that a decision looks at: the cluster's facts, and what the scheduler itself knows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, Priority, ReplicaFacts, ReplicaState
+from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, ReplicaState
 from policy.copying import Copying
+from policy.index import Index
+from policy.queues import NOBODY, Queues, Waiting
 from policy.rates import Rates
-from policy.spot import Spot as Spot  # noqa: PLC0414  most take it from here
+from policy.replicas import Replicas
+from policy.seat import Running, Seat
+from policy.spot import Spot
 from policy.underway import Loads
 
-NOBODY: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A request without a place, oldest first in the view. Times are the decider's clock."""
-
-    request_id: str
-    model: str
-    since_s: float
-    excluded: frozenset[int] = NOBODY  # workers that just failed it, by the fences of their leases
-    current_only: bool = False  # no former version of the model will do
-    tenant: str = ""
-    priority: Priority = Priority.NORMAL
-    deadline_s: float | None = None  # for the first token, a moment
-    prompt_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A replica where it is."""
-
-    member: Member
-    replica: ReplicaFacts
-    slots: int
-
-    @property
-    def spot(self) -> Spot:
-        """Its name in the books."""
-        return Spot(self.member.id, self.replica.model, self.replica.digest)
+__all__ = ["NOBODY", "Running", "Seat", "Spot", "View", "Waiting"]
+NO_RUNS: Mapping[str, Running] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One moment. `loading` and `unloading` are commands under way, whatever the facts show. Never written to."""
+    """One moment, good until the books change. `loading` and `unloading` are commands under way, whatever the facts
+    show. `touched` and `roomier` are the models that may fare otherwise than at the moment before, and the workers
+    where there may be more room than then; None: any of them. A view that is given no index makes its own."""
 
     cluster: ClusterFacts
-    waiting: tuple[Waiting, ...] = ()
+    waiting: Collection[Waiting] = ()  # oldest first
     placed: Mapping[Spot, int] = field(default_factory=dict)  # requests that hold a place
-    loading: frozenset[Spot] = frozenset()
-    unloading: frozenset[Spot] = frozenset()
+    loading: AbstractSet[Spot] = frozenset()
+    unloading: AbstractSet[Spot] = frozenset()
     idle_since_s: Mapping[Spot, float] = field(default_factory=dict)
     distrusted_until_s: Mapping[str, float] = field(default_factory=dict)  # by worker
     unfit_until_s: Mapping[str, float] = field(default_factory=dict)  # by checkpoint: it could not be loaded
-    retired: frozenset[Spot] = frozenset()  # versions whose successor has answered: they finish, and come back no more
+    retired: AbstractSet[Spot] = frozenset()  # of versions whose successor has answered: they finish, and that is all
+    claims: AbstractSet[Spot] = frozenset()  # versions for which room is being made where they are to be loaded
+    runs: Mapping[Spot, Mapping[str, Running]] = field(default_factory=dict)
     copying: Copying = field(default_factory=Copying)
     rates: Rates = field(default_factory=Rates)  # learnt
     loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
+    touched: AbstractSet[str] | None = None
+    roomier: AbstractSet[str] | None = None
+    index: Index = field(default_factory=Index, repr=False, compare=False)
+    queues: Queues = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        queues = self.waiting if isinstance(self.waiting, Queues) else Queues(self.waiting)
+        object.__setattr__(self, "queues", queues)
+        if not self._is_indexed():
+            self._make_index()
+
+    @property
+    def replicas(self) -> Replicas:
+        """Replicas by model and by worker."""
+        return self.index.replicas
 
     def workers(self) -> tuple[Member, ...]:
         """The live workers."""
@@ -64,10 +60,11 @@ class View:
 
     def seats(self, model: str = "") -> Iterator[Seat]:
         """Every replica, of one model or of all."""
-        for member in self.workers():
-            if member.worker:
-                replicas = member.worker.replicas_of(model) if model else member.worker.replicas
-                yield from (Seat(member, replica, member.worker.slots) for replica in replicas)
+        return iter(self.replicas.seats(model)) if model else self.replicas.everywhere()
+
+    def running(self, spot: Spot) -> Collection[Running]:
+        """The requests on a replica."""
+        return self.runs.get(spot, NO_RUNS).values()
 
     def distrusts(self, worker_id: str, now: float) -> bool:
         """Whether a worker could not be reached a moment ago, and should be left alone."""
@@ -80,8 +77,8 @@ class View:
     def is_loading(self, entry: ModelEntry, now: float, excluded: frozenset[int] = NOBODY) -> bool:
         """Whether a replica of the current version is on its way to a worker that is neither excluded nor draining."""
         digest = entry.checkpoint.digest
-        for spot in self.loading:
-            if (spot.model, spot.digest) == (entry.name, digest) and self._takes(spot.worker_id, excluded):
+        for spot in self.replicas.loads_of(entry.name):
+            if spot.digest == digest and self._takes(spot.worker_id, excluded):
                 return True
         return any(
             seat.replica.state is ReplicaState.LOADING
@@ -89,34 +86,35 @@ class View:
             and seat.member.fence not in excluded
             and not self.distrusts(seat.member.id, now)
             and not self.cluster.is_draining(seat.member)
-            for seat in self.seats(entry.name)
+            for seat in self.replicas.seats(entry.name)
         )
+
+    def is_claimed(self, entry: ModelEntry, excluded: frozenset[int] = NOBODY) -> bool:
+        """Whether room is being made for the current version on a worker that is not excluded."""
+        digest = entry.checkpoint.digest
+        ours = [spot for spot in self.index.claims_of(entry.name) if spot.digest == digest]
+        leaving = (spot.worker_id for spot in ours if self.index.account(spot.worker_id).leaving_bytes)
+        return any(self._takes(worker_id, excluded) for worker_id in leaving)
 
     def busy(self, seat: Seat) -> int:
         """Requests on a replica: what it reports or what was sent there, whichever is more."""
-        return max(seat.replica.running + seat.replica.waiting, self.placed.get(seat.spot, 0))
+        return self.replicas.busy(seat)
 
     def adapters(self, seat: Seat) -> list[Seat]:
         """Those on a replica, in whatever state."""
-        worker = seat.member.worker
-        carried = [r for r in worker.replicas if seat.replica.carries(r)] if worker else []
-        return [Seat(seat.member, replica, seat.slots) for replica in carried]
+        return self.replicas.adapters(seat)
 
     def crowd(self, seat: Seat) -> int:
         """Requests that share a replica's slots: its own, and those of all adapters on the same weights."""
-        worker = seat.member.worker
-        bases = [Seat(seat.member, r, seat.slots) for r in worker.replicas if r.carries(seat.replica)] if worker else []
-        base = bases[0] if bases else seat
-        return sum(self.busy(one) for one in (base, *self.adapters(base)))
+        return self.replicas.crowd(seat)
 
     def settled(self, seat: Seat) -> bool:
         """Ready, and no command for it under way: facts may be quicker than the answer of the load itself."""
-        spot = seat.spot
-        return seat.replica.state is ReplicaState.READY and spot not in self.loading and spot not in self.unloading
+        return self.replicas.settled(seat)
 
     def idle(self, seat: Seat) -> bool:
         """Whether a replica may be unloaded, with the adapters on it: nothing runs there or was sent there."""
-        return self.settled(seat) and self.busy(seat) == 0 and all(self.idle(one) for one in self.adapters(seat))
+        return self.replicas.idle(seat)
 
     def answers(self, entry: ModelEntry) -> bool:
         """Whether the current version of a model can answer somewhere."""
@@ -124,7 +122,7 @@ class View:
 
     def former(self, entry: ModelEntry) -> list[Seat]:
         """Replicas of versions that the catalogue has moved on from, which answer until the current one does."""
-        if self.answers(entry):
+        if entry.name not in self.index.outdated or self.answers(entry):
             return []
         older = [s for s in self.seats(entry.name) if s.replica.digest != entry.checkpoint.digest]
         return [seat for seat in older if self.settled(seat) and seat.spot not in self.retired]
@@ -136,6 +134,36 @@ class View:
             return True
         return seat.replica.digest != entry.checkpoint.digest and (seat.spot in self.retired or self.answers(entry))
 
+    def note_rest(self, seats: Collection[Seat]) -> None:
+        """Brings the index up to date on which of these replicas rest."""
+        for seat in seats:
+            if self.idle(seat) and not self.adapters(seat):
+                entry = self.cluster.models.get(seat.spot.model)
+                since_s, keep_s = self.idle_since_s.get(seat.spot, 0.0), entry.keep_alive_s if entry else None
+                self.index.rest.put(seat.spot, since_s, keep_s, superseded=self.is_superseded(seat))
+            else:
+                self.index.rest.drop(seat.spot)
+
     def _takes(self, worker_id: str, excluded: frozenset[int]) -> bool:
         member = self.cluster.members.get(f"{Kind.WORKER}/{worker_id}")
         return member is None or (member.fence not in excluded and not self.cluster.is_draining(member))
+
+    def _is_indexed(self) -> bool:
+        """Whether the index is one of the very same things."""
+        index, same = self.index, (self.cluster, self.placed, self.loading, self.unloading, self.claims)
+        known = (index.cluster, index.replicas.placed, index.replicas.loading, index.replicas.unloading, index.claims)
+        return all(one is other for one, other in zip(same, known, strict=True))
+
+    def _make_index(self) -> None:
+        """From scratch. What it keeps up to date of the commands are its own copies."""
+        index = Index.of(self.cluster, self.placed, self.loading, self.unloading, self.claims)
+        own = {
+            "index": index,
+            "placed": index.replicas.placed,
+            "loading": index.replicas.loading,
+            "unloading": index.replicas.unloading,
+            "claims": index.claims,
+        }
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+        self.note_rest(list(self.seats()))

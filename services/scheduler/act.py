@@ -1,7 +1,7 @@
 """Commands to workers, under way: each is a task of the leader's group, and its end wakes the loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -48,7 +48,7 @@ class Commands:
     def load(self, action: Load, store_address: str) -> None:
         """Begins a load, at once."""
         spot = action.spot
-        self.books.loading.add(spot)
+        self.books.load_began(spot)
         self.learning.begins(action, self.mirror.facts)
         entry = self.mirror.facts.models.get(action.base_model or spot.model)  # an adapter has its base's level
         numerics = entry.numerics if entry else None
@@ -71,11 +71,13 @@ class Commands:
         self.spared_until_s[spot] = self.clock.now() + SPARED_S
         self.load(Load(spot, left.store_id, left.base, left.base_model, LoadReason(left.reason)), store.address)
 
-    def end_unwanted_loads(self, view: View) -> None:
-        """Cancels each load that nobody waits for any more: clients have left, their deadlines have passed, the
-        catalogue has moved on, or the worker is to become empty. One that is to take over from a former version is
-        wanted for as long as that answers."""
-        for spot, task in self.loads.items():
+    def end_unwanted_loads(self, view: View, models: Collection[str] | None) -> None:
+        """Cancels each load, of these models or of all, that nobody waits for any more: clients have left, their
+        deadlines have passed, the catalogue has moved on, or the worker is to become empty. One that is to take over
+        from a former version is wanted for as long as that answers."""
+        of_models = (spot for model in models or () for spot in view.replicas.loads_of(model))
+        for spot in list(self.loads) if models is None else {*of_models, *self.spared_until_s} & self.loads.keys():
+            task = self.loads[spot]
             if not (task.cancelling() or self._ready(spot) or self._wanted(spot, view)):
                 log.info("load ended: nobody waits for it", model=spot.model, worker=spot.worker_id)
                 task.cancel()
@@ -83,7 +85,7 @@ class Commands:
     def unload(self, action: Unload) -> None:
         """Begins an unload, at once."""
         spot = action.spot
-        self.books.unloading.add(spot)
+        self.books.unload_began(spot)
         log.info("unload", model=spot.model, worker=spot.worker_id, checkpoint=spot.digest, reason=action.reason)
         self.group.create_task(self._unload(spot), name=f"unload {spot}")
 
@@ -104,7 +106,7 @@ class Commands:
         except MeshError as error:
             self._load_failed(spot, error)
         finally:
-            self.books.loading.discard(spot)
+            self.books.load_ended(spot)
             self.learning.ended(spot)
             del self.loads[spot]
             self.room.loaded(spot)
@@ -118,7 +120,7 @@ class Commands:
             log.warning("unload failed", model=spot.model, worker=spot.worker_id, error=error.message)
             self._distrust(spot)
         finally:
-            self.books.unloading.discard(spot)
+            self.books.unload_ended(spot)
             self.wake()
 
     def _load_failed(self, spot: Spot, error: MeshError) -> None:
@@ -128,14 +130,14 @@ class Commands:
         if isinstance(error, Unreachable | StaleFence | NoRoom):
             self._distrust(spot)
             return
-        self.books.unfit_until_s[spot.digest] = self.clock.now() + self.knobs.unfit_s
+        self.books.unfit(spot.digest, self.clock.now() + self.knobs.unfit_s)
         spared = self._has_former(spot)
         for ticket in self.room.of_model(spot.model):
             if ticket.waiting.current_only or not spared:
                 self.room.refuse(ticket.waiting.request_id, error)
 
     def _distrust(self, spot: Spot) -> None:
-        self.books.distrusted_until_s[spot.worker_id] = self.clock.now() + self.knobs.distrust_s
+        self.books.distrust(spot.worker_id, self.clock.now() + self.knobs.distrust_s)
 
     async def _seen(self, done: Callable[[ClusterFacts], bool]) -> None:
         """Waits until the facts show what the worker has said; they are a moment behind."""
@@ -154,9 +156,10 @@ class Commands:
         return member is not None and self.mirror.facts.is_draining(member)
 
     def _has_former(self, spot: Spot) -> bool:
-        facts = self.mirror.facts
-        entry = facts.models.get(spot.model)
-        return entry is not None and bool(View(facts, retired=self.books.retired).former(entry))
+        self.books.observe(self.mirror.facts)
+        view = self.books.glance()
+        entry = view.cluster.models.get(spot.model)
+        return entry is not None and bool(view.former(entry))
 
     def _ready(self, spot: Spot) -> bool:
         replica = self._replica(spot)

@@ -20,7 +20,7 @@ class Line:
     """One gateway's: the places that it has told of. `events` are True for a first message, False for the end."""
 
     def __init__(self) -> None:
-        self.held: dict[int, Spot] = {}
+        self.held: dict[int, str] = {}  # our numbers by the gateway's
         self.events: asyncio.Queue[bool] = asyncio.Queue()
 
 
@@ -80,11 +80,11 @@ class Held:
         """Unless its worker has gone: what comes back under its name is another."""
         worker = self._mirror.facts.members.get(f"{Kind.WORKER}/{place.worker_id}")
         if worker and worker.fence == place.fence and place.number not in line.held:
-            line.held[place.number] = Spot(place.worker_id, place.model, place.digest)
-            self._room.hold(line.held[place.number])
+            spot = Spot(place.worker_id, place.model, place.digest)
+            line.held[place.number] = self._room.hold(place, spot)
 
     def _release(self, line: Line, numbers: Iterable[int]) -> None:
         for number in numbers:
-            if spot := line.held.pop(number, None):
-                self._room.give_back(spot)
+            if ours := line.held.pop(number, None):
+                self._room.give_back(ours)
         self._wake()

@@ -64,7 +64,7 @@ class Scheduler:
         books = Books()
         notes = Notes(self._notebook, fence, [rates_topic(books.rates)])
         learning = Learning(books, self._clock, self._knobs, notes.changed)
-        self.room.open()
+        self.room.open(books)
         try:
             with self._mirror.watching() as self._woken:
                 async with asyncio.TaskGroup() as group:
@@ -98,14 +98,16 @@ class Scheduler:
         while True:
             self._woken.clear()
             now = self._clock.now()
-            waiting = (ticket.waiting for ticket in self.room.waiting.values())
-            view = books.view(self._mirror.facts, waiting, dict(self.room.placed), now)
+            books.observe(self._mirror.facts)
+            view = books.view(now)
             decision = decide(view, now, self._knobs)
             for action in decision.actions:
                 self._act(action, commands, prefetching)
-            commands.end_unwanted_loads(view)
+            books.claimed(decision.claims)
+            stirred = books.stirred(view)
+            commands.end_unwanted_loads(view, stirred)
             prefetching.end_unwanted()
-            self.room.tell()
+            self.room.tell(stirred)
             await self._sleep(decision.look_again_s)
 
     async def _sleep(self, until_s: float | None) -> None:
@@ -119,12 +121,11 @@ class Scheduler:
     def _act(self, action: Action, commands: Commands, prefetching: Prefetching) -> None:
         match action:
             case Place(number, spot):
-                commands.books.used(spot)
                 self.room.place(number, spot, self._member(Kind.WORKER, spot.worker_id))
             case Refuse(number, reason, retry_after_s):
                 self.room.refuse(number, self._refusal(number, reason, retry_after_s))
             case Load() | Unload() if self._mirror.stale:
-                pass  # Redis is gone: nobody knows whether we still lead, so what is loaded stays as it is
+                commands.books.touch_all()  # Redis is gone: nobody knows whether we still lead, so what is loaded stays
             case Load():
                 commands.load(action, self._member(Kind.STORE, action.store_id).address)
             case Unload():

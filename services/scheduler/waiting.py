@@ -3,15 +3,16 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mesh.clock import Clock
 from mesh.errors import MeshError, Unreachable
 from mesh.facts import Member, Tier
-from mesh.requests import LoadProgress, Phase, Placement, Progress, StartKind, StartTimes, Wish
-from policy.view import Spot, Waiting
+from mesh.requests import HeldPlace, LoadProgress, Phase, Placement, Progress, StartKind, StartTimes, Wish
+from policy.books import Books
+from policy.view import Running, Spot, Waiting
 
 START_KINDS = {
     Tier.ORIGIN: StartKind.ORIGIN,
@@ -87,16 +88,22 @@ class Ticket:
 
 
 class WaitingRoom:
-    """All tickets: those that wait, in order of arrival, and how many hold a place where."""
+    """All tickets. The leader's books are told of each as it comes, finds its place, and goes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._numbers = itertools.count()
         self._open: set[Ticket] = set()
-        self._loads: dict[Spot, Loading] = {}
+        self._loads: dict[str, dict[Spot, Loading]] = {}  # by model
         self._closed: Callable[[], MeshError] | None = stands_by
+        self._books = Books()
+        self._of: dict[str, dict[str, Ticket]] = {}
         self.waiting: dict[str, Ticket] = {}
-        self.placed: Counter[Spot] = Counter()
+
+    @property
+    def placed(self) -> Counter[Spot]:
+        """How many hold a place where."""
+        return Counter({spot: len(runs) for spot, runs in self._books.runs.items()})
 
     def check_open(self) -> None:
         """Raises why nobody may come in, if so."""
@@ -110,55 +117,59 @@ class WaitingRoom:
         number = str(next(self._numbers))  # ours: clients may send one request id twice
         ticket = Ticket(_waiting(number, wish, self._clock.now()))
         self.waiting[number] = ticket
+        self._of.setdefault(wish.model, {})[number] = ticket
+        self._books.arrived(ticket.waiting)
         self._open.add(ticket)
         try:
             yield ticket
         finally:
             self._open.discard(ticket)
-            self.waiting.pop(number, None)
-            if ticket.spot:
-                self.give_back(ticket.spot)
+            if number in self.waiting:
+                self._take(number)
+            self._books.left(number)
 
     def place(self, number: str, spot: Spot, worker: Member) -> None:
         """Gives a waiting request its place."""
-        ticket = self.waiting.pop(number)
-        self.placed[spot] += 1
-        ticket.place(spot, worker, self._clock.now())
+        now_s = self._clock.now()
+        self._take(number).place(spot, worker, now_s)
+        self._books.placed(number, spot, now_s)
 
     def refuse(self, number: str, error: MeshError) -> None:
         """Turns a waiting request away."""
-        self.waiting.pop(number).fail(error)
+        self._take(number).fail(error)
+        self._books.left(number)
 
     def of_model(self, model: str) -> list[Ticket]:
         """Those that wait for one model."""
-        return [ticket for ticket in self.waiting.values() if ticket.waiting.model == model]
+        return list(self._of.get(model, {}).values())
 
     def loading(self, load: Loading) -> None:
         """A load has come so far: those who wait for it are told, and so is who joins them."""
-        self._loads[load.spot] = load
+        self._loads.setdefault(load.spot.model, {})[load.spot] = load
         for ticket in self.of_model(load.spot.model):
             if ticket.held:
                 ticket.loading(load)
 
     def loaded(self, spot: Spot) -> None:
         """The load has ended, well or not."""
-        self._loads.pop(spot, None)
+        if loads := self._loads.get(spot.model):
+            loads.pop(spot, None)
+            if not loads:
+                del self._loads[spot.model]
 
-    def tell(self) -> None:
-        """Tells each request what it waits for: a load, or those of its model that came before it."""
-        before: Counter[str] = Counter()
-        loads = {spot.model: load for spot, load in self._loads.items()}
-        for ticket in self.waiting.values():
-            model = ticket.waiting.model
-            if load := loads.get(model):
-                ticket.loading(load)
-            else:
-                ticket.queued(before[model])
-            before[model] += 1
+    def tell(self, models: Collection[str] | None = None) -> None:
+        """Tells each request of these models, or of all, what it waits for: a load, or those that came before it."""
+        for model in self._of.keys() if models is None else models:
+            loads = list(self._loads.get(model, {}).values())
+            for position, ticket in enumerate(self.of_model(model)):
+                if loads:
+                    ticket.loading(loads[-1])
+                else:
+                    ticket.queued(position)
 
-    def open(self) -> None:
-        """Lets requests in."""
-        self._closed = None
+    def open(self, books: Books) -> None:
+        """Lets requests in, and tells these books of them."""
+        self._books, self._closed = books, None
 
     def close(self, why: Callable[[], MeshError]) -> None:
         """Lets nobody in any more, and ends every stream: those that wait with an error, the others in peace."""
@@ -168,15 +179,25 @@ class WaitingRoom:
         for ticket in self._open:
             ticket.events.put_nowait(None)
 
-    def hold(self, spot: Spot) -> None:
-        """Counts a place that another scheduler gave."""
-        self.placed[spot] += 1
+    def hold(self, place: HeldPlace, spot: Spot) -> str:
+        """Counts a place that another scheduler gave. Returns our number for it."""
+        number = str(next(self._numbers))
+        asked = (place.prompt_tokens, place.service.tenant, place.service.priority)
+        self._books.seated(Running(number, self._clock.now(), *asked), spot)
+        return number
 
-    def give_back(self, spot: Spot) -> None:
-        """A place is free again."""
-        self.placed[spot] -= 1
-        if not self.placed[spot]:
-            del self.placed[spot]
+    def give_back(self, number: str) -> None:
+        """Such a place is free again."""
+        self._books.left(number)
+
+    def _take(self, number: str) -> Ticket:
+        """It waits no more."""
+        ticket = self.waiting.pop(number)
+        tickets = self._of[ticket.waiting.model]
+        del tickets[number]
+        if not tickets:
+            del self._of[ticket.waiting.model]
+        return ticket
 
 
 def _waiting(number: str, wish: Wish, now: float) -> Waiting:

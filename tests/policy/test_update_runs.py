@@ -20,6 +20,22 @@ STORE = store("s1", *DIGESTS, "n@1")
 MOST_SETTLING = 200
 
 
+def anew(view: View) -> View:
+    """The same moment without anything remembered between decisions: all of it is looked at."""
+    return View(
+        cluster=view.cluster,
+        waiting=tuple(view.waiting),
+        placed=dict(view.placed),
+        loading=frozenset(view.loading),
+        unloading=frozenset(view.unloading),
+        idle_since_s=dict(view.idle_since_s),
+        distrusted_until_s=dict(view.distrusted_until_s),
+        unfit_until_s=dict(view.unfit_until_s),
+        retired=frozenset(view.retired),
+        claims=frozenset(view.claims),
+    )
+
+
 class World:
     """Workers on paper, which do what is decided whenever the test lets them."""
 
@@ -42,7 +58,9 @@ class World:
     def arrive(self, name: str) -> None:
         """A request comes."""
         self.arrived += 1
-        self.waiting[f"r{self.arrived}"] = Waiting(f"r{self.arrived}", name, self._now)
+        request = Waiting(f"r{self.arrived}", name, self._now)
+        self.waiting[request.request_id] = request
+        self.books.arrived(request)
 
     def finish(self, number: int) -> None:
         """One of the answers that run ends."""
@@ -50,6 +68,7 @@ class World:
         if busy:
             spot = busy[number % len(busy)]
             self.running -= Counter([spot])
+            self.books.left(next(iter(self.books.runs[spot])))
 
     def complete(self, number: int) -> None:
         """One of the commands under way ends."""
@@ -58,29 +77,32 @@ class World:
             return
         spot = under_way[number % len(under_way)]
         if spot in self.books.unloading:
-            self.books.unloading.discard(spot)
+            self.books.unload_ended(spot)
             del self.replicas[spot]
         else:
-            self.books.loading.discard(spot)
+            self.books.load_ended(spot)
             self.replicas[spot] = replace(self.replicas[spot], state=ReplicaState.READY)
 
     def decide(self) -> None:
         """Decides, and begins what was decided. Nobody is ever refused, nothing busy unloaded, no memory used twice."""
         self._now += 1.0
         view = self._view()
-        for action in decide(view, self._now, KNOBS).actions:
+        decision = decide(view, self._now, KNOBS)
+        assert decision == decide(anew(view), self._now, KNOBS)  # what is not touched would fare as before
+        for action in decision.actions:
             match action:
                 case Place(number, spot):
                     self._place(view, number, spot)
                 case Load(spot):
-                    self.books.loading.add(spot)
+                    self.books.load_began(spot)
                     self.replicas[spot] = ReplicaFacts(spot.model, spot.digest, ReplicaState.LOADING, WEIGHTS + KV)
                 case Unload(spot):
                     assert not self.running[spot]
-                    self.books.unloading.add(spot)
+                    self.books.unload_began(spot)
                 case _:
                     raise AssertionError(f"{action} though its model can be had")
-        self._end_unwanted()
+        self.books.claimed(decision.claims)
+        self._end_unwanted(view)
         for worker_id, memory in self._memories.items():
             assert sum(r.bytes for spot, r in self.replicas.items() if spot.worker_id == worker_id) <= memory
 
@@ -99,18 +121,17 @@ class World:
         current = self.models[spot.model]
         assert spot.digest == current.checkpoint.digest or not view.answers(current)
         del self.waiting[number]
-        self.books.used(spot)
+        self.books.placed(number, spot, self._now)
         self.running[spot] += 1
         self.answered.append(spot)
 
-    def _end_unwanted(self) -> None:
+    def _end_unwanted(self, view: View) -> None:
         """As the scheduler does."""
-        view = self._view()
         for spot in sorted(self.books.loading):
             entry = self.models[spot.model]
             waited_for = any(request.model == spot.model for request in self.waiting.values())
             if spot.digest != entry.checkpoint.digest or not (waited_for or view.former(entry)):
-                self.books.loading.discard(spot)
+                self.books.load_ended(spot)
                 del self.replicas[spot]
 
     def _view(self) -> View:
@@ -123,7 +144,8 @@ class World:
             ]
             members.append(worker(worker_id, *here, memory=memory, slots=self._slots))
         facts = cluster(members, self.models.values())
-        return self.books.view(facts, self.waiting.values(), dict(self.running), self._now)
+        self.books.observe(facts)
+        return self.books.view(self._now)
 
 
 STEPS = st.one_of(

@@ -6,6 +6,7 @@ from mesh.clock import HandClock
 from mesh.errors import DataLoss, MeshError
 from mesh.facts import ClusterFacts, ReplicaState, Tier
 from mesh.requests import LoadProgress, Phase, Progress, StartKind, Wish
+from policy.books import Books
 from policy.view import Spot
 from services.scheduler.waiting import Loading, WaitingRoom
 from tests.services.scheduler.conftest import Bench
@@ -184,7 +185,7 @@ async def test_one_whom_the_former_version_answers_in_the_end_had_a_warm_start(b
 
 async def test_one_that_has_not_been_looked_at_yet_hears_of_no_load() -> None:
     room = WaitingRoom(HandClock(0.0))
-    room.open()
+    room.open(Books())
     load = Loading(Spot("w1", "m", "m@2"), LoadProgress(Tier.DISK, 5, 10), 0.0)
     with room.ticket(Wish("r", "m")) as ticket:
         room.loading(load)

@@ -1,0 +1,269 @@
+"""What decisions look up, kept as facts and commands change, so that none of them looks at the whole cluster."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from mesh.facts import ClusterFacts, Kind, Member, ModelEntry
+from policy.memory import Account, Memory
+from policy.replicas import Replicas, discard, seats_of
+from policy.rest import Rest
+from policy.seat import Seat
+from policy.size import account
+from policy.sources import Sources
+from policy.spot import Spot
+
+T = TypeVar("T")
+NO_WORKERS: dict[str, Member] = {}
+NO_NAMES: frozenset[str] = frozenset()
+NO_SPOTS: frozenset[Spot] = frozenset()
+
+
+@dataclass(slots=True)
+class Marks:
+    """What has changed since somebody looked: models that may fare otherwise, workers that anything has happened to,
+    and those of them where there may be room that there was not."""
+
+    all: bool = False
+    models: set[str] = field(default_factory=set)
+    workers: set[str] = field(default_factory=set)
+    roomier: set[str] = field(default_factory=set)
+    gone: set[Spot] = field(default_factory=set)  # where there is no replica any more
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """The most memory of any one worker: all of it, and beside the KV pool that a replica brings."""
+
+    memory_bytes: int
+    beside_pool_bytes: int
+
+
+class Index:
+    """Equal facts and equal commands make equal indexes, in whatever order they came."""
+
+    def __init__(self) -> None:
+        self.cluster = ClusterFacts()
+        self.marks = Marks()
+        self.replicas, self.sources, self.memory = Replicas(), Sources(), Memory()
+        self.workers: dict[str, Member] = {}
+        self.nascent: set[str] = set()  # workers that have not said yet what they have
+        self.outdated: set[str] = set()  # models with a replica of another version than the current one, or of none
+        self.claims: set[Spot] = set()  # versions for which room is being made where they are to be loaded
+        self.rest = Rest()
+        self._claims_on: dict[str, set[Spot]] = {}
+        self._claims_of: dict[str, set[Spot]] = {}
+        self._of_node: dict[str, dict[str, Member]] = {}
+        self._largest: Largest | None = None  # until somebody asks
+        self._draining: tuple[str, ...] | None = None
+        self._models_of: dict[str, set[str]] = {}  # by digest, of the version itself and of what it adapts
+
+    @classmethod
+    def of(
+        cls,
+        cluster: ClusterFacts,
+        placed: Mapping[Spot, int],
+        loading: Iterable[Spot],
+        unloading: Iterable[Spot],
+        claims: Iterable[Spot],
+    ) -> "Index":
+        """Made anew."""
+        index = cls()
+        index.observe(cluster)
+        for spot, count in placed.items():
+            index.place(spot, count)
+        for spots, note in ((loading, index.load), (unloading, index.unload), (claims, index.claim)):
+            for spot in spots:
+                note(spot)
+        return index
+
+    def observe(self, cluster: ClusterFacts) -> None:
+        """The facts are these now."""
+        before, self.cluster = self.cluster, cluster
+        for name in _changed(before.models, cluster.models):
+            self._entry(name, before.models.get(name), cluster.models.get(name))
+        for name in _changed(before.members, cluster.members):
+            kind, _, member_id = name.partition("/")
+            if kind == Kind.WORKER:
+                self._worker(member_id, cluster.members.get(name))
+            elif kind == Kind.STORE:
+                self._store(member_id, before.members.get(name), cluster.members.get(name))
+        if before.drains != cluster.drains:
+            self.marks.all, self._draining = True, None
+
+    def place(self, spot: Spot, count: int = 1) -> None:
+        """Requests get a place there, or give it back: then `count` is negative."""
+        seat = self.replicas.seat(spot)
+        busy = self.replicas.busy(seat) if seat else 0
+        self.replicas.place(spot, count)
+        if seat is None:
+            return
+        if count < 0:
+            self._touch_crowd(seat)
+        if (busy == 0) != (self.replicas.busy(seat) == 0):
+            self._refresh(spot.worker_id)
+
+    def load(self, spot: Spot) -> None:
+        """A load begins."""
+        self.replicas.load(spot)
+        self._command(spot)
+
+    def loaded(self, spot: Spot) -> None:
+        """A load has ended, well or not."""
+        self.replicas.loaded(spot)
+        self._command(spot)
+
+    def unload(self, spot: Spot) -> None:
+        """An unload begins."""
+        self.replicas.unloading.add(spot)
+        self._command(spot)
+
+    def unloaded(self, spot: Spot) -> None:
+        """An unload has ended, well or not."""
+        self.replicas.unloading.discard(spot)
+        self._command(spot)
+
+    def claim(self, spot: Spot) -> None:
+        """What leaves this worker's memory is for this version, as far as it needs it."""
+        self.claims.add(spot)
+        self._claims_on.setdefault(spot.worker_id, set()).add(spot)
+        self._claims_of.setdefault(spot.model, set()).add(spot)
+        self._refresh(spot.worker_id)
+
+    def unclaim(self, spot: Spot) -> None:
+        """It is for anybody again."""
+        self.claims.discard(spot)
+        discard(self._claims_on, spot.worker_id, spot)
+        discard(self._claims_of, spot.model, spot)
+        self._refresh(spot.worker_id)
+
+    def claims_on(self, worker_id: str) -> Collection[Spot]:
+        """Versions for which room is being made on a worker."""
+        return self._claims_on.get(worker_id, NO_SPOTS)
+
+    def claims_of(self, model: str) -> Collection[Spot]:
+        """Where room is being made for a model."""
+        return self._claims_of.get(model, NO_SPOTS)
+
+    def account(self, worker_id: str) -> Account:
+        """Of a worker's memory."""
+        return self.memory.account(worker_id)
+
+    def models_of(self, digest: str) -> Collection[str]:
+        """Models whose current version is this checkpoint, or adapts it."""
+        return self._models_of.get(digest, NO_NAMES)
+
+    def near(self, digest: str) -> Iterator[Member]:
+        """The workers of the nodes where a checkpoint lies."""
+        return (
+            member for node in self.sources.nodes(digest) for member in self._of_node.get(node, NO_WORKERS).values()
+        )
+
+    def draining(self) -> tuple[str, ...]:
+        """The workers that are to become empty."""
+        if self._draining is None:
+            members = self.workers.items()
+            self._draining = tuple(name for name, member in members if self.cluster.is_draining(member))
+        return self._draining
+
+    def largest(self) -> Largest:
+        """The most memory that any one worker has."""
+        if self._largest is None:
+            sizes = [member.worker for member in self.workers.values() if member.worker]
+            with_pool = max((size.memory_bytes - size.kv_bytes for size in sizes), default=0)
+            self._largest = Largest(max((size.memory_bytes for size in sizes), default=0), with_pool)
+        return self._largest
+
+    def _entry(self, name: str, old: ModelEntry | None, new: ModelEntry | None) -> None:
+        for digest in _digests(old):
+            discard(self._models_of, digest, name)
+        for digest in _digests(new):
+            self._models_of.setdefault(digest, set()).add(name)
+        self.marks.models.add(name)
+        self._date(name)
+        for spot in self.replicas.loads_of(name):  # how much they take is known from the catalogue
+            self._refresh(spot.worker_id)
+
+    def _worker(self, worker_id: str, new: Member | None) -> None:
+        old = self.workers.pop(worker_id, None)
+        if old:
+            del self._of_node[old.node][worker_id]
+        changed = self.replicas.put(worker_id, seats_of(new) if new else iter(()))
+        self.nascent.discard(worker_id)
+        if new:
+            self.workers[worker_id] = new
+            self._of_node.setdefault(new.node, {})[worker_id] = new
+            if new.worker is None:
+                self.nascent.add(worker_id)
+        for spot in changed:
+            self.marks.models.add(spot.model)
+            self._date(spot.model)
+            if self.replicas.seat(spot) is None:
+                self.marks.gone.add(spot)
+                self.rest.drop(spot)
+        if _shape(old) != _shape(new):
+            self.marks.all, self._largest, self._draining = True, None, None
+        self._refresh(worker_id)
+
+    def _store(self, store_id: str, old: Member | None, new: Member | None) -> None:
+        for digest in self.sources.put(store_id, new):
+            self.marks.models.update(self.models_of(digest))
+        self.marks.all |= _asks(old) != _asks(new)
+
+    def _command(self, spot: Spot) -> None:
+        """One has begun or ended."""
+        self.marks.models.add(spot.model)
+        if seat := self.replicas.seat(spot):
+            self._touch_crowd(seat)
+        self._refresh(spot.worker_id)
+
+    def _touch_crowd(self, seat: Seat) -> None:
+        """Those that share its slots."""
+        base = self.replicas.base(seat)
+        self.marks.models.add(base.spot.model)
+        self.marks.models.update(one.spot.model for one in self.replicas.adapters(base))
+
+    def _refresh(self, worker_id: str) -> None:
+        """Its memory may be another."""
+        member = self.workers.get(worker_id)
+        self.marks.workers.add(worker_id)
+        if member is None or member.worker is None:
+            self.memory.drop(worker_id)
+        elif self.memory.put(worker_id, account(self, member, member.worker, self.claims_on(worker_id))):
+            self.marks.roomier.add(worker_id)
+
+    def _date(self, model: str) -> None:
+        """Notes whether a model has replicas of another version than the current one."""
+        entry = self.cluster.models.get(model)
+        current = entry.checkpoint.digest if entry else None
+        if any(seat.replica.digest != current for seat in self.replicas.seats(model)):
+            self.outdated.add(model)
+        else:
+            self.outdated.discard(model)
+
+
+def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> list[str]:
+    """The keys whose value is another object. Nearly always the keys are the same, and in the same order."""
+    if before is after:
+        return []
+    gone = [key for key in before if key not in after]
+    return gone + [key for key, value in after.items() if before.get(key) is not value]
+
+
+def _digests(entry: ModelEntry | None) -> set[str]:
+    return {entry.checkpoint.digest, entry.checkpoint.base} - {""} if entry else set()
+
+
+def _shape(member: Member | None) -> tuple[object, ...]:
+    """What of a worker says whether a model fits there at all."""
+    size = member.worker if member else None
+    return (
+        member and member.fence,
+        member and member.node,
+        size and (size.memory_bytes, size.kv_bytes, size.slots, size.stopping),
+    )
+
+
+def _asks(member: Member | None) -> tuple[bool, bool]:
+    """Whether a store is there, and whether it can ask an origin."""
+    return member is not None, bool(member and member.store and member.store.origins)
