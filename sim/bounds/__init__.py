@@ -1,0 +1,1 @@
+"""What no policy can do better than, each under the conditions that it states."""
