@@ -5,12 +5,11 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from sim.compare import compare
 from sim.lengths import TABLES
-from sim.outcome import Run
 from sim.policies import POLICIES
 from sim.report import table
-from sim.run import simulate
-from sim.scenarios import SCENARIOS, Scenario
+from sim.scenarios import SCENARIOS
 from sim.statistics import fit, statistics
 
 
@@ -18,38 +17,31 @@ def main() -> None:
     """Prints what it found."""
     parser = argparse.ArgumentParser(prog="python -m sim", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    compare = commands.add_parser(
+    comparing = commands.add_parser(
         "compare", help="a table over paired seeds; the first policy is the one compared with"
     )
-    compare.add_argument("--policies", default=",".join(POLICIES), help="of: " + ", ".join(POLICIES))
-    compare.add_argument("--workload", default="gsm8k-1.4", choices=SCENARIOS)
-    compare.add_argument("--seeds", type=int, default=30)
-    compare.add_argument("--plots", type=Path, help="a directory to draw latencies and the first seed's timelines in")
-    compare.set_defaults(run=_compare)
+    comparing.add_argument("--policies", default=",".join(POLICIES), help="of: " + ", ".join(POLICIES))
+    comparing.add_argument(
+        "--workload", default="market", choices=SCENARIOS, metavar="NAME", help=f"of: {', '.join(SCENARIOS)}"
+    )
+    comparing.add_argument("--seeds", type=int, default=30)
+    comparing.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
+    comparing.add_argument("--plots", type=Path, help="a directory to draw latencies and the first seed's timelines in")
+    comparing.set_defaults(run=_compare)
     workload = commands.add_parser("workload", help="statistics of a workload beside what it was to be like")
-    workload.add_argument("workload", choices=SCENARIOS)
+    workload.add_argument("workload", choices=SCENARIOS, metavar="NAME", help="as of compare")
     workload.add_argument("--seed", type=int, default=1)
     workload.set_defaults(run=_workload)
     args = parser.parse_args()
     args.run(args, parser)
 
 
-def runs(scenario: Scenario, names: list[str], seeds: int) -> dict[str, list[Run]]:
-    """Each policy on each seed's requests, the same for all."""
-    found: dict[str, list[Run]] = {name: [] for name in names}
-    for seed in range(seeds):
-        requests = scenario.workload(seed).requests()
-        for name in names:
-            found[name].append(simulate(scenario.cluster, requests, POLICIES[name](seed)))
-    return found
-
-
 def _compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     names = args.policies.split(",")
     if unknown := [name for name in names if name not in POLICIES]:
         parser.error(f"no policy is called {', '.join(unknown)}")
-    found = runs(SCENARIOS[args.workload], names, args.seeds)
-    sys.stdout.write(table(found) + "\n")
+    found = compare(args.workload, names, args.seeds, args.jobs)
+    sys.stdout.write(table({name: [one.figures for one in each] for name, each in found.items()}) + "\n")
     if args.plots:
         from sim.plots import draw  # noqa: PLC0415  (matplotlib is slow to import, and only this needs it)
 

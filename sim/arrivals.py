@@ -91,10 +91,10 @@ class Swings:
     on_windows: float = 3.0  # mean length of such a spell; assumed
 
     def factors(self, rng: np.random.Generator, windows: int) -> Floats:
-        """For each window, of mean about 1 in the long run."""
+        """For each window, of mean about 1 in the long run, but for the spells."""
         middle_s = (np.arange(windows) + 0.5) * self.window_s
         day = 1.0 + self.diurnal * np.cos(2.0 * np.pi * (middle_s / DAY_S - 0.5))
-        factors: Floats = day * self._drift(rng, windows) * self._presence(rng, windows)
+        factors: Floats = day * self._drift(rng, windows)
         return factors
 
     def _drift(self, rng: np.random.Generator, windows: int) -> Floats:
@@ -109,7 +109,8 @@ class Swings:
             drift[i] = last
         return np.exp(math.sqrt(variance) * drift - variance / 2.0)
 
-    def _presence(self, rng: np.random.Generator, windows: int) -> Floats:
+    def spells(self, rng: np.random.Generator, windows: int) -> Floats:
+        """For each window 0 where nobody asks, else what makes up for those in which nobody does."""
         if self.on_share >= 1.0:
             return np.ones(windows)
         leave = 1.0 / self.on_windows

@@ -26,6 +26,7 @@ class Cluster:
         self.models = {model.name: model for model in spec.models}
         self.nodes = {f"n{i}": Node(engine, f"n{i}", spec.node) for i in range(spec.nodes)}
         self.workers = {worker.id: worker for node in self.nodes.values() for worker in node.workers}
+        self.all_workers = list(self.workers.values())  # that have ever been
         self.loads: dict[Spot, LoadRun] = {}
         self.prefetches: dict[Copy, PrefetchRun] = {}
         self.finished: list[LoadDone] = []
@@ -105,9 +106,8 @@ class Cluster:
         for spot in worker.replicas:
             if load := self.loads.pop(spot, None):
                 load.end()
-        worker.replicas.clear()
+        worker.forget(list(worker.replicas))
         worker.node.workers.remove(worker)
-        worker.touch()
         del self.workers[worker.id]
         self._wake()
         return lost
@@ -122,6 +122,7 @@ class Cluster:
     def restart(self, worker_id: str, node: Node) -> None:
         """A worker comes again, with nothing loaded."""
         worker = Worker(self._engine, worker_id, node, node.spec)
+        self.all_workers.append(worker)
         node.workers = sorted([*node.workers, worker], key=lambda one: one.id)
         worker.touch()
         if node.id in self.nodes:
@@ -157,8 +158,7 @@ class Cluster:
 
     def _unloaded(self, worker: Worker, replica: Replica) -> None:
         if worker.replicas.get(replica.spot) is replica:  # a crash may have been quicker
-            del worker.replicas[replica.spot]
-            worker.touch()
+            worker.forget([replica.spot])
             self._wake()
 
 

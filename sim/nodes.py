@@ -1,5 +1,6 @@
 """Live machines: tiers, what bytes pass through, and the workers with their replicas."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mesh.facts import ReplicaState
@@ -41,6 +42,12 @@ class Worker:
         self.device = Device(engine)
         self.replicas: dict[Spot, Replica] = {}
         self.changes = 0
+        self._engine, self._held_s, self._since_s = engine, 0.0, 0.0  # since something is held, or nothing
+
+    @property
+    def held_s(self) -> float:
+        """For how long it has held a replica, in whatever state."""
+        return self._held_s + (self._engine.now_s - self._since_s if self.replicas else 0.0)
 
     def touch(self) -> None:
         """Its replicas, or what runs there, are no longer what they were."""
@@ -55,9 +62,18 @@ class Worker:
     def replica(self, spot: Spot, model: ModelSpec) -> Replica:
         """A new one, which loads."""
         made = Replica(spot, model, model.bytes + self.kv_bytes, self.slots, Batch(model.costs))
+        if not self.replicas:
+            self._since_s = self._engine.now_s
         self.replicas[spot] = made
         self.touch()
         return made
+
+    def forget(self, spots: Iterable[Spot]) -> None:
+        """These replicas are gone."""
+        self._held_s, self._since_s = self.held_s, self._engine.now_s
+        for spot in spots:
+            del self.replicas[spot]
+        self.touch()
 
 
 class Node:

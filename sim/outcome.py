@@ -50,6 +50,8 @@ class Run:
     policy: str
     outcomes: tuple[Outcome, ...]
     loads: tuple[LoadDone, ...]
+    busy_gpu_s: float  # in which devices computed
+    held_gpu_s: float  # in which they held a replica, in whatever state
     simulated_s: float
     events: int
     decisions: int

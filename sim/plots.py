@@ -1,29 +1,32 @@
 """Drawings of runs, as SVG files that are the same for the same runs."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from sim.compare import Sample
 from sim.outcome import Run
 
 
-def draw(runs: dict[str, list[Run]], directory: Path) -> None:
+def draw(samples: Mapping[str, Sequence[Sample]], directory: Path) -> None:
     """latency.svg, of all seeds together, and timeline-<policy>.svg, of the first seed."""
     directory.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "whimbrel"}):
-        _save(latencies(runs), directory / "latency.svg")
-        for name, each in runs.items():
-            _save(timeline(each[0]), directory / f"timeline-{name}.svg")
+        _save(latencies(samples), directory / "latency.svg")
+        for name, each in samples.items():
+            if run := each[0].run:
+                _save(timeline(run), directory / f"timeline-{name}.svg")
 
 
-def latencies(runs: dict[str, list[Run]]) -> Figure:
+def latencies(samples: Mapping[str, Sequence[Sample]]) -> Figure:
     """The share of requests that had their first token, or their refusal, within so many seconds."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, each in runs.items():
-        seen = np.sort([one.latency_s for run in each for one in run.outcomes if one.latency_s is not None])
+    for name, each in samples.items():
+        seen = np.sort(np.concatenate([one.latencies for one in each]))
         axes.plot(seen, np.arange(1, len(seen) + 1) / len(seen), label=name)
     axes.set(xscale="log", xlabel="seconds from arrival to the first token", ylabel="share of requests", ylim=(0, 1))
     axes.legend()

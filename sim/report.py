@@ -1,25 +1,31 @@
 """Figures of runs, and what policies differ by on the same seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sim.outcome import Run
+from sim.outcome import Outcome, Run
 
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run. Latencies are from arrival to the first token or the refusal, in seconds."""
+    """Of one run. Latencies are from arrival to the first token or the refusal, in seconds; GPU-seconds and loads are
+    of the whole run, all else of the requests that are counted."""
 
     mean_s: float
     p50_s: float
     p99_s: float
+    in_time: float  # share of those with a deadline whose first token met it; 1 if none has one
     refused: float
     lost: float
+    moves: float
     loads: float
+    busy_gpu_s: float
+    loading_gpu_s: float
+    held_gpu_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +36,29 @@ class Interval:
     low: float
     high: float
 
+    def text(self, digits: int = 3) -> str:
+        """As a table shows it."""
+        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
-def figures(run: Run) -> Figures:
-    """ValueError if nobody was answered or refused."""
-    latencies = [one.latency_s for one in run.outcomes if one.latency_s is not None]
+
+def figures(run: Run, from_s: float = 0.0) -> Figures:
+    """Of the requests that came at `from_s` or later. ValueError if nobody of these was answered or refused."""
+    counted = [one for one in run.outcomes if one.request.at_s >= from_s]
+    latencies = [one.latency_s for one in counted if one.latency_s is not None]
     if not latencies:
         raise ValueError("no request has been answered or refused")
     return Figures(
         mean_s=float(np.mean(latencies)),
         p50_s=float(np.quantile(latencies, 0.5)),
         p99_s=float(np.quantile(latencies, 0.99)),
-        refused=sum(one.refused is not None for one in run.outcomes),
-        lost=sum(one.lost for one in run.outcomes),
+        in_time=_in_time(counted),
+        refused=sum(one.refused is not None for one in counted),
+        lost=sum(one.lost for one in counted),
+        moves=sum(one.moves for one in counted),
         loads=len(run.loads),
+        busy_gpu_s=run.busy_gpu_s,
+        loading_gpu_s=sum(load.ready_s - load.began_s for load in run.loads),
+        held_gpu_s=run.held_gpu_s,
     )
 
 
@@ -59,21 +75,44 @@ def differences(first: Sequence[float], other: Sequence[float]) -> Interval:
     return interval([b - a for a, b in zip(first, other, strict=True)])
 
 
-def table(runs: dict[str, list[Run]]) -> str:
-    """A row for each policy, its runs in the order of the seeds; the first is what the others are compared with."""
-    rows = {name: [figures(run) for run in each] for name, each in runs.items()}
+def ratio(first: Sequence[float], other: Sequence[float]) -> Interval:
+    """How many times the mean of `first` that of `other` is, seeds being resampled in pairs."""
+    a, b, rng = np.array(first), np.array(other), np.random.default_rng(0)
+    chosen = rng.integers(0, len(a), (RESAMPLES, len(a)))
+    low, high = np.quantile(b[chosen].mean(1) / a[chosen].mean(1), (0.025, 0.975))
+    return Interval(float(b.mean() / a.mean()), float(low), float(high))
+
+
+def column(rows: Sequence[Figures], key: str) -> list[float]:
+    """One figure, seed by seed."""
+    return [float(getattr(one, key)) for one in rows]
+
+
+def gap_closed(rows: Mapping[str, Sequence[Figures]], key: str, ours: str, worst: str, bound: str) -> float:
+    """How much of the way from `worst` to `bound` we are: 1 is all of it."""
+    means = {name: float(np.mean(column(rows[name], key))) for name in (ours, worst, bound)}
+    return (means[worst] - means[ours]) / (means[worst] - means[bound])
+
+
+COUNTS = ("refused", "lost", "moves", "loads", "busy_gpu_s", "loading_gpu_s", "held_gpu_s")
+
+
+def table(rows: Mapping[str, Sequence[Figures]]) -> str:
+    """A row for each policy, its figures in the order of the seeds; the first is what the others are compared with."""
     first = next(iter(rows.values()))
-    lines = [
-        f"{'policy':20} {'mean s':>24} {'p50 s':>24} {'p99 s':>24} {'p99 more than first':>26} refused  lost  loads"
-    ]
+    titles = ("mean s", "p50 s", "p99 s", "p99 more than first", "p99 / first")
+    lines = [" ".join([f"{'policy':22}", *(f"{one:>24}" for one in titles), *(f"{one:>13}" for one in COUNTS)])]
     for name, each in rows.items():
-        columns = [interval([getattr(one, key) for one in each]) for key in ("mean_s", "p50_s", "p99_s")]
-        more = differences([one.p99_s for one in first], [one.p99_s for one in each])
-        counts = [float(np.mean([getattr(one, key) for one in each])) for key in ("refused", "lost", "loads")]
-        cells = " ".join(f"{_show(column):>24}" for column in columns)
-        lines.append(f"{name:20} {cells} {_show(more):>26} {counts[0]:7.1f} {counts[1]:5.1f} {counts[2]:6.1f}")
+        cells = [interval(column(each, key)) for key in ("mean_s", "p50_s", "p99_s")]
+        p99s = column(first, "p99_s"), column(each, "p99_s")
+        cells += [differences(*p99s), ratio(*p99s)]
+        counts = [float(np.mean(column(each, key))) for key in COUNTS]
+        shown = [*(f"{one.text():>24}" for one in cells), *(f"{one:13.1f}" for one in counts)]
+        lines.append(" ".join([f"{name:22}", *shown]))
     return "\n".join(lines)
 
 
-def _show(one: Interval) -> str:
-    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+def _in_time(counted: Sequence[Outcome]) -> float:
+    asked = [one for one in counted if one.request.deadline_s is not None]
+    met = [one for one in asked if one.refused is None and (one.latency_s or np.inf) <= (one.request.deadline_s or 0.0)]
+    return len(met) / len(asked) if asked else 1.0

@@ -28,6 +28,8 @@ def simulate(spec: ClusterSpec, requests: Sequence[Request], policy: Policy, fai
         policy=policy.name,
         outcomes=tuple(scheduler.seating.outcomes()),
         loads=tuple(scheduler.cluster.finished),
+        busy_gpu_s=sum(worker.device.busy_s for worker in scheduler.cluster.all_workers),
+        held_gpu_s=sum(worker.held_s for worker in scheduler.cluster.all_workers),
         simulated_s=engine.now_s,
         events=engine.happened,
         decisions=scheduler.decisions,

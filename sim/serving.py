@@ -14,7 +14,12 @@ class Device:
         self._batches: list[Batch] = []
         self._turns, self._since_s = 0.0, 0.0
         self._next: Event | None = None
-        self.busy_s = 0.0  # of the device, since the beginning
+        self._busy_s = 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Of the device, since the beginning."""
+        return self._busy_s + (self._engine.now_s - self._since_s if self._busy else 0.0)
 
     def add(self, batch: Batch) -> None:
         """A replica is ready."""
@@ -47,9 +52,8 @@ class Device:
         self._plan()
 
     def tokens(self, batch: Batch) -> dict[Sequence, int]:
-        """How many each sequence of a batch has by now."""
-        self._advance()
-        steps = batch.steps_done(self._turns)
+        """How many each sequence of a batch has by now. To look changes nothing, be it a rounding."""
+        steps = batch.steps_done(self._turns + self._passed)
         told = {one: one.emitted_tokens + steps for one in batch.decoding}
         return told | {one: one.emitted_tokens for one in batch.sequences() if one not in told}
 
@@ -60,12 +64,19 @@ class Device:
         if not standing:
             batch.begin(self._turns)
 
+    @property
+    def _busy(self) -> int:
+        return sum([batch.busy for batch in self._batches])
+
+    @property
+    def _passed(self) -> float:
+        """Turns since the last advance."""
+        busy = self._busy
+        return (self._engine.now_s - self._since_s) / busy if busy else 0.0
+
     def _advance(self) -> None:
-        passed_s, busy = self._engine.now_s - self._since_s, sum(batch.busy for batch in self._batches)
+        self._turns, self._busy_s = self._turns + self._passed, self.busy_s
         self._since_s = self._engine.now_s
-        if busy:
-            self._turns += passed_s / busy
-            self.busy_s += passed_s
 
     def _plan(self) -> None:
         if self._next:

@@ -41,6 +41,7 @@ class Workload:
     answer_spread: float = 0.0
     context_tokens: int = 8192  # prompt and answer are cut to it
     tenants: int = 1
+    together: bool = False  # whether all models of a tenant are asked in the same spells
     sessions: Sessions | None = None
     deadline_s: float | None = None
     priorities: tuple[float, ...] = (1.0,)  # shares of the bands 0, 1, ...
@@ -48,10 +49,9 @@ class Workload:
     def requests(self) -> list[Request]:
         """In order of arrival."""
         rng = np.random.default_rng(self.seed)
-        shares = self.shares(rng)
-        times, models = self._arrivals(rng, shares)
+        shares, owners = self.shares(rng), self._owners(rng)
+        times, models = self._arrivals(rng, shares, owners)
         prompts, answers = self._lengths(rng, models)
-        owners = self._owners(rng)
         bands = rng.choice(len(self.priorities), len(times), p=np.array(self.priorities) / sum(self.priorities))
         requests = [
             Request(
@@ -72,10 +72,12 @@ class Workload:
         weights = np.arange(1, self.models + 1, dtype=float) ** -self.skew
         return rng.permutation(weights / weights.sum())
 
-    def _arrivals(self, rng: np.random.Generator, shares: Floats) -> tuple[Floats, Ints]:
+    def _arrivals(self, rng: np.random.Generator, shares: Floats, owners: Ints) -> tuple[Floats, Ints]:
         windows = max(1, int(np.ceil(self.duration_s / self.swings.window_s)))
         swings = np.stack([self.swings.factors(rng, windows) for _ in range(self.models)])
-        rates = shares[:, None] * swings
+        spelt = owners if self.together else np.arange(self.models)
+        spells = np.stack([self.swings.spells(rng, windows) for _ in range(int(spelt.max()) + 1)])
+        rates = shares[:, None] * swings * spells[spelt]
         rates *= self.rps * windows / rates.sum()
         if self.scope is Scope.AGGREGATE:
             times = arrivals(rng, self.gaps, rates.sum(0), self.swings.window_s)

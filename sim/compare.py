@@ -1,0 +1,61 @@
+"""Policies side by side: each on the same requests and failures, seed by seed, in as many processes as one likes."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from sim.arrivals import Floats
+from sim.outcome import Run
+from sim.policies import POLICIES
+from sim.report import Figures, figures
+from sim.run import simulate
+from sim.scenarios import SCENARIOS, Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What is kept of a run: its figures and latencies, in seconds; all of it only for the first seed's timeline."""
+
+    figures: Figures
+    latencies: Floats
+    run: Run | None
+
+
+def compare(workload: str, names: Sequence[str], seeds: int, jobs: int = 1) -> dict[str, list[Sample]]:
+    """Each policy's samples in the order of the seeds, however many processes there are."""
+    with _mapping(jobs) as each:
+        by_seed = list(each(partial(_of_seed, workload, names), range(seeds)))
+    return {name: [samples[i] for samples in by_seed] for i, name in enumerate(names)}
+
+
+def of_seed(scenario: Scenario, names: Sequence[str], seed: int) -> list[Sample]:
+    """One of each policy."""
+    requests, failures = scenario.workload(seed).requests(), scenario.failures(seed)
+    return [
+        _sample(simulate(scenario.cluster, requests, POLICIES[name](seed), failures), scenario.warm_up_s, seed)
+        for name in names
+    ]
+
+
+def _of_seed(workload: str, names: Sequence[str], seed: int) -> list[Sample]:
+    """In a process of its own, where a scenario is known by its name."""
+    return of_seed(SCENARIOS[workload], names, seed)
+
+
+def _sample(run: Run, from_s: float, seed: int) -> Sample:
+    counted = [one.latency_s for one in run.outcomes if one.request.at_s >= from_s]
+    return Sample(figures(run, from_s), np.array([one for one in counted if one is not None]), None if seed else run)
+
+
+@contextmanager
+def _mapping(jobs: int) -> Iterator[Callable[..., Iterator[list[Sample]]]]:
+    if jobs == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
