@@ -104,6 +104,7 @@ class Observer:
             running=Running(self._engine, worker, replica, running, self._means) if replica.running else (),
             idle_since_s=replica.idle_since_s,
             ready_at_s=load.ready_at_s if load and replica.state is ReplicaState.LOADING else None,
+            request_ids=tuple(replica.running),
         )
 
 

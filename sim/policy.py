@@ -1,7 +1,7 @@
 """What a scheduling policy sees of the simulated cluster, and what it may ask for: the protocol of ours and of all
 baselines. Read-only; times are seconds of simulated time. Nobody is told how long an answer will be."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +70,7 @@ class Resident:
     running: Sequence[RunningRequest]  # as of now, whenever that is
     idle_since_s: float | None  # None while it loads or somebody uses it
     ready_at_s: float | None
+    request_ids: Collection[str] = ()  # of those that run
 
     @property
     def open_slots(self) -> int:

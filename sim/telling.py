@@ -1,0 +1,108 @@
+"""What has happened in the simulated cluster since the last moment, told to the books as the scheduler's loop tells its
+own: once, as it happens."""
+
+from collections.abc import Callable
+
+from mesh.facts import ClusterFacts, ReplicaState
+from policy.actions import Action, Load, Place, Refuse, Unload
+from policy.books import Books
+from policy.knobs import Knobs
+from policy.start import hauled
+from policy.view import Spot, Waiting
+from sim.policy import ClusterState, NodeState, Resident, WaitingRequest, WorkerState
+
+NOTHING: dict[Spot, Resident] = {}
+
+
+class Telling:
+    """Of one simulation to one set of books. `shown` is what the policy is to know of a request."""
+
+    def __init__(self, books: Books, knobs: Knobs, shown: Callable[[WaitingRequest], Waiting]) -> None:
+        self._books, self._knobs, self._shown = books, knobs, shown
+        self._nodes: dict[str, NodeState] = {}
+        self._workers: dict[str, WorkerState] = {}
+        self._residents: dict[str, dict[Spot, Resident]] = {}  # by worker
+        self._waiting: dict[str, WaitingRequest] = {}
+
+    def happened(self, state: ClusterState, now: float) -> None:
+        """Requests that came or went, and commands that came to their end."""
+        self._books.copying.under_way = set(state.prefetches)
+        if len(state.nodes) != len(self._nodes) or any(self._nodes.get(node.id) is not node for node in state.nodes):
+            self._nodes_changed(state, now)
+        self._tell_waiting(state)
+
+    def acts(self, action: Action, facts: ClusterFacts, now: float) -> None:
+        """What is done now."""
+        books = self._books
+        match action:
+            case Place(number, spot):
+                del self._waiting[number]
+                books.placed(number, spot, now)
+            case Refuse(number):
+                del self._waiting[number]
+                books.left(number)
+            case Load(spot):
+                if load := hauled(facts, action):
+                    books.loads.begin(spot, load, now, books.rates, self._knobs)
+                books.load_began(spot)
+            case Unload(spot):
+                books.unload_began(spot)
+
+    def _nodes_changed(self, state: ClusterState, now: float) -> None:
+        workers = {one.id: one for one in state.workers()}
+        changed = [one for one in workers.values() if self._workers.get(one.id) is not one]
+        gone = self._workers.keys() - workers.keys()
+        for one in changed:
+            self._residents[one.id] = {resident.spot: resident for resident in one.residents}
+        for worker_id in gone:
+            del self._residents[worker_id]
+        self._nodes, self._workers = {node.id: node for node in state.nodes}, workers
+        self._tell_running({*gone, *(one.id for one in changed)}, now)
+        self._tell_commands(state, now)
+
+    def _tell_running(self, changed: set[str], now: float) -> None:
+        """Which requests have given their place back, or changed it."""
+        books = self._books
+        here = {spot: one.request_ids for worker in changed for spot, one in self._residents_of(worker).items()}
+        spots = {number: spot for spot, numbers in here.items() for number in numbers}
+        for spot in [spot for spot in books.runs if spot.worker_id in changed]:
+            for number in books.runs[spot].keys() - here.get(spot, ()):
+                if number in spots:
+                    books.moved(number, spots[number], now)
+                else:
+                    books.left(number)
+
+    def _tell_commands(self, state: ClusterState, now: float) -> None:
+        """How far loads have come, and which loads and unloads have ended."""
+        books = self._books
+        for load in [load for node in state.nodes for load in node.loads]:
+            if under_way := books.loads.by_spot.get(load.spot):
+                books.loads.progressed(load.spot, under_way.load.bytes - load.left_bytes, now)
+        for spot in [spot for spot in books.loading if self._state(spot) is not ReplicaState.LOADING]:
+            if self._state(spot) is ReplicaState.READY:
+                books.loads.done(spot, now, books.rates, self._knobs)
+            else:
+                books.loads.end(spot)
+            books.load_ended(spot)
+        for spot in [spot for spot in books.unloading if self._state(spot) is not ReplicaState.DRAINING]:
+            books.unload_ended(spot)
+
+    def _tell_waiting(self, state: ClusterState) -> None:
+        """Who has come; those who come anew after a crash or a preemption are in the midst of the others."""
+        known, came = self._waiting, list[WaitingRequest]()
+        for one in reversed(state.waiting):
+            if known.get(one.id) is one:
+                break
+            came.append(one)
+        if len(known) + len(came) != len(state.waiting):
+            came = [one for one in reversed(state.waiting) if known.get(one.id) is not one]
+        for one in reversed(came):
+            known[one.id] = one
+            self._books.arrived(self._shown(one))
+
+    def _residents_of(self, worker_id: str) -> dict[Spot, Resident]:
+        return self._residents.get(worker_id, NOTHING)
+
+    def _state(self, spot: Spot) -> ReplicaState | None:
+        resident = self._residents_of(spot.worker_id).get(spot)
+        return resident.state if resident else None
