@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.facts import Tier
-from policy.view import Spot
+from policy.moving import Evacuation
+from policy.spot import Spot
 
 
 class RefusalReason(StrEnum):
@@ -26,6 +27,7 @@ class LoadReason(StrEnum):
     SCALE_OUT = "scale_out"  # those that are there have more than they should
     PREWARM = "prewarm"  # a request is expected
     MINIMUM = "minimum"  # the model is to have so many
+    MOVE = "move"  # what runs elsewhere is to go on there
 
 
 class UnloadReason(StrEnum):
@@ -92,4 +94,11 @@ class Move:
     to: Spot
 
 
-Action = Place | Load | Unload | Refuse | Prefetch | Move
+@dataclass(frozen=True, slots=True)
+class MakeWay:
+    """Remember that a worker makes way for a model; the steps are actions of their own."""
+
+    evacuation: Evacuation
+
+
+Action = Place | Load | Unload | Refuse | Prefetch | Move | MakeWay

@@ -5,7 +5,9 @@ from collections.abc import Set as AbstractSet
 
 from mesh.facts import ClusterFacts, ReplicaState
 from policy.copying import Copying
+from policy.evacuation import stands
 from policy.index import Index, Marks
+from policy.moving import Moving
 from policy.queues import Queues, Waiting
 from policy.rates import Rates
 from policy.seat import Running, Seat
@@ -28,6 +30,7 @@ class Books:
         self.unfit_until_s: dict[str, float] = {}
         self.retired: set[Spot] = set()
         self.copying = Copying()
+        self.moving = Moving()
         self.rates = Rates()
         self.loads = Loads()
         self._spots: dict[str, Spot] = {}  # of requests that hold a place
@@ -118,6 +121,7 @@ class Books:
         seats = self._changed(marks)
         self._note_idle(seats, marks.gone, now)
         self._void_claims(marks)
+        self._give_up_plans(marks, now)
         self.index.marks = Marks()
         view = self._view(None if marks.all else marks.models, None if marks.all else marks.roomier)
         self._retire(view, seats)
@@ -150,6 +154,7 @@ class Books:
             roomier=roomier,
             index=self.index,
             copying=self.copying,
+            moving=self.moving,
             rates=self.rates,
             loads=self.loads,
         )
@@ -214,6 +219,13 @@ class Books:
             if not self._stands(spot):
                 index.unclaim(spot)
                 marks.models.add(spot.model)
+
+    def _give_up_plans(self, marks: Marks, now: float) -> None:
+        """Ends those that the facts have overtaken."""
+        for plan in self.moving.evacuations:
+            if not stands(self.glance(), plan, now):
+                self.moving.drop(plan)
+                marks.models.add(plan.spot.model)
 
     def _stands(self, claim: Spot) -> bool:
         entry = self.index.cluster.models.get(claim.model)

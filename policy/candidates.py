@@ -45,6 +45,12 @@ def candidates(
     return [one for name in found for one in _candidate(view, entry, view.index.workers[name], knobs)]
 
 
+def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
+    """The workers of the nodes where the version lies, whoever uses their memory."""
+    names = [m.id for m in view.index.near(entry.checkpoint.digest) if _is_able(view, entry, m.id, now, NOBODY)]
+    return [one for name in names for one in _candidate(view, entry, view.index.workers[name], knobs)]
+
+
 def least_need_bytes(entry: ModelEntry) -> int:
     """Memory that a replica takes at least, wherever it comes to be."""
     return entry.checkpoint.bytes

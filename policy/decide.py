@@ -6,6 +6,7 @@ from policy.actions import Action
 from policy.dispatch import dispatch
 from policy.draft import Draft
 from policy.draining import depart
+from policy.evacuation import follow
 from policy.keepalive import expire
 from policy.knobs import Knobs
 from policy.succession import succeed
@@ -25,7 +26,7 @@ class Decision:
 def decide(view: View, now: float, knobs: Knobs) -> Decision:
     """Equal views give equal decisions. Times are readings of one clock, in seconds."""
     with Draft(view) as draft:
-        steps = (dispatch, succeed, depart, expire)
+        steps = (follow, dispatch, succeed, depart, expire)
         moments = [at_s for step in steps for at_s in step(draft, now, knobs)]
         return Decision(
             tuple(draft.actions), min((at_s for at_s in moments if at_s > now), default=None), tuple(draft.claims)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 
-from policy.actions import Action, Load, Place, Refuse, Unload
+from policy.actions import Action, Load, MakeWay, Move, Place, Refuse, Unload
 from policy.index import Marks
 from policy.spot import Spot
 from policy.view import View
@@ -39,6 +39,10 @@ class Draft:
                 case Place(number, spot):
                     self.answered.add(number)
                     self._do(partial(index.place, spot), partial(index.place, spot, -1))
+                case Move(_, spot):
+                    self._do(partial(index.place, spot), partial(index.place, spot, -1))
+                case MakeWay(plan):
+                    self._do(partial(self.view.moving.add, plan), partial(self.view.moving.drop, plan))
                 case Refuse(number):
                     self.answered.add(number)
                 case Load(spot):

@@ -28,3 +28,9 @@ class Knobs:
     unload_s: float = 0.05  # until the memory of an idle replica is free
     prefill_token_s: float = 1e-3  # of a prompt
     held_s: float = 10.0  # a request keeps its place
+    moves: bool = False  # whether somebody carries moves out
+    token_s: float = 0.03  # a running request gains a token
+    move_wins_s: float = 0.5  # at least, and this share of the start without it (research/scheduling.md 5.3)
+    move_wins_share: float = 0.2
+    move_rest_s: float = 30.0  # between two moves of one request
+    make_way_s: float = 20.0  # a worker that makes way for a model is given up so long after it should have been done

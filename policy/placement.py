@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from mesh.facts import ModelEntry, RunnerKind
 from policy.actions import Action, Place, RefusalReason, Refuse
 from policy.candidates import any_source, candidates, load
+from policy.evacuation import leaves, no_farther
 from policy.knobs import Knobs
+from policy.migration import make_way
 from policy.room import cheapest_eviction, coming_room, soonest
 from policy.succession import succession
 from policy.view import Seat, Spot, View, Waiting
@@ -58,16 +60,16 @@ def refusal(request: Waiting, reason: RefusalReason, retry_after_s: float | None
 
 
 def _open_slot(view: View, request: Waiting, seats: Collection[Seat]) -> Spot | None:
-    """The least busy of these replicas that is usable and has a free slot."""
+    """The least busy of these replicas that is usable and has a free slot; one that is being left, only if need be."""
     open_ = [
-        (view.crowd(seat), seat.spot)
+        (leaves(view, seat.spot), view.crowd(seat), seat.spot)
         for seat in seats
         if seat.member.fence not in request.excluded
         and view.settled(seat)
         and view.crowd(seat) < seat.slots
         and not view.cluster.is_draining(seat.member)
     ]
-    return min(open_)[1] if open_ else None
+    return min(open_)[2] if open_ else None
 
 
 def _former(view: View, request: Waiting, entry: ModelEntry) -> list[Seat]:
@@ -82,9 +84,13 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
     fits = _fits_somewhere(view, entry)
     if view.index.workers and not fits and not former:
         return refusal(request, RefusalReason.TOO_LARGE, None)
-    able = candidates(view, entry, now, knobs, request.excluded)
-    if best := soonest(view, entry, able):
-        return Choice((load(view, entry, best),))
+    able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
+    best = soonest(view, entry, able)
+    steps = make_way(view, entry, able, now, knobs, best=best)
+    if best and not steps:
+        steps = [load(view, entry, best)]
+    if steps:
+        return Choice(tuple(steps))
     if fits and not able and not former and not any_source(view, entry):
         return refusal(request, RefusalReason.NO_CHECKPOINT, knobs.distrust_s)
     if coming := coming_room(view, entry, able):

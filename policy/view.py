@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, ReplicaState
 from policy.copying import Copying
 from policy.index import Index
+from policy.moving import Moving
 from policy.queues import NOBODY, Queues, Waiting
 from policy.rates import Rates
 from policy.replicas import Replicas
@@ -36,6 +37,7 @@ class View:
     claims: AbstractSet[Spot] = frozenset()  # versions for which room is being made where they are to be loaded
     runs: Mapping[Spot, Mapping[str, Running]] = field(default_factory=dict)
     copying: Copying = field(default_factory=Copying)
+    moving: Moving = field(default_factory=Moving)
     rates: Rates = field(default_factory=Rates)  # learnt
     loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
     touched: AbstractSet[str] | None = None

@@ -1,6 +1,7 @@
 """Our own policy in the simulator: the very `decide` of the scheduler's loop, on the very view that its books build."""
 
 from mesh.facts import Priority
+from policy.actions import MakeWay
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
@@ -28,7 +29,8 @@ class Judgement:
         for action in decision.actions:
             self._telling.acts(action, facts, now)
         self._books.claimed(decision.claims)
-        return Plan(decision.actions, decision.look_again_s)
+        done = tuple(action for action in decision.actions if not isinstance(action, MakeWay))
+        return Plan(done, decision.look_again_s)
 
     def waiting(self, one: WaitingRequest) -> Waiting:
         """A request as the policy knows it."""

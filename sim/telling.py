@@ -4,7 +4,7 @@ own: once, as it happens."""
 from collections.abc import Callable
 
 from mesh.facts import ClusterFacts, ReplicaState
-from policy.actions import Action, Load, Place, Refuse, Unload
+from policy.actions import Action, Load, MakeWay, Move, Place, Refuse, Unload
 from policy.books import Books
 from policy.knobs import Knobs
 from policy.start import hauled
@@ -41,6 +41,10 @@ class Telling:
             case Refuse(number):
                 del self._waiting[number]
                 books.left(number)
+            case Move(number, spot):
+                books.moved(number, spot, now)
+            case MakeWay(plan):
+                books.moving.add(plan)
             case Load(spot):
                 if load := hauled(facts, action):
                     books.loads.begin(spot, load, now, books.rates, self._knobs)

@@ -1,0 +1,152 @@
+"""Moving running requests away from a worker where a version would start much sooner: whether that pays, and its steps.
+
+Nothing here waits. A plan is remembered (evacuation.py): what runs there is loaded elsewhere, moves when that answers,
+and leaves an idle replica behind, which is evicted as any other.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mesh.facts import ModelEntry, Tier
+from policy.actions import Action, Load, LoadReason, MakeWay
+from policy.candidates import Candidate, candidates, load, near_candidates
+from policy.evacuation import along, plan_for, rests
+from policy.knobs import Knobs
+from policy.moving import Evacuation, Leg
+from policy.room import cheapest_eviction, coming_room, free_bytes, missing_bytes, spot_of
+from policy.size import need_bytes
+from policy.spot import Spot
+from policy.victims import Choice, Victim, cheapest
+from policy.view import Running, Seat, View
+
+BURNT = 0.1  # a second of a device or of a disk that is spent for a move, in seconds of start-up (research 5.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Where what runs on a replica can go on, after so long."""
+
+    spot: Spot
+    ready_s: float = 0.0
+    load: Load | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A worker where a version would start, and who makes way for it there."""
+
+    candidate: Candidate
+    choice: Choice
+
+    def score_s(self, knobs: Knobs) -> float:
+        """Until the version answers there, and what others pay for it."""
+        return self.choice.delay_s + knobs.unload_s + self.candidate.estimate_s + self.choice.cost_s
+
+
+def make_way(
+    view: View, entry: ModelEntry, able: list[Candidate], now: float, knobs: Knobs, *, best: Candidate | None
+) -> list[Action]:
+    """The first steps of the plan under which `entry` starts soonest, if it is clearly sooner than by any other means,
+    of which `best` is a load into free memory. A worker takes part in one plan at a time."""
+    if not knobs.moves or plan_for(view, entry):
+        return []
+    engaged, near = _engaged(view), near_candidates(view, entry, now, knobs)
+    near = [
+        c for c in near if c.member.id not in engaged and not (best and not _wins(c.estimate_s, best.estimate_s, knobs))
+    ]
+    if not near:
+        return []
+    otherwise_s = _otherwise_s(view, entry, able, best, knobs)
+    ways = [way for c in near if _wins(c.estimate_s, otherwise_s, knobs) and (way := _way(view, entry, c, now, knobs))]
+    best_way = min(ways, key=lambda way: (way.score_s(knobs), way.candidate.member.id), default=None)
+    if best_way is None or not _wins(best_way.score_s(knobs), otherwise_s, knobs):
+        return []
+    return _begin(view, entry, best_way, now, knobs)
+
+
+def _otherwise_s(view: View, entry: ModelEntry, able: list[Candidate], best: Candidate | None, knobs: Knobs) -> float:
+    """How long the version takes to start if nothing moves."""
+    if best:
+        return best.estimate_s
+    if coming_room(view, entry, able):
+        return 0.0
+    if plan := cheapest_eviction(view, entry, able):
+        return knobs.unload_s + next(c.estimate_s for c in able if c.member.id == plan.claim.worker_id)
+    return knobs.held_s + min((c.estimate_s for c in able), default=0.0)
+
+
+def _wins(this_s: float, other_s: float, knobs: Knobs) -> bool:
+    return other_s - this_s > max(knobs.move_wins_s, knobs.move_wins_share * other_s)
+
+
+def _engaged(view: View) -> set[str]:
+    """Workers that take part in a plan."""
+    return {worker_id for plan in view.moving.evacuations for worker_id in plan.workers}
+
+
+def _way(view: View, entry: ModelEntry, candidate: Candidate, now: float, knobs: Knobs) -> Way | None:
+    """Replicas of a worker that are to go, with some that are in use: what idle ones alone can do needs no moves."""
+    choice = cheapest(list(_victims(view, candidate, now, knobs)), missing_bytes(view, entry, candidate))
+    return Way(candidate, choice) if choice and any(victim.goal for victim in choice.victims) else None
+
+
+def _victims(view: View, candidate: Candidate, now: float, knobs: Knobs) -> Iterable[Victim]:
+    taken = _engaged(view) | {candidate.member.id}
+    seats = view.replicas.on(candidate.member.id)
+    for seat in sorted(seats, key=lambda seat: (view.busy(seat), seat.spot)):
+        if view.idle(seat):
+            yield Victim(seat.spot, seat.replica.bytes, 0.0, 0.0)
+        elif (running := _movable(view, seat, now, knobs)) and (goal := _goal(view, seat, taken, now, knobs)):
+            taken.add(goal.spot.worker_id)
+            yield _victim(seat, goal, [_again_s(view, seat, one, now, knobs) for one in running], knobs)
+
+
+def _movable(view: View, seat: Seat, now: float, knobs: Knobs) -> tuple[Running, ...]:
+    """All that runs on a replica; nothing where not all of it can go, or others stand on its weights."""
+    running = tuple(view.running(seat.spot))
+    alone = not seat.replica.base and not view.adapters(seat)
+    rested = all(not rests(one, now, knobs) for one in running)
+    return running if alone and rested and view.settled(seat) and view.busy(seat) == len(running) else ()
+
+
+def _goal(view: View, seat: Seat, taken: set[str], now: float, knobs: Knobs) -> Goal | None:
+    """A replica that has slots for all of them, else the free memory where one is loaded soonest."""
+    entry = view.cluster.models.get(seat.replica.model)
+    if entry is None or entry.checkpoint.digest != seat.replica.digest:
+        return None
+    others = [one for one in view.seats(entry.name) if one.replica.digest == seat.replica.digest]
+    others = [one for one in others if one.member.id not in taken and view.settled(one)]
+    roomy = [one for one in others if one.slots - view.crowd(one) >= view.busy(seat)]
+    if roomy:
+        return Goal(min(roomy, key=lambda one: (view.crowd(one), one.spot)).spot)
+    able = [c for c in candidates(view, entry, now, knobs) if c.member.id not in taken]
+    free = [c for c in able if free_bytes(view, c) >= need_bytes(view.index, entry, c.member, c.worker)]
+    best = min(free, key=lambda c: (c.estimate_s, c.member.id), default=None)
+    if best is None:
+        return None
+    made = replace(load(view, entry, best), reason=LoadReason.MOVE)
+    return Goal(made.spot, best.estimate_s, made)
+
+
+def _again_s(view: View, seat: Seat, one: Running, now: float, knobs: Knobs) -> float:
+    """Until a request's KV is there too: computed again from its tokens, or sent, whichever is quicker."""
+    tokens = one.prompt_tokens + (now - one.placed_s) / knobs.token_s
+    entry = view.cluster.models.get(seat.replica.model)
+    sent_s = entry.checkpoint.kv_bytes_per_token / knobs.bytes_per_s[Tier.ORIGIN] if entry else 0.0
+    return tokens * (min(knobs.prefill_token_s, sent_s) if sent_s else knobs.prefill_token_s)
+
+
+def _victim(seat: Seat, goal: Goal, each_s: list[float], knobs: Knobs) -> Victim:
+    """Requests follow one another, and run on meanwhile; then each stands still for what it has gained by then."""
+    stalls_s = [knobs.prefill_token_s * one_s / knobs.token_s for one_s in each_s]
+    delay_s = goal.ready_s + sum(each_s) + sum(stalls_s)
+    return Victim(seat.spot, seat.replica.bytes, delay_s, sum(stalls_s) + BURNT * delay_s, goal.spot, goal.load)
+
+
+def _begin(view: View, entry: ModelEntry, way: Way, now: float, knobs: Knobs) -> list[Action]:
+    choice = way.choice
+    legs = tuple(Leg(victim.source, victim.goal) for victim in choice.victims if victim.goal)
+    until_s = now + 2.0 * choice.delay_s + knobs.make_way_s
+    plan = Evacuation(spot_of(entry, way.candidate), legs, way.candidate.estimate_s, until_s)
+    loads = [victim.load for victim in choice.victims if victim.load]
+    return [MakeWay(plan), *loads, *(move for leg in legs for move in along(view, leg, now, knobs))]

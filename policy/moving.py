@@ -1,0 +1,44 @@
+"""Workers that make way for a model: what runs there goes on elsewhere. Kept by Books; decide only reads it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from policy.spot import Spot
+
+
+class Leg(NamedTuple):
+    """What runs on one replica is to go on at another of the same model."""
+
+    source: Spot
+    goal: Spot
+
+
+@dataclass(frozen=True, slots=True)
+class Evacuation:
+    """A worker makes way for the replica `spot`: nothing new goes to the sources of its legs once their goals answer,
+    and what runs there moves. Then the sources are as idle as any, and the load finds its room."""
+
+    spot: Spot
+    legs: tuple[Leg, ...]
+    estimate_s: float  # of the load
+    until_s: float  # it is given up then
+
+    @property
+    def workers(self) -> frozenset[str]:
+        """All that take part."""
+        return frozenset((self.spot.worker_id, *(leg.goal.worker_id for leg in self.legs)))
+
+
+@dataclass(slots=True)
+class Moving:
+    """Whoever carries decisions out says which were begun; the books drop what facts have overtaken."""
+
+    evacuations: tuple[Evacuation, ...] = ()
+
+    def add(self, evacuation: Evacuation) -> None:
+        """It has been decided on."""
+        self.evacuations = (*self.evacuations, evacuation)
+
+    def drop(self, evacuation: Evacuation) -> None:
+        """It is over."""
+        self.evacuations = tuple(one for one in self.evacuations if one != evacuation)

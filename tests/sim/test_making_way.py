@@ -1,0 +1,38 @@
+"""Moves that the policy decides, on a cluster where the nearest worker is often taken."""
+
+from dataclasses import asdict
+
+from policy.knobs import Knobs
+from sim.arrivals import Gaps, Law
+from sim.judgement import Judgement
+from sim.outcome import Run
+from sim.run import simulate
+from sim.workload import Scope, Workload, model_name
+from tests.sim.paper import cluster
+
+WORKLOAD = Workload(
+    models=12,
+    rps=0.3,
+    duration_s=900.0,
+    seed=5,
+    gaps=Gaps(Law.GAMMA, 4.0),
+    scope=Scope.AGGREGATE,
+    lengths=("gsm8k-like",),
+)
+MODELS = [model_name(i) for i in range(12)]
+SPEC = cluster(*MODELS, nodes=2, workers=3, dram_bytes=50, dram_bytes_per_s=20.0, disk_bytes_per_s=2.0)
+
+
+def run(*, moves: bool) -> Run:
+    """The same requests, with moves or without."""
+    return simulate(SPEC, WORKLOAD.requests(), Judgement(Knobs(hold_s=600.0, moves=moves)))
+
+
+def test_requests_move_and_each_still_ends_once() -> None:
+    still, moving = run(moves=False), run(moves=True)
+    assert not any(one.moves for one in still.outcomes)
+    assert any(one.moves for one in moving.outcomes)
+    for one in moving.outcomes:
+        assert not one.lost
+        assert one.refused is None
+    assert asdict(run(moves=True)) == asdict(moving)
