@@ -11,6 +11,8 @@ from sim.policies import POLICIES
 from sim.report import table
 from sim.scenarios import SCENARIOS
 from sim.statistics import fit, statistics
+from sim.traces.options import add_options, replay
+from sim.traces.row import BadTrace
 
 
 def main() -> None:
@@ -27,6 +29,7 @@ def main() -> None:
     comparing.add_argument("--seeds", type=int, default=30)
     comparing.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
     comparing.add_argument("--plots", type=Path, help="a directory to draw latencies and the first seed's timelines in")
+    add_options(comparing)
     comparing.set_defaults(run=_compare)
     workload = commands.add_parser("workload", help="statistics of a workload beside what it was to be like")
     workload.add_argument("workload", choices=SCENARIOS, metavar="NAME", help="as of compare")
@@ -40,7 +43,11 @@ def _compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     names = args.policies.split(",")
     if unknown := [name for name in names if name not in POLICIES]:
         parser.error(f"no policy is called {', '.join(unknown)}")
-    found = compare(args.workload, names, args.seeds, args.jobs)
+    trace = replay(args, len(SCENARIOS[args.workload].cluster.models))
+    try:
+        found = compare(args.workload, names, args.seeds, args.jobs, trace)
+    except BadTrace as bad:
+        parser.error(str(bad))
     sys.stdout.write(table({name: [one.figures for one in each] for name, each in found.items()}) + "\n")
     if args.plots:
         from sim.plots import draw  # noqa: PLC0415  (matplotlib is slow to import, and only this needs it)

@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ from sim.policies import POLICIES
 from sim.report import Figures, figures
 from sim.run import simulate
 from sim.scenarios import SCENARIOS, Scenario
+from sim.traces.replay import Replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +27,29 @@ class Sample:
     run: Run | None
 
 
-def compare(workload: str, names: Sequence[str], seeds: int, jobs: int = 1) -> dict[str, list[Sample]]:
-    """Each policy's samples in the order of the seeds, however many processes there are."""
+def compare(
+    workload: str, names: Sequence[str], seeds: int, jobs: int = 1, trace: Replay | None = None
+) -> dict[str, list[Sample]]:
+    """Each policy's samples in the order of the seeds, however many processes there are. A trace, if there is one, is
+    asked instead of the workload."""
     with _mapping(jobs) as each:
-        by_seed = list(each(partial(_of_seed, workload, names), range(seeds)))
+        by_seed = list(each(partial(_of_seed, workload, names, trace), range(seeds)))
     return {name: [samples[i] for samples in by_seed] for i, name in enumerate(names)}
 
 
-def of_seed(scenario: Scenario, names: Sequence[str], seed: int) -> list[Sample]:
+def of_seed(scenario: Scenario, names: Sequence[str], seed: int, trace: Replay | None = None) -> list[Sample]:
     """One of each policy."""
-    requests, failures = scenario.workload(seed).requests(), scenario.failures(seed)
+    asked = replace(trace, seed=seed) if trace else scenario.workload(seed)
+    requests, failures = asked.requests(), scenario.failures(seed)
     return [
         _sample(simulate(scenario.cluster, requests, POLICIES[name](seed), failures), scenario.warm_up_s, seed)
         for name in names
     ]
 
 
-def _of_seed(workload: str, names: Sequence[str], seed: int) -> list[Sample]:
+def _of_seed(workload: str, names: Sequence[str], trace: Replay | None, seed: int) -> list[Sample]:
     """In a process of its own, where a scenario is known by its name."""
-    return of_seed(SCENARIOS[workload], names, seed)
+    return of_seed(SCENARIOS[workload], names, seed, trace)
 
 
 def _sample(run: Run, from_s: float, seed: int) -> Sample:

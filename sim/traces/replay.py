@@ -7,6 +7,7 @@ the rate that is asked for; times are never stretched.
 """
 
 import math
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,8 +89,8 @@ class Replay:
 
 
 def parse(text: str) -> tuple[str, Path]:
-    """FORMAT:PATH. ValueError names what it might have been."""
+    """FORMAT:PATH. ArgumentTypeError, for a command line, names the formats."""
     name, colon, path = text.partition(":")
     if not colon or name not in FORMATS:
-        raise ValueError(f"a trace is FORMAT:PATH, with a format of {', '.join(FORMATS)}; not {text!r}")
+        raise ArgumentTypeError(f"a trace is FORMAT:PATH, with a format of {', '.join(FORMATS)}; not {text!r}")
     return name, Path(path)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from argparse import ArgumentTypeError
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -86,5 +89,16 @@ def test_a_trace_can_be_simulated(calls: Replay) -> None:
 def test_a_trace_is_named_by_format_and_path() -> None:
     assert parse("mooncake:/some/where.jsonl") == ("mooncake", Path("/some/where.jsonl"))
     for wrong in ("mooncake", "moon:/x"):
-        with pytest.raises(ValueError, match="FORMAT:PATH"):
+        with pytest.raises(ArgumentTypeError, match="FORMAT:PATH"):
             parse(wrong)
+
+
+def test_the_command_compares_policies_on_a_trace_and_says_what_is_wrong_with_one(calls: Replay) -> None:
+    command = [sys.executable, "-m", "sim", "compare", "--workload", "6.7b-gsm8k-0.2", "--seeds", "2"]
+    command += ["--policies", "best-free,random", "--trace-rps", "0.1", "--trace-for", "600", "--trace"]
+    told = subprocess.run([*command, f"azure-functions-2021:{calls.path}"], capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in told.stdout.splitlines()[:3]] == ["policy", "best-free", "random"]
+    for wrong, complaint in ((f"azure-llm-2023:{calls.path}", "line 1"), (f"moon:{calls.path}", "FORMAT:PATH")):
+        ended = subprocess.run([*command, wrong], capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert complaint in ended.stderr
