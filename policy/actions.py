@@ -58,6 +58,7 @@ class Load:
     base: str = ""
     base_model: str = ""
     reason: LoadReason = LoadReason.DEMAND
+    tenant: str = ""  # whose request demands it
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,18 @@
 """What a scheduler knows beside the facts: commands under way, idleness, distrust. It builds the view. No clock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from mesh.facts import ClusterFacts, ReplicaState
+from policy.actions import Load, LoadReason
 from policy.copying import Copying
 from policy.evacuation import stands
 from policy.index import Index, Marks
 from policy.moving import Moving
 from policy.queues import Queues, Waiting
-from policy.rates import Rates
+from policy.rates import Portion, Quantity, Rate, Rates
 from policy.seat import Running, Seat
+from policy.shares import EQUAL, LOADING, Shares
 from policy.spot import Spot
 from policy.underway import Loads
 from policy.view import View
@@ -20,7 +22,7 @@ class Books:
     """Kept by whoever calls `decide`: the scheduler's one loop, or the simulator. Each change is told here once, as it
     happens; a view then costs what has changed since the last, and shows that as touched. Times are the decider's."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Mapping[str, float] = EQUAL) -> None:
         self.index = Index()
         self.index.marks.all = True
         self.queues = Queues()
@@ -33,6 +35,8 @@ class Books:
         self.moving = Moving()
         self.rates = Rates()
         self.loads = Loads()
+        self.shares = Shares(weights)
+        self._fresh: set[str] = set()
         self._spots: dict[str, Spot] = {}  # of requests that hold a place
 
     @property
@@ -53,6 +57,9 @@ class Books:
     def arrived(self, request: Waiting) -> None:
         """A request waits."""
         self.queues.add(request)
+        self.shares.came(request.tenant)
+        if request.deadline_s is not None:
+            self._fresh.add(request.request_id)
         self.index.marks.models.add(request.model)
 
     def placed(self, request_id: str, spot: Spot, now: float) -> None:
@@ -60,30 +67,39 @@ class Books:
         facts have shown it."""
         request = self._waits_no_more(request_id)
         asked = (request.prompt_tokens, request.tenant, request.priority) if request else ()
-        self._sit(Running(request_id, now, *asked), spot)
+        self._sit(Running(request_id, now, *asked), spot, now)
 
     def seated(self, run: Running, spot: Spot) -> None:
         """A request has a place that a former leader gave."""
-        self._sit(run, spot)
+        self._sit(run, spot, run.placed_s)
 
     def moved(self, request_id: str, to: Spot, now: float) -> None:
         """A request that runs goes on elsewhere."""
-        if run := self._rise(request_id):
-            self._sit(Running(request_id, run.placed_s, run.prompt_tokens, run.tenant, run.priority, now), to)
+        if left := self._rise(request_id, now):
+            run, _ = left
+            self._sit(Running(request_id, run.placed_s, run.prompt_tokens, run.tenant, run.priority, now), to, now)
 
-    def left(self, request_id: str) -> None:
+    def left(self, request_id: str, now: float) -> None:
         """A request waits no more, or gives its place back. Nothing, if it is not known."""
-        if not self._waits_no_more(request_id):
-            self._rise(request_id)
+        if self._waits_no_more(request_id):
+            return
+        if left := self._rise(request_id, now):
+            run, spot = left
+            held_s = now - run.placed_s
+            self.rates.saw([Portion(Rate(Quantity.HELD, "", spot.model), 1, held_s)], held_s)
 
-    def load_began(self, spot: Spot) -> None:
-        """A load was commanded. Its model waits for no other room any more."""
+    def load_began(self, load: Load, now: float) -> None:
+        """A load was commanded; who demands it is charged. Its model waits for no other room any more."""
+        spot = load.spot
+        if load.reason is LoadReason.DEMAND:
+            self.shares.begin(spot, LOADING, load.tenant, spot.worker_id, now)
         for claim in tuple(self.index.claims_of(spot.model)):
             self.index.unclaim(claim)
         self.index.load(spot)
 
-    def load_ended(self, spot: Spot) -> None:
+    def load_ended(self, spot: Spot, now: float) -> None:
         """It is there, as the facts show, or it is not."""
+        self.shares.end(spot, now)
         self.index.loaded(spot)
 
     def unload_began(self, spot: Spot) -> None:
@@ -98,6 +114,12 @@ class Books:
         """Room is being made for these versions: what leaves there is theirs."""
         for spot in spots:
             self.index.claim(spot)
+
+    def late(self, moments: Iterable[tuple[str, float]]) -> None:
+        """When requests will have waited too long for their deadlines."""
+        for request_id, at_s in moments:
+            if self.queues.get(request_id):
+                self.queues.late.put(request_id, at_s)
 
     def distrust(self, worker_id: str, until_s: float) -> None:
         """A worker could not be reached."""
@@ -123,21 +145,25 @@ class Books:
         self._void_claims(marks)
         self._give_up_plans(marks, now)
         self.index.marks = Marks()
-        view = self._view(None if marks.all else marks.models, None if marks.all else marks.roomier)
+        touched, roomier = (None, None) if marks.all else (marks.models, marks.roomier)
+        view = self._view(touched, roomier, fresh=frozenset(self._fresh))
+        self._fresh.clear()
         self._retire(view, seats)
         view.note_rest(seats)
         return view
 
     def glance(self) -> View:
         """What is known now, for a question between two decisions. It settles nothing."""
-        return self._view(None, None)
+        return self._view(None, None, fresh=frozenset())
 
     def stirred(self, view: View) -> AbstractSet[str] | None:
         """The models touched at the moment of a view, or since by what was done; None: any may be."""
         marks = self.index.marks
         return None if view.touched is None or marks.all else view.touched | marks.models
 
-    def _view(self, touched: AbstractSet[str] | None, roomier: AbstractSet[str] | None) -> View:
+    def _view(
+        self, touched: AbstractSet[str] | None, roomier: AbstractSet[str] | None, fresh: AbstractSet[str]
+    ) -> View:
         return View(
             cluster=self.index.cluster,
             waiting=self.queues,
@@ -157,21 +183,26 @@ class Books:
             moving=self.moving,
             rates=self.rates,
             loads=self.loads,
+            shares=self.shares,
+            fresh=fresh,
         )
 
     def _waits_no_more(self, request_id: str) -> Waiting | None:
         request = self.queues.remove(request_id)
         if request:
             self.index.marks.models.add(request.model)
+            self.shares.went(request.tenant)
+            self._fresh.discard(request_id)
         return request
 
-    def _sit(self, run: Running, spot: Spot) -> None:
+    def _sit(self, run: Running, spot: Spot, now: float) -> None:
         self.runs.setdefault(spot, {})[run.request_id] = run
         self._spots[run.request_id] = spot
         self.idle_since_s.pop(spot, None)
         self.index.place(spot)
+        self.shares.begin(run.request_id, spot.model, run.tenant, spot.worker_id, now)
 
-    def _rise(self, request_id: str) -> Running | None:
+    def _rise(self, request_id: str, now: float) -> tuple[Running, Spot] | None:
         spot = self._spots.pop(request_id, None)
         if spot is None:
             return None
@@ -179,7 +210,8 @@ class Books:
         if not self.runs[spot]:
             del self.runs[spot]
         self.index.place(spot, -1)
-        return run
+        self.shares.end(request_id, now)
+        return run, spot
 
     def _forgive(self, now: float) -> None:
         """Distrust ends."""

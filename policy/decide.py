@@ -16,11 +16,13 @@ from policy.view import Spot, View
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now, and the moment at which time alone would change the answer (None: never). `claims` are the
-    versions for which room is being made, which the books are to remember."""
+    versions for which room is being made, `late` the moments at which requests will have waited too long for their
+    deadlines; the books are to remember both."""
 
     actions: tuple[Action, ...]
     look_again_s: float | None
     claims: tuple[Spot, ...] = ()
+    late: tuple[tuple[str, float], ...] = ()
 
 
 def decide(view: View, now: float, knobs: Knobs) -> Decision:
@@ -29,5 +31,8 @@ def decide(view: View, now: float, knobs: Knobs) -> Decision:
         steps = (follow, dispatch, succeed, depart, expire)
         moments = [at_s for step in steps for at_s in step(draft, now, knobs)]
         return Decision(
-            tuple(draft.actions), min((at_s for at_s in moments if at_s > now), default=None), tuple(draft.claims)
+            actions=tuple(draft.actions),
+            look_again_s=min((at_s for at_s in moments if at_s > now), default=None),
+            claims=tuple(draft.claims),
+            late=tuple(draft.late.items()),
         )

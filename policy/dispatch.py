@@ -1,23 +1,27 @@
 """Waiting requests, in order of service: those that may fare otherwise than when they were last looked at."""
 
-import heapq
-from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
 
-from policy.actions import RefusalReason
+from policy.actions import Action, Load, Place, RefusalReason
+from policy.admission import Admission
 from policy.candidates import least_need_bytes
 from policy.draft import Draft
 from policy.knobs import Knobs
-from policy.placement import place, turn_away
+from policy.order import Order
+from policy.placement import Choice, place, refusal, turn_away
+from policy.shares import LOADING
 from policy.view import View, Waiting
 
 
 class Line:
     """The requests of one model. Once one has found nothing, others like it will find nothing either."""
 
-    def __init__(self, view: View, model: str, *, hopeful: bool) -> None:
+    def __init__(self, view: View, model: str, due: frozenset[str], *, hopeful: bool) -> None:
         self.model = model
         self.hopeful = hopeful  # looked at only because there is more room somewhere
-        self.requests = deque(view.queues.of(model))
+        self.left = len(view.queues.of(model))
+        self.apart = _count_apart(view, model, due)  # of these, those to be looked at one by one
         self.held = 0
         self.blocked = False
 
@@ -25,53 +29,93 @@ class Line:
 def dispatch(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     """Places, loads for, makes room for or turns away the requests that wait. Returns when to look at them again."""
     view = draft.view
-    due = frozenset(view.queues.since.look(now, knobs.hold_s).due)
-    lines = {model: Line(view, model, hopeful=False) for model in _touched(view, due)}
-    lines |= {model: Line(view, model, hopeful=True) for model in _hopeful(view) if model not in lines}
-    heads = [(view.queues.rank(line.requests[0]), model) for model, line in lines.items()]
-    heapq.heapify(heads)
-    while heads:
-        line = lines[heapq.heappop(heads)[1]]
+    due = frozenset((*view.queues.since.look(now, knobs.hold_s).due, *view.queues.late.look(now).due))
+    lines = {model: Line(view, model, due, hopeful=False) for model in _touched(view, due)}
+    lines |= {model: Line(view, model, due, hopeful=True) for model in _hopeful(view) if model not in lines}
+    order = Order(view.shares, view.queues.rank, now, knobs)
+    for model in lines:
+        order.add(view.queues.of(model))
+    while flow := order.next():
+        line = lines[flow.model]
         if line.hopeful and not _may_find_room(view, line.model):
             continue
-        request = line.requests.popleft()
-        if line.blocked and not request.odd and request.request_id not in due and line.held < knobs.max_waiting:
+        request = flow.requests.popleft()
+        apart = _is_apart(view, request, due)
+        if line.blocked and not apart and line.held < knobs.max_waiting:
             line.held += 1  # like one that has just found nothing
         else:
-            _serve(draft, line, request, now, knobs)
-        if line.requests and not _is_settled(view, line, due, knobs):
-            heapq.heappush(heads, (view.queues.rank(line.requests[0]), line.model))
+            _charge(order, request, _serve(draft, line, request, now, knobs))
+        line.left, line.apart = line.left - 1, line.apart - apart
+        if flow.requests and not _is_settled(line, knobs):
+            order.put(flow)
     return _moments(draft, now, knobs)
 
 
-def _serve(draft: Draft, line: Line, request: Waiting, now: float, knobs: Knobs) -> None:
+def _serve(draft: Draft, line: Line, request: Waiting, now: float, knobs: Knobs) -> tuple[Action, ...]:
     """Looks at one request."""
     if line.held < knobs.max_waiting:
-        choice = place(draft.view, request, now, knobs)
+        choice = _in_time(
+            draft, line, request, place(draft.view, request, now, knobs), Admission(draft.view, now, knobs)
+        )
     else:
         choice = turn_away(draft.view, request, RefusalReason.QUEUE_FULL, knobs.distrust_s)
-    draft.take(choice.actions)
+    actions = tuple(replace(one, tenant=request.tenant) if isinstance(one, Load) else one for one in choice.actions)
+    draft.take(actions)
     draft.claim(choice.claims)
     if not choice.ends:
         line.held += 1
         line.blocked |= not request.odd
+    return actions
 
 
-def _is_settled(view: View, line: Line, due: frozenset[str], knobs: Knobs) -> bool:
+def _in_time(draft: Draft, line: Line, request: Waiting, choice: Choice, admission: Admission) -> Choice:
+    """What was chosen, unless it comes too late for the request's deadline: then it is turned away, and costs nobody
+    anything."""
+    if request.deadline_s is None:
+        return choice
+    verdict = admission.judge(request, request.deadline_s, choice.actions, line.held)
+    if verdict.late:
+        return refusal(request, RefusalReason.TOO_LATE, verdict.retry_after_s)
+    if not choice.ends:
+        draft.late[request.request_id] = verdict.late_at_s
+    return choice
+
+
+def _charge(order: Order, request: Waiting, actions: Iterable[Action]) -> None:
+    for action in actions:
+        if isinstance(action, Place | Load):
+            order.served(request.tenant, LOADING if isinstance(action, Load) else request.model)
+
+
+def _count_apart(view: View, model: str, due: frozenset[str]) -> int:
+    if not due and not view.fresh:
+        return view.queues.odd[model]
+    return sum(_is_apart(view, request, due) for request in view.queues.of(model))
+
+
+def _is_apart(view: View, request: Waiting, due: frozenset[str]) -> bool:
+    """Whether a request may fare otherwise than others of its model, or its time has come."""
+    return request.odd or request.request_id in due or request.request_id in view.fresh
+
+
+def _is_settled(line: Line, knobs: Knobs) -> bool:
     """Whether what is left of a line can only wait."""
-    all_wait = line.blocked and not view.queues.odd[line.model]
-    if not all_wait or line.held + len(line.requests) > knobs.max_waiting:
-        return False
-    return not due or due.isdisjoint(request.request_id for request in line.requests)
+    return line.blocked and not line.apart and line.held + line.left <= knobs.max_waiting
 
 
 def _moments(draft: Draft, now: float, knobs: Knobs) -> list[float]:
-    """When the next of those that wait will have waited long enough, and when a worker is trusted again."""
+    """When the next of those that wait will have waited long enough, or too long for its deadline, and when a worker is
+    trusted again."""
     view = draft.view
     if len(view.queues) == len(draft.answered):
         return []
-    look = view.queues.since.look(now, knobs.hold_s, lambda number: number not in draft.answered)
-    return [*view.distrusted_until_s.values(), *([look.next_s] if look.next_s else [])]
+
+    def waits(number: str) -> bool:
+        return number not in draft.answered
+
+    looks = (view.queues.since.look(now, knobs.hold_s, waits), view.queues.late.look(now, counts=waits))
+    moments = [look.next_s for look in looks if look.next_s is not None]
+    return [*view.distrusted_until_s.values(), *moments, *draft.late.values()]
 
 
 def _touched(view: View, due: frozenset[str]) -> list[str]:

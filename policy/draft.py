@@ -17,6 +17,7 @@ class Draft:
         self.view = view
         self.actions: list[Action] = []
         self.claims: list[Spot] = []
+        self.late: dict[str, float] = {}  # when requests will have waited too long for their deadlines
         self.answered: set[str] = set()  # requests with a place or a refusal
         self._back: list[Callable[[], None]] = []
         self._marks = Marks()

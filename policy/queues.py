@@ -41,6 +41,7 @@ class Queues(Collection[Waiting]):
         self._numbers: dict[str, int] = {}
         self._next = itertools.count()
         self.since: Timeline[str] = Timeline()
+        self.late: Timeline[str] = Timeline()  # when those with a deadline are to be looked at again
         self.odd: Counter[str] = Counter()  # by model, of those that may fare otherwise than the rest
         for request in requests:
             self.add(request)
@@ -64,6 +65,7 @@ class Queues(Collection[Waiting]):
         if not line:
             del self._of[request.model]
         self.since.drop(request_id)
+        self.late.drop(request_id)
         self.odd[request.model] -= request.odd
         return request
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 EQUAL: Mapping[str, float] = MappingProxyType({})
-FIRST_GUESS_S = 1.0  # device-seconds of a request to a model that nobody has asked yet
-GAIN = 0.1  # of a model's newest request in what is expected of the next one
+LOADING = ""  # what is done for a tenant, beside requests to models by their names
+FIRST_GUESS_S = 1.0  # device-seconds of what has not been done yet
+GAIN = 0.1  # of the newest in what is expected of the next
 MOST_TENANTS = 4096  # remembered without need
 
 
@@ -36,6 +37,7 @@ class Charge:
     """What somebody uses a device for, until it ends; `guess_s` is on the tenant's account already."""
 
     tenant: str
+    kind: str
     worker_id: str
     begun_turns_s: float
     guess_s: float
@@ -61,9 +63,9 @@ class Shares:
         """1, unless an operator has said otherwise."""
         return self.weights.get(tenant, 1.0)
 
-    def cost_s(self, model: str) -> float:
-        """Device-seconds that a request to a model is expected to take."""
-        return self.costs_s.get(model, FIRST_GUESS_S)
+    def cost_s(self, kind: str) -> float:
+        """Device-seconds that a request to a model, or a load, is expected to take."""
+        return self.costs_s.get(kind, FIRST_GUESS_S)
 
     def came(self, tenant: str) -> None:
         """A request of a tenant waits. Time in which none did is no credit."""
@@ -78,27 +80,27 @@ class Shares:
         if not self.waiting[tenant]:
             del self.waiting[tenant]
 
-    def begin(self, what: Hashable, tenant: str, worker_id: str, guess_s: float, now: float) -> None:
-        """A request is placed, or a load begins, for a tenant: the guess is charged at once."""
+    def begin(self, what: Hashable, kind: str, tenant: str, worker_id: str, now: float) -> None:
+        """A request is placed, or a load begins, for a tenant: what is expected of it is charged at once."""
         self.clock_s = max(self.clock_s, self.tag_s(tenant))
         begun_turns_s = self.devices.setdefault(worker_id, Device(since_s=now)).use(+1, now)
-        self.charges[what] = Charge(tenant, worker_id, begun_turns_s, guess_s)
+        guess_s = self.cost_s(kind)
+        self.charges[what] = Charge(tenant, kind, worker_id, begun_turns_s, guess_s)
         self._charge(tenant, guess_s)
 
-    def end(self, what: Hashable, now: float) -> float:
-        """It is over: what it has really taken replaces the guess. Returns that, in device-seconds."""
-        charge = self.charges.pop(what)
+    def end(self, what: Hashable, now: float) -> None:
+        """It is over: what it has really taken replaces the guess, and counts in the next. Nothing, if it is not
+        known."""
+        charge = self.charges.pop(what, None)
+        if charge is None:
+            return
         device = self.devices[charge.worker_id]
         took_s = device.use(-1, now) - charge.begun_turns_s
         if not device.users:
             del self.devices[charge.worker_id]
         self._charge(charge.tenant, took_s - charge.guess_s)
-        return took_s
-
-    def learn(self, model: str, took_s: float) -> None:
-        """A request to a model has taken so many device-seconds."""
-        known_s = self.costs_s.get(model, took_s)
-        self.costs_s[model] = known_s + GAIN * (took_s - known_s)
+        known_s = self.costs_s.get(charge.kind, took_s)
+        self.costs_s[charge.kind] = known_s + GAIN * (took_s - known_s)
 
     def _charge(self, tenant: str, device_s: float) -> None:
         self.had_s[tenant] = self.tag_s(tenant) + device_s / self.weight(tenant)

@@ -12,6 +12,7 @@ from policy.queues import NOBODY, Queues, Waiting
 from policy.rates import Rates
 from policy.replicas import Replicas
 from policy.seat import Running, Seat
+from policy.shares import Shares
 from policy.spot import Spot
 from policy.underway import Loads
 
@@ -40,6 +41,8 @@ class View:
     moving: Moving = field(default_factory=Moving)
     rates: Rates = field(default_factory=Rates)  # learnt
     loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
+    shares: Shares = field(default_factory=Shares)  # of the tenants
+    fresh: AbstractSet[str] = frozenset()  # requests that no decision has seen yet
     touched: AbstractSet[str] | None = None
     roomier: AbstractSet[str] | None = None
     index: Index = field(default_factory=Index, repr=False, compare=False)

@@ -17,7 +17,7 @@ class Judgement:
     name = "whimbrel"
 
     def __init__(self, knobs: Knobs) -> None:
-        self._knobs, self._books, self._published = knobs, Books(), Published()
+        self._knobs, self._books, self._published = knobs, Books(knobs.tenant_weights), Published()
         self._telling = Telling(self._books, knobs, self.waiting)
 
     def decide(self, state: ClusterState, now: float) -> Plan:
@@ -29,17 +29,18 @@ class Judgement:
         for action in decision.actions:
             self._telling.acts(action, facts, now)
         self._books.claimed(decision.claims)
+        self._books.late(decision.late)
         done = tuple(action for action in decision.actions if not isinstance(action, MakeWay))
         return Plan(done, decision.look_again_s)
 
     def waiting(self, one: WaitingRequest) -> Waiting:
-        """A request as the policy knows it."""
+        """A request as the policy knows it; one that has a token already is in time."""
         return Waiting(
             request_id=one.id,
             model=one.model,
             since_s=one.since_s,
             tenant=one.tenant,
             priority=Priority(min(one.priority, max(Priority))),
-            deadline_s=one.deadline_s,
-            prompt_tokens=one.prompt_tokens,
+            deadline_s=None if one.emitted_tokens else one.deadline_s,
+            prompt_tokens=one.prompt_tokens + one.emitted_tokens,
         )

@@ -40,7 +40,7 @@ class Telling:
                 books.placed(number, spot, now)
             case Refuse(number):
                 del self._waiting[number]
-                books.left(number)
+                books.left(number, now)
             case Move(number, spot):
                 books.moved(number, spot, now)
             case MakeWay(plan):
@@ -48,7 +48,7 @@ class Telling:
             case Load(spot):
                 if load := hauled(facts, action):
                     books.loads.begin(spot, load, now, books.rates, self._knobs)
-                books.load_began(spot)
+                books.load_began(action, now)
             case Unload(spot):
                 books.unload_began(spot)
 
@@ -74,7 +74,7 @@ class Telling:
                 if number in spots:
                     books.moved(number, spots[number], now)
                 else:
-                    books.left(number)
+                    books.left(number, now)
 
     def _tell_commands(self, state: ClusterState, now: float) -> None:
         """How far loads have come, and which loads and unloads have ended."""
@@ -87,7 +87,7 @@ class Telling:
                 books.loads.done(spot, now, books.rates, self._knobs)
             else:
                 books.loads.end(spot)
-            books.load_ended(spot)
+            books.load_ended(spot, now)
         for spot in [spot for spot in books.unloading if self._state(spot) is not ReplicaState.DRAINING]:
             books.unload_ended(spot)
 

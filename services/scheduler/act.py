@@ -48,7 +48,7 @@ class Commands:
     def load(self, action: Load, store_address: str) -> None:
         """Begins a load, at once."""
         spot = action.spot
-        self.books.load_began(spot)
+        self.books.load_began(action, self.clock.now())
         self.learning.begins(action, self.mirror.facts)
         entry = self.mirror.facts.models.get(action.base_model or spot.model)  # an adapter has its base's level
         numerics = entry.numerics if entry else None
@@ -106,7 +106,7 @@ class Commands:
         except MeshError as error:
             self._load_failed(spot, error)
         finally:
-            self.books.load_ended(spot)
+            self.books.load_ended(spot, self.clock.now())
             self.learning.ended(spot)
             del self.loads[spot]
             self.room.loaded(spot)

@@ -61,7 +61,7 @@ class Scheduler:
 
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
-        books = Books()
+        books = Books(self._knobs.tenant_weights)
         notes = Notes(self._notebook, fence, [rates_topic(books.rates)])
         learning = Learning(books, self._clock, self._knobs, notes.changed)
         self.room.open(books)
@@ -104,6 +104,7 @@ class Scheduler:
             for action in decision.actions:
                 self._act(action, commands, prefetching)
             books.claimed(decision.claims)
+            books.late(decision.late)
             stirred = books.stirred(view)
             commands.end_unwanted_loads(view, stirred)
             prefetching.end_unwanted()
@@ -149,5 +150,6 @@ REFUSALS = {
     RefusalReason.TOO_LARGE: "no worker has enough memory for {model!r}, even when empty; add a larger one",
     RefusalReason.QUEUE_FULL: "{most} requests wait for {model!r} already; try again later or add workers",
     RefusalReason.HELD_TOO_LONG: "no place for {model!r} within {hold_s:.0f} s; try again later or add workers",
+    RefusalReason.TOO_LATE: "a first token of {model!r} cannot be expected in time; allow more, or keep one ready",
     RefusalReason.NO_CHECKPOINT: "no store that is alive holds the checkpoint of {model!r}",
 }

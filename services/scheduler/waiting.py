@@ -126,7 +126,7 @@ class WaitingRoom:
             self._open.discard(ticket)
             if number in self.waiting:
                 self._take(number)
-            self._books.left(number)
+            self._books.left(number, self._clock.now())
 
     def place(self, number: str, spot: Spot, worker: Member) -> None:
         """Gives a waiting request its place."""
@@ -137,7 +137,7 @@ class WaitingRoom:
     def refuse(self, number: str, error: MeshError) -> None:
         """Turns a waiting request away."""
         self._take(number).fail(error)
-        self._books.left(number)
+        self._books.left(number, self._clock.now())
 
     def of_model(self, model: str) -> list[Ticket]:
         """Those that wait for one model."""
@@ -188,7 +188,7 @@ class WaitingRoom:
 
     def give_back(self, number: str) -> None:
         """Such a place is free again."""
-        self._books.left(number)
+        self._books.left(number, self._clock.now())
 
     def _take(self, number: str) -> Ticket:
         """It waits no more."""

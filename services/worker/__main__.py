@@ -50,9 +50,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
 
     def facts() -> WorkerFacts:
-        resident, stopping = replicas.facts(), replicas.draining
-        sizes = (settings.memory_bytes, settings.kv_bytes, settings.slots)
-        return WorkerFacts(device.name, *sizes, resident, stopping=stopping)
+        return WorkerFacts(device.name, settings.memory_bytes, settings.kv_bytes, settings.slots, replicas.facts())
 
     report = Report(ground.membership, facts)
     replicas.on_life, relay.on_load = report.life, report.load

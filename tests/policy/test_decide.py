@@ -1,6 +1,8 @@
 """The whole decision: many requests at once, bounds on waiting, and when to look again."""
 
-from mesh.facts import Member, ReplicaState
+from dataclasses import replace
+
+from mesh.facts import Member, Priority, ReplicaState
 from policy.actions import Load, Place, RefusalReason, Refuse
 from policy.decide import Decision, decide
 from policy.knobs import Knobs
@@ -83,3 +85,26 @@ def test_the_earliest_of_all_ends_is_looked_at() -> None:
     members = [worker("w1", replica("m")), worker("w2"), STORE]
     waiting = request("r", "n", since_s=1.0, excluded=["w1"])
     assert decided(1.0, members, waiting, w2=70.0).look_again_s == 60.0
+
+
+def test_of_two_models_that_want_the_same_memory_the_higher_band_gets_it() -> None:
+    low, high = request("low", "m"), replace(request("high", "n", since_s=1.0), priority=Priority.HIGH)
+    assert decided(2.0, [worker("w1"), STORE], low, high).actions == (Load(at("w1", "n"), "s1"),)
+
+
+def test_a_slot_goes_to_the_earliest_deadline() -> None:
+    one_slot = worker("w1", replica("m"), slots=1)
+    late, soon = (replace(request(name), deadline_s=at_s) for name, at_s in (("late", 90.0), ("soon", 30.0)))
+    assert decided(2.0, [one_slot, STORE], late, soon).actions == (Place("soon", at("w1")),)
+
+
+def test_who_waits_longest_is_the_last_to_find_the_queue_full_unless_its_band_is_lower() -> None:
+    waiting = [replace(request("low"), priority=Priority.LOW), request("r1", since_s=1.0), request("r2", since_s=2.0)]
+    refusal = Refuse("low", RefusalReason.QUEUE_FULL, 5.0)
+    assert decided(2.0, [LOADING, STORE], *waiting).actions == (refusal,)
+
+
+def test_a_load_says_whose_request_demands_it() -> None:
+    (action,) = decided(1.0, [worker("w1"), STORE], replace(request("r"), tenant="waders")).actions
+    assert isinstance(action, Load)
+    assert action.tenant == "waders"

@@ -151,7 +151,7 @@ def test_the_books_forget_a_plan_that_nobody_waits_for_or_whose_time_is_up() -> 
     assert books.view(NOW).moving.evacuations == (PLAN,)
     assert books.view(PLAN.until_s).moving.evacuations == ()
     books.moving.add(PLAN)
-    books.left("r")
+    books.left("r", 20.0)
     assert books.view(NOW).moving.evacuations == ()
 
 

@@ -68,7 +68,7 @@ class World:
         if busy:
             spot = busy[number % len(busy)]
             self.running -= Counter([spot])
-            self.books.left(next(iter(self.books.runs[spot])))
+            self.books.left(next(iter(self.books.runs[spot])), self._now)
 
     def complete(self, number: int) -> None:
         """One of the commands under way ends."""
@@ -80,7 +80,7 @@ class World:
             self.books.unload_ended(spot)
             del self.replicas[spot]
         else:
-            self.books.load_ended(spot)
+            self.books.load_ended(spot, self._now)
             self.replicas[spot] = replace(self.replicas[spot], state=ReplicaState.READY)
 
     def decide(self) -> None:
@@ -94,7 +94,7 @@ class World:
                 case Place(number, spot):
                     self._place(view, number, spot)
                 case Load(spot):
-                    self.books.load_began(spot)
+                    self.books.load_began(action, self._now)
                     self.replicas[spot] = ReplicaFacts(spot.model, spot.digest, ReplicaState.LOADING, WEIGHTS + KV)
                 case Unload(spot):
                     assert not self.running[spot]
@@ -131,7 +131,7 @@ class World:
             entry = self.models[spot.model]
             waited_for = any(request.model == spot.model for request in self.waiting.values())
             if spot.digest != entry.checkpoint.digest or not (waited_for or view.former(entry)):
-                self.books.load_ended(spot)
+                self.books.load_ended(spot, self._now)
                 del self.replicas[spot]
 
     def _view(self) -> View:

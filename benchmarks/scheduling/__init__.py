@@ -1,0 +1,1 @@
+"""Scheduling: decisions, dispatch, and policies side by side in the simulator."""
