@@ -10,6 +10,7 @@ from cli.catalogue import delete, deploy, import_, models
 from cli.chat import chat
 from cli.demo import demo
 from cli.embed import embed
+from cli.explain import explain
 from cli.generate import generate
 from cli.status import status
 from cli.terminal import Terminal
@@ -45,6 +46,7 @@ COMMANDS = (
     Command("generate", generate, 'whimbrel generate shorebird "What is a whimbrel?" --max-tokens 100'),
     Command("chat", chat, "whimbrel chat shorebird --system 'You know birds.'"),
     Command("embed", embed, 'whimbrel embed finder "a bird of the shore" "a ship"'),
+    Command("explain", explain, "whimbrel explain shorebird"),
     Command("status", status, "whimbrel status --watch"),
 )
 

@@ -74,6 +74,7 @@ class ReplicaFacts:
     numerics: NumericsLevel = NumericsLevel.FAST
     fingerprint: str = ""  # equal on two workers: equal bits, as far as the level promises; empty if it promises none
     runner: RunnerKind | None = None  # None: not known before it is loaded
+    prefill_token_s: float = 0.0  # what a token of a prompt has cost, roughly; 0: not known yet
 
     def carries(self, other: "ReplicaFacts") -> bool:
         """Whether `other`, of the same worker, is an adapter on this replica."""

@@ -10,12 +10,13 @@ from policy.evacuation import stands
 from policy.index import Index, Marks
 from policy.moving import Moving
 from policy.queues import Queues, Waiting
-from policy.rates import Portion, Quantity, Rate, Rates
+from policy.rates import Rates
 from policy.seat import Running, Seat
 from policy.shares import EQUAL, LOADING, Shares
 from policy.spot import Spot
 from policy.underway import Loads
 from policy.view import View
+from policy.waits import place_ended
 
 
 class Books:
@@ -85,8 +86,7 @@ class Books:
             return
         if left := self._rise(request_id, now):
             run, spot = left
-            held_s = now - run.placed_s
-            self.rates.saw([Portion(Rate(Quantity.HELD, "", spot.model), 1, held_s)], held_s)
+            place_ended(self.rates, spot, self.index.replicas.seat(spot), now - run.placed_s)
 
     def load_began(self, load: Load, now: float) -> None:
         """A load was commanded; who demands it is charged. Its model waits for no other room any more."""

@@ -1,12 +1,13 @@
 """Workers that could load a version, and what loading it there would take."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from mesh.facts import Member, ModelEntry, WorkerFacts
 from policy.actions import Load
-from policy.estimate import Source, start_up_s
+from policy.estimate import Source, haul, mean_s
+from policy.haul import Haul
 from policy.knobs import Knobs
 from policy.size import full_bytes, has_base
 from policy.view import NOBODY, Spot, View
@@ -21,6 +22,7 @@ class Candidate:
     member: Member
     worker: WorkerFacts
     source: Source
+    load: Haul
     estimate_s: float
 
 
@@ -42,13 +44,31 @@ def candidates(
     found = {name: None for name in names if able(name)}
     for order in (memory.freest(least_bytes), memory.roomiest(least_bytes)):
         found |= dict.fromkeys(islice(filter(able, order), FAR))
-    return [one for name in found for one in _candidate(view, entry, view.index.workers[name], knobs)]
+    return [one for name in found for one in candidate_at(view, entry, view.index.workers[name], knobs)]
+
+
+def candidate_at(view: View, entry: ModelEntry, member: Member, knobs: Knobs) -> Iterator[Candidate]:
+    """A worker as a candidate. Where an adapter's base would have to come too, from the store that has most of that;
+    none where no store has it."""
+    version, sources = entry.checkpoint, view.index.sources
+    source = sources.nearest(version.digest, member.node)
+    if member.worker is None or source is None:
+        return
+    brought = haul(version, source, member)
+    if version.base and not has_base(view, entry, member):
+        source = sources.nearest(version.base, member.node)
+        if source is None:
+            return
+        base = replace(version, digest=version.base, bytes=version.base_bytes)
+        brought = brought.plus(haul(base, source, member))
+    estimate_s = mean_s(brought, view.loads.beside(brought), view.rates, knobs)
+    yield Candidate(member, member.worker, source, brought, estimate_s)
 
 
 def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
     """The workers of the nodes where the version lies, whoever uses their memory."""
     names = [m.id for m in view.index.near(entry.checkpoint.digest) if _is_able(view, entry, m.id, now, NOBODY)]
-    return [one for name in names for one in _candidate(view, entry, view.index.workers[name], knobs)]
+    return [one for name in names for one in candidate_at(view, entry, view.index.workers[name], knobs)]
 
 
 def least_need_bytes(entry: ModelEntry) -> int:
@@ -77,19 +97,3 @@ def _is_able(view: View, entry: ModelEntry, worker_id: str, now: float, excluded
     if view.cluster.is_draining(member) or full_bytes(entry, member.worker) > member.worker.memory_bytes:
         return False
     return view.replicas.seat(Spot(worker_id, entry.name, entry.checkpoint.digest)) is None
-
-
-def _candidate(view: View, entry: ModelEntry, member: Member, knobs: Knobs) -> Iterator[Candidate]:
-    """The worker as a candidate. Where an adapter's base would have to come too, from the store that has most of that;
-    none where no store has it."""
-    version, sources = entry.checkpoint, view.index.sources
-    source = sources.nearest(version.digest, member.node)
-    if member.worker is None or source is None:
-        return
-    estimate_s = start_up_s(version.bytes, source, member.node, knobs)
-    if version.base and not has_base(view, entry, member):
-        source = sources.nearest(version.base, member.node)
-        if source is None:
-            return
-        estimate_s += start_up_s(version.base_bytes, source, member.node, knobs)
-    yield Candidate(member, member.worker, source, estimate_s)

@@ -58,7 +58,7 @@ def _serve(draft: Draft, line: Line, request: Waiting, now: float, knobs: Knobs)
             draft, line, request, place(draft.view, request, now, knobs), Admission(draft.view, now, knobs)
         )
     else:
-        choice = turn_away(draft.view, request, RefusalReason.QUEUE_FULL, knobs.distrust_s)
+        choice = turn_away(draft.view, request, RefusalReason.QUEUE_FULL, now, knobs)
     actions = tuple(replace(one, tenant=request.tenant) if isinstance(one, Load) else one for one in choice.actions)
     draft.take(actions)
     draft.claim(choice.claims)

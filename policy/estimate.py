@@ -130,11 +130,6 @@ def mean_s(load: Haul, beside: Mapping[Tier, int], rates: Rates, knobs: Knobs) -
     return took_s
 
 
-def start_up_s(size_bytes: int, source: Source, node: str, knobs: Knobs) -> float:
-    """Seconds until a replica is ready: the bytes of each tier over its rate, and the fixed part."""
-    return estimate(load_work(_haul(size_bytes, source, Haul("", node)), knobs), Rates()).mean_s
-
-
 def _haul(size_bytes: int, source: Source, to: Haul) -> Haul:
     if source.store.node != to.node:
         return replace(to, origin_bytes=size_bytes)

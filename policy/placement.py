@@ -9,6 +9,7 @@ from policy.candidates import any_source, candidates, load
 from policy.evacuation import leaves, no_farther
 from policy.knobs import Knobs
 from policy.migration import make_way
+from policy.retry import retry_after_s
 from policy.room import cheapest_eviction, coming_room, soonest
 from policy.succession import succession
 from policy.view import Seat, Spot, View, Waiting
@@ -46,12 +47,13 @@ def place(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
     return _make_replica(view, request, entry, now, knobs)
 
 
-def turn_away(view: View, request: Waiting, reason: RefusalReason, retry_after_s: float | None) -> Choice:
-    """Refuses a request, unless a former version has a slot for it, be it about to make way."""
+def turn_away(view: View, request: Waiting, reason: RefusalReason, now: float, knobs: Knobs) -> Choice:
+    """Refuses a request, unless a former version has a slot for it, be it about to make way. It may come again when a
+    place can be expected."""
     entry = view.cluster.models.get(request.model)
     if entry and (slot := _open_slot(view, request, _former(view, request, entry))):
         return Choice((Place(request.request_id, slot),))
-    return refusal(request, reason, retry_after_s)
+    return refusal(request, reason, retry_after_s(view, request.model, now, knobs))
 
 
 def refusal(request: Waiting, reason: RefusalReason, retry_after_s: float | None) -> Choice:
@@ -109,5 +111,5 @@ def _fits_somewhere(view: View, entry: ModelEntry) -> bool:
 
 def _hold(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
     if now >= request.since_s + knobs.hold_s:  # the very moment that decide() looks again
-        return turn_away(view, request, RefusalReason.HELD_TOO_LONG, knobs.distrust_s)
+        return turn_away(view, request, RefusalReason.HELD_TOO_LONG, now, knobs)
     return Choice()

@@ -10,6 +10,7 @@ from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1 import gateway_pb2_grpc as rpc
 
 from mesh.clients.channel import limit, stream, unary
+from mesh.clients.explanation_wire import explanation_from
 from mesh.clients.gateway_records import (
     MODELS_CHOICE,
     AnswerEvent,
@@ -42,6 +43,7 @@ from mesh.clients.gateway_wire import (
 from mesh.clients.service_wire import service_to
 from mesh.clients.wire import TIERS, numerics_to
 from mesh.errors import Unreachable
+from mesh.explanation import Explanation
 from mesh.facts import CheckpointSummary, NumericsLevel, Tier
 from mesh.requests import PLAIN, ImportProgress, Pooling, ServiceClass
 
@@ -258,6 +260,13 @@ class GatewayClient:
         """The named models (none named: all), a bookmark, then each change."""
         request = pb.ModelServiceWatchRequest(names=names)
         return self._read(self._models.Watch(request, timeout=limit(WATCH_S)), model_change_from)
+
+    async def explain(self, model: str) -> Explanation:
+        """Why requests for a model are where they are, and what every alternative would cost; NotFound."""
+        request = pb.ClusterServiceExplainRequest(model=model)
+        with self._named():
+            response = await unary(self._cluster.Explain(request, timeout=limit()), self._peer)
+        return explanation_from(response.explanation)
 
     async def cluster(self) -> tuple[MemberStatus, ...]:
         """Every live process."""

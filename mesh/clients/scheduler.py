@@ -6,9 +6,11 @@ from contextlib import aclosing
 from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
-from mesh.clients.channel import Channels, limit, stream
+from mesh.clients.channel import Channels, limit, stream, unary
+from mesh.clients.explanation_wire import explanation_from
 from mesh.clients.service_wire import service_to
 from mesh.clients.wire import duration, progress_from, start_kind_from, start_times_from
+from mesh.explanation import Explanation
 from mesh.requests import Placement, Progress, Wish
 
 
@@ -40,6 +42,11 @@ class SchedulerClient:
                     yield _placement(response.placement)
                 else:
                     yield progress_from(response.progress)
+
+    async def explain(self, address: str, model: str) -> Explanation:
+        """Why requests for a model are where they are. NotFound for one that is not deployed."""
+        call = SchedulerServiceStub(self._channels.to(address)).Explain(pb.ExplainRequest(model=model), timeout=limit())
+        return explanation_from((await unary(call, f"scheduler at {address}")).explanation)
 
 
 def _placement(place: pb.Placement) -> Placement:

@@ -53,7 +53,7 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
             EmbeddingServicer(mirror, texts, embeddings),
             GenerationServicer(mirror, texts, answers, settings.default_max_tokens),
             ModelServicer(ground, mirror, Checkpoints(stores, mirror), Tiers(stores, mirror)),
-            ClusterServicer(ground, mirror),
+            ClusterServicer(ground, mirror, SchedulerClient(channels)),
         )
 
 

@@ -7,6 +7,9 @@ from grpc import aio
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1.gateway_pb2_grpc import ClusterServiceServicer
 
+from mesh.clients.explanation_wire import explanation_to
+from mesh.clients.scheduler import SchedulerClient
+from mesh.errors import InvalidRequest, Unreachable
 from mesh.facts import ClusterFacts
 from mesh.serve import Ground
 from mesh.state.mirror import Mirror
@@ -17,10 +20,10 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class ClusterServicer(ClusterServiceServicer):
-    """Get and Watch."""
+    """Get, Watch and Explain."""
 
-    def __init__(self, ground: Ground, mirror: Mirror) -> None:
-        self._ground, self._mirror = ground, mirror
+    def __init__(self, ground: Ground, mirror: Mirror, schedulers: SchedulerClient) -> None:
+        self._ground, self._mirror, self._schedulers = ground, mirror, schedulers
 
     async def Get(self, request: pb.ClusterServiceGetRequest, context: Context) -> pb.ClusterServiceGetResponse:  # noqa: N802
         """See the proto."""
@@ -33,6 +36,18 @@ class ClusterServicer(ClusterServiceServicer):
         """See the proto."""
         async for change in watch(self._mirror, _members, self._ground.draining):
             yield pb.ClusterServiceWatchResponse(type=EVENT_TYPES[change.kind], member=change.item)
+
+    async def Explain(  # noqa: N802
+        self, request: pb.ClusterServiceExplainRequest, context: Context
+    ) -> pb.ClusterServiceExplainResponse:
+        """See the proto. The scheduler that leads knows."""
+        if not request.model:
+            raise InvalidRequest.field("model", "must name a deployed model")
+        leader = self._mirror.facts.leader
+        if leader is None:
+            raise Unreachable("no scheduler leads; start one", reason="NO_SCHEDULER", retry_after_s=1.0)
+        explanation = await self._schedulers.explain(leader.address, request.model)
+        return pb.ClusterServiceExplainResponse(explanation=explanation_to(explanation))
 
 
 def _members(facts: ClusterFacts) -> dict[str, pb.Member]:

@@ -49,7 +49,8 @@ class Commands:
         """Begins a load, at once."""
         spot = action.spot
         self.books.load_began(action, self.clock.now())
-        self.learning.begins(action, self.mirror.facts)
+        if spot not in self.spared_until_s:
+            self.learning.begins(action, self.mirror.facts)
         entry = self.mirror.facts.models.get(action.base_model or spot.model)  # an adapter has its base's level
         numerics = entry.numerics if entry else None
         base = (action.base, action.base_model)
@@ -68,7 +69,7 @@ class Commands:
         if store is None or entry is None or entry.checkpoint.digest != left.digest:
             self.unload(Unload(spot, UnloadReason.SUPERSEDED))
             return
-        self.spared_until_s[spot] = self.clock.now() + SPARED_S
+        self.spared_until_s[spot] = self.clock.now() + SPARED_S  # and nothing is learnt of one that began before
         self.load(Load(spot, left.store_id, left.base, left.base_model, LoadReason(left.reason)), store.address)
 
     def end_unwanted_loads(self, view: View, models: Collection[str] | None) -> None:
@@ -113,9 +114,12 @@ class Commands:
             self.wake()
 
     async def _unload(self, spot: Spot) -> None:
+        began_s = self.clock.now()
         try:
-            await self.workers.unload(self._worker(spot).address, spot.model, spot.digest, self.fence)
+            worker = self._worker(spot)
+            await self.workers.unload(worker.address, spot.model, spot.digest, self.fence)
             await self._seen(lambda _: self._replica(spot) is None)
+            self.learning.unloaded(worker.node, self.clock.now() - began_s)
         except MeshError as error:
             log.warning("unload failed", model=spot.model, worker=spot.worker_id, error=error.message)
             self._distrust(spot)

@@ -1,7 +1,7 @@
 """What each load teaches: it is compared with what was thought, counted, and learnt from."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -11,6 +11,7 @@ from mesh.clock import Clock
 from mesh.facts import ClusterFacts
 from policy.actions import Load
 from policy.books import Books
+from policy.estimate import unloading
 from policy.knobs import Knobs
 from policy.start import hauled
 from policy.underway import Lesson
@@ -29,12 +30,11 @@ PROMISED = Counter("whimbrel_load_promises_total", "Loads, by whether their P90 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """Of one leadership. `learnt` is called when there is something new to keep."""
+    """Of one leadership."""
 
     books: Books
     clock: Clock
     knobs: Knobs
-    learnt: Callable[[], None]
     lessons: deque[Lesson] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def begins(self, action: Load, facts: ClusterFacts) -> None:
@@ -52,12 +52,15 @@ class Learning:
         if lesson is None:
             return
         self.lessons.append(lesson)
-        self.learnt()
         _count(lesson)
 
     def ended(self, spot: Spot) -> None:
         """The load is over; one that is not done has failed, or nobody wanted it any more."""
         self.books.loads.end(spot)
+
+    def unloaded(self, node: str, took_s: float) -> None:
+        """A replica's memory is free, as the facts show."""
+        self.books.rates.saw([unloading(node, self.knobs)], took_s)
 
     def of_model(self, model: str) -> Iterable[Lesson]:
         """What its loads have taught, the newest first."""

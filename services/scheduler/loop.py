@@ -9,6 +9,7 @@ from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.clock import Clock
 from mesh.errors import MeshError, NoRoom, Unreachable
+from mesh.explanation import Explanation
 from mesh.facts import Kind, Member
 from mesh.state.catalogue import unknown_model
 from mesh.state.learnt import Notebook
@@ -19,6 +20,7 @@ from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
+from services.scheduler.explaining import explanation
 from services.scheduler.holding import Held
 from services.scheduler.learning import Learning
 from services.scheduler.notes import Notes
@@ -49,6 +51,7 @@ class Scheduler:
         self._notebook, self._reservations = notebook, reservations
         self.room = WaitingRoom(clock)
         self.held = Held(mirror, self.room, self.wake)
+        self._learning: Learning | None = None  # while this process leads
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -59,11 +62,18 @@ class Scheduler:
         """Gives the catalogue's news a moment to arrive: the gateway that asks may have them first."""
         await self._mirror.until(lambda facts: model in facts.models, NEWS_S)
 
+    def explain(self, model: str) -> Explanation:
+        """Why requests for a model are where they are. NotFound, and Unreachable where this process stands by."""
+        if self._learning is None:
+            raise stands_by()
+        view = self._learning.books.glance()
+        return explanation(view, model, self._learning, self._clock.now(), self._knobs)
+
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
         books = Books(self._knobs.tenant_weights)
         notes = Notes(self._notebook, fence, [rates_topic(books.rates)])
-        learning = Learning(books, self._clock, self._knobs, notes.changed)
+        self._learning = learning = Learning(books, self._clock, self._knobs)
         self.room.open(books)
         try:
             with self._mirror.watching() as self._woken:
@@ -78,8 +88,9 @@ class Scheduler:
                         self._stores, self._mirror, books, group, self._clock, self._knobs, self.wake
                     )
                     await self._take_over(commands, reserving)
-                    await self._loop(books, commands, prefetching)
+                    await self._loop(books, commands, prefetching, notes)
         finally:
+            self._learning = None
             self.close(stands_by)
 
     def close(self, why: Callable[[], MeshError]) -> None:
@@ -94,7 +105,7 @@ class Scheduler:
             reserving.strike_out(left)
         await self.held.known()
 
-    async def _loop(self, books: Books, commands: Commands, prefetching: Prefetching) -> None:
+    async def _loop(self, books: Books, commands: Commands, prefetching: Prefetching, notes: Notes) -> None:
         while True:
             self._woken.clear()
             now = self._clock.now()
@@ -109,6 +120,7 @@ class Scheduler:
             commands.end_unwanted_loads(view, stirred)
             prefetching.end_unwanted()
             self.room.tell(stirred)
+            notes.look()
             await self._sleep(decision.look_again_s)
 
     async def _sleep(self, until_s: float | None) -> None:

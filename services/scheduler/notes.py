@@ -15,10 +15,11 @@ PAUSE_S = 2.0  # between two writings
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What one part of the judgement learns. `news` gives what has changed since it was last asked, `recall` takes
-    what an earlier leader wrote."""
+    """What one part of the judgement learns. `changed` says whether there is news, `news` gives what has changed since
+    it was last asked, `recall` takes what an earlier leader wrote."""
 
     subject: Subject
+    changed: Callable[[], bool]
     news: Callable[[], Mapping[str, str]]
     recall: Callable[[Mapping[str, str]], None]
 
@@ -32,9 +33,10 @@ class Notes:
     topics: Sequence[Topic]
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def changed(self) -> None:
-        """Something was learnt."""
-        self._changed.set()
+    def look(self) -> None:
+        """Something may have been learnt."""
+        if any(topic.changed() for topic in self.topics):
+            self._changed.set()
 
     async def recall(self) -> None:
         """Reads what is there. Without Redis one begins with guesses."""
@@ -57,7 +59,7 @@ class Notes:
                     await self.notebook.write(self.fence, subject, entries)
                     entries.clear()
             except Unreachable:
-                self.changed()  # so that it is tried again
+                self._changed.set()  # so that it is tried again
             except StaleFence:
                 return
             await asyncio.sleep(PAUSE_S)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -17,7 +18,7 @@ LEARNT: TypeAdapter[Learnt] = TypeAdapter(Learnt)
 
 def rates_topic(rates: Rates) -> Topic:
     """How long things take."""
-    return Topic(Subject.RATES, lambda: news(rates), lambda entries: recall(rates, entries))
+    return Topic(Subject.RATES, lambda: bool(rates.changed), partial(news, rates), partial(recall, rates))
 
 
 def news(rates: Rates) -> dict[str, str]:

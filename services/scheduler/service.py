@@ -8,6 +8,7 @@ from grpc import aio
 from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
+from mesh.clients.explanation_wire import explanation_to
 from mesh.clients.holding import Holding, holding_from
 from mesh.clients.service_wire import service_from
 from mesh.clients.wire import START_KINDS, progress_to, seconds, start_times_to
@@ -19,7 +20,7 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class SchedulerServicer(SchedulerServiceServicer):
-    """Assign: one stream a request, open for as long as it holds its place. Hold: one a gateway."""
+    """Assign: one stream a request, open for as long as it holds its place. Hold: one a gateway. Explain."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -45,6 +46,13 @@ class SchedulerServicer(SchedulerServiceServicer):
         async with aclosing(self._scheduler.held.serve(_told(request_iterator))) as noted:
             async for _ in noted:
                 yield pb.HoldResponse()
+
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
+        """See the proto."""
+        if not request.model:
+            raise InvalidRequest.field("model", "must name a deployed model")
+        await self._scheduler.knows(request.model)
+        return pb.ExplainResponse(explanation=explanation_to(self._scheduler.explain(request.model)))
 
 
 def _wish(request: pb.AssignRequest) -> Wish:

@@ -8,6 +8,7 @@ from typing import Any
 from grpc import aio
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1 import gateway_pb2_grpc as rpc
+from whimbrel.inference.v1 import explanation_pb2
 from whimbrel.inference.v1 import inference_pb2 as words
 
 from mesh.clients.wire import duration
@@ -166,6 +167,7 @@ class FakeCluster(rpc.ClusterServiceServicer):
     def __init__(self) -> None:
         self.members: list[pb.Member] = []
         self.changes: asyncio.Queue[pb.ClusterServiceWatchResponse] = asyncio.Queue()
+        self.explanation = explanation_pb2.Explanation()
 
     async def Get(self, request: Any, context: Any) -> pb.ClusterServiceGetResponse:  # noqa: N802
         return pb.ClusterServiceGetResponse(cluster=pb.Cluster(members=self.members))
@@ -173,6 +175,11 @@ class FakeCluster(rpc.ClusterServiceServicer):
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[pb.ClusterServiceWatchResponse]:  # noqa: N802
         while True:
             yield await self.changes.get()
+
+    async def Explain(self, request: Any, context: Any) -> pb.ClusterServiceExplainResponse:  # noqa: N802
+        if request.model != self.explanation.model:
+            raise NotFound(f"no model {request.model!r}", reason="UNKNOWN_MODEL")
+        return pb.ClusterServiceExplainResponse(explanation=self.explanation)
 
 
 class Fakes:

@@ -22,6 +22,11 @@ def decided(now: float, members: list[Member], *waiting: Waiting, **distrusted_u
     return decide(view, now, KNOBS)
 
 
+def refusals(decision: Decision) -> tuple[Refuse, ...]:
+    """Those of a decision."""
+    return tuple(action for action in decision.actions if isinstance(action, Refuse))
+
+
 def test_nothing_to_do_means_nothing_done_and_no_look_later() -> None:
     assert decided(0.0, [worker("w1"), STORE]) == Decision((), None)
 
@@ -41,8 +46,9 @@ def test_a_blocked_request_does_not_block_those_of_another_model() -> None:
 def test_a_request_waits_no_longer_than_the_hold() -> None:
     waiting = request("r", since_s=10.0)
     assert decided(129.9, [LOADING, STORE], waiting) == Decision((), 130.0)
-    refused = (Refuse("r", RefusalReason.HELD_TOO_LONG, KNOBS.distrust_s),)
-    assert decided(130.0, [LOADING, STORE], waiting) == Decision(refused, None)
+    decision = decided(130.0, [LOADING, STORE], waiting)
+    assert [(one.request_id, one.reason) for one in refusals(decision)] == [("r", RefusalReason.HELD_TOO_LONG)]
+    assert decision.look_again_s is None
 
 
 def test_the_hold_ends_at_the_moment_named_whatever_the_rounding() -> None:
@@ -56,7 +62,9 @@ def test_the_hold_ends_at_the_moment_named_whatever_the_rounding() -> None:
 def test_more_requests_than_may_wait_for_one_model_are_refused() -> None:
     waiting = [request(f"r{n}") for n in range(4)]
     full = RefusalReason.QUEUE_FULL
-    assert decided(1.0, [LOADING, STORE], *waiting).actions == (Refuse("r2", full, 5.0), Refuse("r3", full, 5.0))
+    decision = decided(1.0, [LOADING, STORE], *waiting)
+    assert [(one.request_id, one.reason) for one in refusals(decision)] == [("r2", full), ("r3", full)]
+    assert decision.actions == refusals(decision)
 
 
 def test_the_queue_of_one_model_does_not_count_against_another() -> None:
@@ -100,8 +108,9 @@ def test_a_slot_goes_to_the_earliest_deadline() -> None:
 
 def test_who_waits_longest_is_the_last_to_find_the_queue_full_unless_its_band_is_lower() -> None:
     waiting = [replace(request("low"), priority=Priority.LOW), request("r1", since_s=1.0), request("r2", since_s=2.0)]
-    refusal = Refuse("low", RefusalReason.QUEUE_FULL, 5.0)
-    assert decided(2.0, [LOADING, STORE], *waiting).actions == (refusal,)
+    (refusal,) = decided(2.0, [LOADING, STORE], *waiting).actions
+    assert isinstance(refusal, Refuse)
+    assert (refusal.request_id, refusal.reason) == ("low", RefusalReason.QUEUE_FULL)
 
 
 def test_a_load_says_whose_request_demands_it() -> None:

@@ -116,6 +116,7 @@ class PackedReplica:
             taken_tokens=self._drafter.taken,
             numerics=self.numerics.level,
             fingerprint=self.fingerprint,
+            prefill_token_s=self._costs.token_s,
         )
 
     def prove(self) -> None:

@@ -59,6 +59,7 @@ class ReplicaStats:
     taken_tokens: int = 0  # of these, those that the model said too
     numerics: NumericsLevel = NumericsLevel.FAST
     fingerprint: str = ""  # equal on two replicas: equal bits, as far as the level promises; empty if it promises none
+    prefill_token_s: float = 0.0  # what a token of a prompt has cost; 0: not known yet
 
 
 @dataclass(frozen=True, slots=True)

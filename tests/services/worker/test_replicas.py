@@ -138,6 +138,17 @@ async def test_two_versions_of_a_model_stand_side_by_side_and_go_one_by_one(engi
         engine.submit(request("s", prompt(8), on=replica_name("m", "d1")))
 
 
+async def test_what_a_token_of_a_prompt_has_cost_is_told_once_it_is_known(engine: Engine, replicas: Replicas) -> None:
+    await loaded(replicas, OLD)
+    assert [facts.prefill_token_s for facts in replicas.facts()] == [0.0]
+    engine.submit(request("r", prompt(20), 1, on=OLD.replica))
+    async with asyncio.timeout(WAIT_S):
+        while not (known := engine.stats().replicas[OLD.replica].prefill_token_s):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    (facts,) = replicas.facts()
+    assert facts.prefill_token_s == pytest.approx(known, rel=0.1)
+
+
 EXACT = Order("m", "d1", "store:1", numerics=NumericsLevel.BATCH_INVARIANT)
 
 

@@ -1,0 +1,84 @@
+"""Why requests for a model are where they are: the policy's own answers, put in words, and what else there was."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mesh.explanation import Alternative, HeldRequest, Way
+from mesh.facts import ModelEntry
+from mesh.requests import ServiceClass
+from policy.actions import Load, Place, Refuse, Unload
+from policy.alternatives import Case, alternatives
+from policy.draft import Draft
+from policy.knobs import Knobs
+from policy.placement import Choice, place
+from policy.view import View, Waiting
+
+SHOWN = 10  # requests
+
+
+def explain(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> tuple[HeldRequest, ...]:
+    """Of the first requests that wait for a model, and last of one that came now. Each sees what is done for those
+    before it."""
+    waiting = [*view.queues.of(entry.name)][:SHOWN]
+    newcomer = Waiting("", entry.name, now)
+    with Draft(view) as draft:
+        asked = enumerate([*waiting, newcomer])
+        return tuple(_held(draft, Case(view, entry, request, ahead, now, knobs)) for ahead, request in asked)
+
+
+def _held(draft: Draft, case: Case) -> HeldRequest:
+    request, found = case.request, alternatives(case)
+    choice = place(case.view, request, case.now, case.knobs)
+    why = _done(choice) or _nothing_done(case, found, choice)
+    draft.take(choice.actions)
+    draft.claim(choice.claims)
+    service = ServiceClass(request.tenant, request.priority)
+    marked = tuple(_marked(found, choice))
+    return HeldRequest(request.request_id, case.now - request.since_s, service, case.ahead, why, marked)
+
+
+def _done(choice: Choice) -> str:
+    """What is done for a request; empty if nothing is."""
+    match choice.actions:
+        case [Place(_, spot)]:
+            return f"it takes a slot on {spot.worker_id}"
+        case [Load(spot)]:
+            return f"the model is loaded on {spot.worker_id}"
+        case [Refuse(_, reason)]:
+            return f"it is refused: {reason}"
+        case [Unload(spot), *rest]:
+            return f"{1 + len(rest)} idle replicas make room on {spot.worker_id}"
+    return ""
+
+
+def _nothing_done(case: Case, found: Iterable[Alternative], choice: Choice) -> str:
+    """Why it waits."""
+    joined = [one for one in found if one.way is Way.JOIN]
+    if case.view.is_unfit(case.entry.checkpoint.digest, case.now):
+        return "it waits for a slot: the checkpoint could not be loaded a moment ago"
+    if joined:
+        return f"it waits for the load on {joined[0].worker_id}"
+    if claims := [*choice.claims, *case.view.index.claims_of(case.entry.name)]:
+        return f"it waits for room that is being made on {claims[0].worker_id}"
+    if any(one.way is Way.WAIT for one in found):
+        return "it waits for a slot: all replicas are full, and no worker has room for another"
+    return "it waits for room: no worker has any, and nothing idle is enough"
+
+
+def _marked(found: Iterable[Alternative], choice: Choice) -> Iterable[Alternative]:
+    """With the one that is taken marked; who waits, waits for the quickest that will be there."""
+    found = list(found)
+    waits = ((one.way, one.worker_id) for one in found if one.way in (Way.JOIN, Way.WAIT) and not one.obstacle)
+    taken = _taken(choice) if choice.actions else next(waits, None)
+    return (replace(one, chosen=(one.way, one.worker_id) == taken) for one in found)
+
+
+def _taken(choice: Choice) -> tuple[Way, str] | None:
+    match choice.actions[0]:
+        case Place(_, spot):
+            return Way.SLOT, spot.worker_id
+        case Load(spot):
+            return Way.LOAD, spot.worker_id
+        case Unload(spot):
+            return Way.EVICT, spot.worker_id
+    return None

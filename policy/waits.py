@@ -1,0 +1,21 @@
+"""How long places are held: what the end of one teaches, and what that says to those who wait for one."""
+
+from policy.knobs import Knobs
+from policy.rates import Portion, Quantity, Rate, Rates
+from policy.seat import Seat
+from policy.spot import Spot
+
+
+def slot_wait(rates: Rates, model: str, ahead: int, slots: int, knobs: Knobs) -> Portion:
+    """Until `ahead` requests, and one more, have left so many slots, each after as long as others were there. Nothing
+    is known of a model that has never answered but what is of all models."""
+    any_model_s = rates.mean_s(Rate(Quantity.HELD, ""), knobs.held_s)
+    return Portion(Rate(Quantity.HELD, "", model), (ahead + 1) / max(1, slots), any_model_s)
+
+
+def place_ended(rates: Rates, spot: Spot, seat: Seat | None, held_s: float) -> None:
+    """A request has given its place back. Its replica, if it is still there, says what prompts cost."""
+    for model in (spot.model, ""):
+        rates.saw([Portion(Rate(Quantity.HELD, "", model), 1, held_s)], held_s)
+    if seat and (token_s := seat.replica.prefill_token_s):
+        rates.saw([Portion(Rate(Quantity.PREFILL, seat.member.node, spot.digest), 1, token_s)], token_s)
