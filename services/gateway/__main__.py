@@ -39,14 +39,16 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         stack.push_async_callback(channels.close)
         stack.push_async_callback(lines.close)
         mirror = await stack.enter_async_context(Mirror(ground.state).running())
-        texts = stack.enter_context(Texts(stores, mirror, settings.cache_dir, settings.tokenizers))
+        texts = stack.enter_context(Texts(stores, mirror, settings.cache_dir, settings.tokenizers, settings.absent_s))
         await stack.enter_async_context(owned(texts.keep_warm(), ground))
         await stack.enter_async_context(owned(_tidy(channels, mirror), ground))
         leading = Leading(mirror)
         await stack.enter_async_context(owned(leading.watch(), ground))
         holding = Holding(mirror, leading, channels, gateway_id)
         await stack.enter_async_context(owned(holding.announce(), ground))
-        places = Places(mirror, SchedulerClient(channels), leading, holding, settings.hold_s)
+        places = Places(
+            mirror, SchedulerClient(channels), leading, holding, hold_s=settings.hold_s, absent_s=settings.absent_s
+        )
         answers = Answers(places, lines, gateway_id, settings.attempts)
         embeddings = Embeddings(places, WorkerClient(channels), settings.attempts)
         yield _mounted(

@@ -12,9 +12,11 @@ from mesh.requests import Phase, Placement, Progress, Wish
 from mesh.state.mirror import Mirror
 from services.gateway.holding import Holding, Place
 from services.gateway.leading import Leading
+from services.gateway.patience import Absence
 
 PATIENCE_S = 0.2  # between asking a scheduler that does not answer and asking it again
 SCHEDULER_GONE = frozenset({"UNREACHABLE", "NOT_LEADER", "DRAINING", "CALL_ENDED"})
+STORE_GONE = "CHECKPOINT_UNREACHABLE"
 Events = AsyncGenerator[Progress | Placement, None]
 
 
@@ -22,16 +24,23 @@ class Places:
     """Asks for places; a scheduler that dies while a request waits costs the wait nothing but time."""
 
     def __init__(
-        self, mirror: Mirror, schedulers: SchedulerClient, leading: Leading, holding: Holding, hold_s: float
+        self,
+        mirror: Mirror,
+        schedulers: SchedulerClient,
+        leading: Leading,
+        holding: Holding,
+        *,
+        hold_s: float,
+        absent_s: float,
     ) -> None:
-        self._mirror, self._schedulers, self._hold_s = mirror, schedulers, hold_s
+        self._mirror, self._schedulers, self._hold_s, self._absent_s = mirror, schedulers, hold_s, absent_s
         self._leading, self._holding = leading, holding
 
     async def assign(self, wish: Wish) -> Events:
         """Progress, then one Placement, held until this iteration is closed."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        gives_up_s = began_s + self._hold_s
+        gives_up_s, absence = began_s + self._hold_s, Absence(self._mirror, self._absent_s)
         while True:
             leader = await self._leader(gives_up_s - loop.time())
             waited_s = loop.time() - began_s
@@ -42,10 +51,16 @@ class Places:
                         yield event
                 return
             except Unreachable as error:
-                if error.reason not in SCHEDULER_GONE or loop.time() >= gives_up_s:
+                if loop.time() >= gives_up_s or not await self._may_help(error, wish, leader, absence):
                     raise
             yield Progress(Phase.QUEUED)
-            await self._mirror.until(lambda facts: facts.leader not in (None, leader), PATIENCE_S)  # noqa: B023
+
+    async def _may_help(self, error: Unreachable, wish: Wish, leader: Leader, absence: Absence) -> bool:
+        """Waits for another scheduler to lead, or for stores to come back; False if neither can be the trouble."""
+        if error.reason in SCHEDULER_GONE:
+            await self._mirror.until(lambda facts: facts.leader not in (None, leader), PATIENCE_S)
+            return True
+        return error.reason == STORE_GONE and wish.model in self._mirror.facts.models and await absence.ends()
 
     async def _ask(self, leader: Leader, wish: Wish) -> Events:
         """Of one scheduler: while the request waits, only for as long as that leads; its place outlives it."""

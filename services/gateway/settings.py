@@ -17,6 +17,9 @@ class GatewaySettings(ServiceSettings):
     tokenizers: int = Field(64, ge=1, description="Most tokenizers kept in memory.")
     attempts: int = Field(3, ge=1, le=10, description="Workers that a request is tried on before its first token.")
     hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a scheduler.")
+    absent_s: float = Field(
+        15.0, ge=0, description="Most seconds that a request waits for a store to come back that had its checkpoint."
+    )
     default_max_tokens: int = Field(
         1024, ge=1, description="Most tokens of an answer when the request sets no max_tokens."
     )

@@ -21,6 +21,7 @@ from mesh.clients.store import Stat, StoreClient
 from mesh.errors import MeshError, Unreachable, Unsuitable
 from mesh.facts import NEARNESS, Kind, Tier
 from mesh.state.mirror import Mirror
+from services.gateway.patience import with_store
 from services.gateway.pooling import PoolingFiles, pooling_files
 from services.gateway.spelling import Spelling
 from services.gateway.templates import Conversation, render
@@ -69,8 +70,10 @@ class Text:
 class Texts:
     """One Text a checkpoint, made when first asked for, the least recently used dropped."""
 
-    def __init__(self, stores: StoreClient, mirror: Mirror, cache_dir: Path | None, capacity: int) -> None:
-        self._stores, self._mirror, self._capacity = stores, mirror, capacity
+    def __init__(
+        self, stores: StoreClient, mirror: Mirror, cache_dir: Path | None, capacity: int, absent_s: float
+    ) -> None:
+        self._stores, self._mirror, self._capacity, self._absent_s = stores, mirror, capacity, absent_s
         self._temporary = None if cache_dir else tempfile.TemporaryDirectory(prefix="whimbrel-texts-")
         self._dir = cache_dir or Path(self._temporary.name)  # type: ignore[union-attr]
         self._known: OrderedDict[str, Text] = OrderedDict()
@@ -90,7 +93,7 @@ class Texts:
             return self._known[digest]
         async with self._locks.setdefault(digest, asyncio.Lock()):
             if digest not in self._known:
-                directory = await self._fetch(digest)
+                directory = await with_store(self._mirror, self._absent_s, partial(self._fetch, digest))
                 self._known[digest] = await asyncio.to_thread(_open, directory)
         self._locks.pop(digest, None)
         while len(self._known) > self._capacity:

@@ -8,6 +8,8 @@ import pytest
 
 from mesh.clients.channel import Channels
 from mesh.clients.scheduler import SchedulerClient
+from mesh.facts import CheckpointSummary, ModelEntry
+from mesh.state.catalogue import Catalogue
 from mesh.state.connection import State
 from mesh.state.keys import EVENTS_KEPT
 from mesh.state.mirror import Mirror
@@ -35,7 +37,15 @@ class Bench:
 
     def patient(self, hold_s: float) -> Places:
         """Places whose requests wait so long for a scheduler."""
-        return Places(self.mirror, SchedulerClient(self.channels), self.leading, self.holding, hold_s)
+        return Places(
+            self.mirror, SchedulerClient(self.channels), self.leading, self.holding, hold_s=hold_s, absent_s=hold_s
+        )
+
+    async def catalogued(self, model: str) -> None:
+        """A model that the gateway knows of."""
+        summary = CheckpointSummary("d1", 1000, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
+        await Catalogue(self.state).add(ModelEntry(model, summary, "/models", None, created_s=0.0, updated_s=0.0))
+        assert await self.mirror.until(lambda facts: model in facts.models, WAIT_S)
 
     async def elected(self, address: str, name: str = "s") -> None:
         """Makes a scheduler the leader, as the gateway sees it."""

@@ -9,8 +9,9 @@ import pytest
 from mesh.clients.holding import Holding
 from mesh.clients.service_wire import service_from
 from mesh.errors import MeshError, NoRoom, Unreachable
-from mesh.facts import Priority
+from mesh.facts import Kind, Member, Priority
 from mesh.requests import Phase, Placement, Progress, ServiceClass, Wish
+from mesh.state.leases import Membership
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, FakeScheduler, placement
 
@@ -205,3 +206,25 @@ async def test_a_place_that_was_given_back_is_told_to_nobody(bench: Bench) -> No
         await former.released.wait()
     successor = await bench.scheduler()
     assert await successor.hears() == Holding("gateway.7", (), ())
+
+
+async def test_a_request_waits_for_the_store_that_had_its_models_checkpoint(bench: Bench) -> None:
+    await bench.catalogued("m")
+    fake = await bench.scheduler()
+    fake.answers.put_nowait(Unreachable("no store", reason="CHECKPOINT_UNREACHABLE"))
+    async with aclosing(assign(bench)) as events:
+        placing = asyncio.create_task(placed(events))
+        await came(fake)
+        fake.answers.put_nowait(HERE)
+        async with Membership(bench.state, Member(Kind.STORE, "s1", "n1", "s:1"), lease_s=60.0):
+            assert (await placing)[-1] == HERE
+
+
+async def test_a_request_whose_models_checkpoint_stays_away_is_refused_in_the_end(bench: Bench) -> None:
+    await bench.catalogued("m")
+    fake, gone = await bench.scheduler(), Unreachable("no store", reason="CHECKPOINT_UNREACHABLE")
+    for _ in range(3):
+        fake.answers.put_nowait(gone)
+    with pytest.raises(Unreachable) as refused:
+        await placed(bench.patient(0.05).assign(Wish("r", "m")))
+    assert refused.value.reason == "CHECKPOINT_UNREACHABLE"

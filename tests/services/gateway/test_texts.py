@@ -24,7 +24,7 @@ class Files:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         nobody = cast(Any, None)  # what is in the cache is asked of no store
-        self.texts = Texts(cast(StoreClient, nobody), cast(Mirror, nobody), directory, 4)
+        self.texts = Texts(cast(StoreClient, nobody), cast(Mirror, nobody), directory, 4, absent_s=0.0)
 
     def of(self, digest: str, **config: object) -> Path:
         """A checkpoint's directory, with no tokenizer yet."""
