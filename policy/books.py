@@ -1,6 +1,6 @@
 """What a scheduler knows beside the facts: commands under way, idleness, distrust. It builds the view. No clock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from mesh.facts import ClusterFacts, ReplicaState
@@ -11,7 +11,7 @@ from policy.index import Index, Marks
 from policy.moving import Moving
 from policy.queues import Queues, Waiting
 from policy.rates import Rates
-from policy.seat import Running, Seat
+from policy.seat import Running
 from policy.shares import EQUAL, LOADING, Shares
 from policy.spot import Spot
 from policy.underway import Loads
@@ -139,17 +139,19 @@ class Books:
         """The moment `now`, after taking note of who has become idle, and of whom a newer version has taken over. What
         it shows as touched, the next will not: it must be decided on."""
         self._forgive(now)
+        self.index.settle()
         marks = self.index.marks
-        seats = self._changed(marks)
-        self._note_idle(seats, marks.gone, now)
+        spots = self._changed(marks)
+        self._note_idle(spots, now)
         self._void_claims(marks)
         self._give_up_plans(marks, now)
+        self.index.settle()
         self.index.marks = Marks()
         touched, roomier = (None, None) if marks.all else (marks.models, marks.roomier)
         view = self._view(touched, roomier, fresh=frozenset(self._fresh))
         self._fresh.clear()
-        self._retire(view, seats)
-        view.note_rest(seats)
+        self._retire(view, spots)
+        view.note_rest(spots)
         return view
 
     def glance(self) -> View:
@@ -224,23 +226,21 @@ class Books:
             del self.unfit_until_s[digest]
             marks.models.update(self.index.models_of(digest))
 
-    def _changed(self, marks: Marks) -> list[Seat]:
-        """Replicas about which something may have changed."""
+    def _changed(self, marks: Marks) -> Collection[Spot]:
+        """Where something has changed that keep-alive goes by."""
         replicas = self.index.replicas
         if marks.all:
-            return list(replicas.everywhere())
-        seats = [seat for worker_id in marks.workers for seat in replicas.on(worker_id)]
-        return seats + [seat for model in marks.models for seat in replicas.seats(model)]
+            return {seat.spot for seat in replicas.everywhere()} | marks.spots
+        models = marks.entries | (marks.models & self.index.outdated)
+        return marks.spots.union(seat.spot for model in models for seat in replicas.seats(model))
 
-    def _note_idle(self, seats: list[Seat], gone: set[Spot], now: float) -> None:
-        for spot in gone:
-            self.idle_since_s.pop(spot, None)
-            self.retired.discard(spot)
-        for seat in seats:
-            if seat.replica.state is ReplicaState.READY and self.index.replicas.busy(seat) == 0:
-                self.idle_since_s.setdefault(seat.spot, now)
+    def _note_idle(self, spots: Collection[Spot], now: float) -> None:
+        for spot in spots:
+            seat = self.index.replicas.seat(spot)
+            if seat and seat.replica.state is ReplicaState.READY and self.index.replicas.busy(seat) == 0:
+                self.idle_since_s.setdefault(spot, now)
             else:
-                self.idle_since_s.pop(seat.spot, None)
+                self.idle_since_s.pop(spot, None)
 
     def _void_claims(self, marks: Marks) -> None:
         """Ends those that nothing leaves for any more, or that nobody needs."""
@@ -266,9 +266,10 @@ class Books:
         wanted = bool(self.queues.of(claim.model)) or claim.model in self.index.outdated
         return wanted and self.index.account(claim.worker_id).leaving_bytes > 0
 
-    def _retire(self, view: View, seats: list[Seat]) -> None:
-        for seat in seats:
-            if seat.replica.state is ReplicaState.READY and view.is_superseded(seat):
-                self.retired.add(seat.spot)
+    def _retire(self, view: View, spots: Collection[Spot]) -> None:
+        for spot in spots:
+            seat = self.index.replicas.seat(spot)
+            if seat and seat.replica.state is ReplicaState.READY and view.is_superseded(seat):
+                self.retired.add(spot)
             else:
-                self.retired.discard(seat.spot)
+                self.retired.discard(spot)

@@ -1,6 +1,6 @@
 """Workers that could load a version, and what loading it there would take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -9,10 +9,10 @@ from policy.actions import Load
 from policy.estimate import Source, haul, mean_s
 from policy.haul import Haul
 from policy.knobs import Knobs
-from policy.size import full_bytes, has_base
+from policy.size import full_bytes, has_base, need_bytes
 from policy.view import NOBODY, Spot, View
 
-FAR = 8  # workers of nodes without the checkpoint that are looked at: those with the most room
+NEAR, FAR = 16, 4  # most workers that are looked at: of nodes with the checkpoint, and those with most room anywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +26,51 @@ class Candidate:
     estimate_s: float
 
 
-def candidates(
+def free_candidates(
     view: View, entry: ModelEntry, now: float, knobs: Knobs, excluded: frozenset[int] = NOBODY
 ) -> list[Candidate]:
-    """Workers that could load the current version and have no replica of it already: all that have one of another
-    version, and of those where there is room or idle replicas could make some, all on whose nodes it lies, the ones
-    with most memory free, and the ones with most that could be."""
+    """Workers with memory free that could load the current version and have no replica of it already: of each node
+    where it lies, the one that loads the least and has most free; of all, those that have most free."""
+    least_bytes, index = least_need_bytes(entry), view.index
 
     def able(worker_id: str) -> bool:
         return _is_able(view, entry, worker_id, now, excluded)
 
-    least_bytes = least_need_bytes(entry)
-    memory = view.index.memory
-    names = {member.id: None for member in view.index.near(entry.checkpoint.digest)}
-    names = {name: None for name in names if memory.account(name).room_bytes >= least_bytes}
-    names |= {seat.spot.worker_id: None for seat in view.seats(entry.name)}
-    found = {name: None for name in names if able(name)}
-    for order in (memory.freest(least_bytes), memory.roomiest(least_bytes)):
-        found |= dict.fromkeys(islice(filter(able, order), FAR))
-    return [one for name in found for one in candidate_at(view, entry, view.index.workers[name], knobs)]
+    def rank(worker_id: str) -> tuple[int, int, str]:
+        return len(view.replicas.loads_on(worker_id)), -index.account(worker_id).free_bytes, worker_id
+
+    found = dict.fromkeys(filter(able, _with_base(view, entry)))
+    for workers in index.near(entry.checkpoint.digest):
+        free = [
+            name for name in workers if index.account(name).free_bytes >= _need_bytes(view, entry, name) and able(name)
+        ]
+        found |= dict.fromkeys([min(free, key=rank)] if free else [])
+    found |= dict.fromkeys(islice(filter(able, index.memory.freest(least_bytes)), FAR))
+    return _candidates(view, entry, found, knobs)
+
+
+def candidates(
+    view: View, entry: ModelEntry, now: float, knobs: Knobs, excluded: frozenset[int] = NOBODY
+) -> list[Candidate]:
+    """Workers that could load the current version and have no replica of it already: all that have one of another
+    version, and of those where idle replicas could make room, the ones with most room of the nodes where it lies, and
+    of all."""
+    least_bytes, memory = least_need_bytes(entry), view.index.memory
+
+    def able(worker_id: str) -> bool:
+        return _is_able(view, entry, worker_id, now, excluded)
+
+    near = {
+        name: memory.account(name).room_bytes
+        for workers in view.index.near(entry.checkpoint.digest)
+        for name in workers
+    }
+    near = {name: room_bytes for name, room_bytes in near.items() if room_bytes >= least_bytes and able(name)}
+    found = dict.fromkeys(sorted(near, key=lambda name: (-near[name], name))[:NEAR])
+    former = {seat.spot.worker_id for seat in view.seats(entry.name)}
+    found |= dict.fromkeys(filter(able, [*sorted(former), *_with_base(view, entry)]))
+    found |= dict.fromkeys(islice(filter(able, memory.roomiest(least_bytes)), FAR))
+    return _candidates(view, entry, found, knobs)
 
 
 def candidate_at(view: View, entry: ModelEntry, member: Member, knobs: Knobs) -> Iterator[Candidate]:
@@ -67,8 +93,8 @@ def candidate_at(view: View, entry: ModelEntry, member: Member, knobs: Knobs) ->
 
 def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
     """The workers of the nodes where the version lies, whoever uses their memory."""
-    names = [m.id for m in view.index.near(entry.checkpoint.digest) if _is_able(view, entry, m.id, now, NOBODY)]
-    return [one for name in names for one in candidate_at(view, entry, view.index.workers[name], knobs)]
+    near = (name for workers in view.index.near(entry.checkpoint.digest) for name in workers)
+    return _candidates(view, entry, [name for name in near if _is_able(view, entry, name, now, NOBODY)], knobs)
 
 
 def least_need_bytes(entry: ModelEntry) -> int:
@@ -90,6 +116,11 @@ def load(view: View, entry: ModelEntry, candidate: Candidate) -> Load:
     return Load(spot, candidate.source.store.id, base, min(owners, default=""))
 
 
+def _need_bytes(view: View, entry: ModelEntry, worker_id: str) -> int:
+    member = view.index.workers[worker_id]
+    return need_bytes(view, entry, member, member.worker) if member.worker else 0
+
+
 def _is_able(view: View, entry: ModelEntry, worker_id: str, now: float, excluded: frozenset[int]) -> bool:
     member = view.index.workers[worker_id]
     if member.worker is None or member.fence in excluded or view.distrusts(worker_id, now):
@@ -97,3 +128,17 @@ def _is_able(view: View, entry: ModelEntry, worker_id: str, now: float, excluded
     if view.cluster.is_draining(member) or full_bytes(entry, member.worker) > member.worker.memory_bytes:
         return False
     return view.replicas.seat(Spot(worker_id, entry.name, entry.checkpoint.digest)) is None
+
+
+def _with_base(view: View, entry: ModelEntry) -> list[str]:
+    """Workers where an adapter finds its base, or soon will."""
+    base, replicas = entry.checkpoint.base, view.replicas
+    if not base:
+        return []
+    names = (*view.index.models_of(base), "")
+    there = {seat.spot.worker_id for name in names for seat in replicas.seats(name) if seat.replica.digest == base}
+    return sorted(there.union(spot.worker_id for name in names for spot in replicas.loads_of(name)))
+
+
+def _candidates(view: View, entry: ModelEntry, names: Iterable[str], knobs: Knobs) -> list[Candidate]:
+    return [one for name in names for one in candidate_at(view, entry, view.index.workers[name], knobs)]

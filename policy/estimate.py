@@ -72,12 +72,12 @@ def nearest_source(stores: Iterable[Member], digest: str, node: str) -> Source |
     if not able:
         return None
     near = [(m, held) for m, held in known if m.node == node] or able
-    return max((_source(m, held) for m, held in near), key=lambda s: (s.dram_bytes, s.disk_bytes, s.store.id))
+    return max((source(m, held) for m, held in near), key=lambda s: (s.dram_bytes, s.disk_bytes, s.store.id))
 
 
 def source_at(store: Member, digest: str) -> Source:
     """What this very store has of a checkpoint."""
-    return _source(store, _held(store, digest))
+    return source(store, _held(store, digest))
 
 
 def haul(version: CheckpointSummary, source: Source, worker: Member) -> Haul:
@@ -147,8 +147,9 @@ def _held(member: Member, digest: str) -> CheckpointFacts | None:
     return next((held for held in checkpoints if held.digest == digest), None)
 
 
-def _source(store: Member, held: CheckpointFacts | None) -> Source:
-    """Bytes in DRAM count there: each tier keeps a checkpoint's head longest, so the nearer lies in the farther."""
+def source(store: Member, held: CheckpointFacts | None) -> Source:
+    """What a store says that it has. Bytes in DRAM count there: each tier keeps a checkpoint's head longest, so the
+    nearer lies in the farther."""
     if held is None:
         return Source(store, 0, 0)
     dram = held.bytes if held.tier is Tier.DRAM else held.dram_bytes

@@ -1,6 +1,6 @@
 """What decisions look up, kept as facts and commands change, so that none of them looks at the whole cluster."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,14 +21,14 @@ NO_SPOTS: frozenset[Spot] = frozenset()
 
 @dataclass(slots=True)
 class Marks:
-    """What has changed since somebody looked: models that may fare otherwise, workers that anything has happened to,
-    and those of them where there may be room that there was not."""
+    """What has changed since somebody looked."""
 
     all: bool = False
-    models: set[str] = field(default_factory=set)
-    workers: set[str] = field(default_factory=set)
-    roomier: set[str] = field(default_factory=set)
-    gone: set[Spot] = field(default_factory=set)  # where there is no replica any more
+    models: set[str] = field(default_factory=set)  # of which any replica, command or request has come or gone
+    entries: set[str] = field(default_factory=set)  # models of which the catalogue says something else
+    spots: set[Spot] = field(default_factory=set)  # where a replica has changed, or is used or left alone
+    workers: set[str] = field(default_factory=set)  # with another account
+    roomier: set[str] = field(default_factory=set)  # those of them where there is more room
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Index:
     def __init__(self) -> None:
         self.cluster = ClusterFacts()
         self.marks = Marks()
-        self.replicas, self.sources, self.memory = Replicas(), Sources(), Memory()
+        self.replicas, self.sources, self._memory = Replicas(), Sources(), Memory()
+        self._stale: set[str] = set()  # workers whose accounts are to be made up
         self.workers: dict[str, Member] = {}
         self.nascent: set[str] = set()  # workers that have not said yet what they have
         self.outdated: set[str] = set()  # models with a replica of another version than the current one, or of none
@@ -101,7 +102,8 @@ class Index:
         if count < 0:
             self._touch_crowd(seat)
         if (busy == 0) != (self.replicas.busy(seat) == 0):
-            self._refresh(spot.worker_id)
+            self.marks.spots.update((spot, self.replicas.base(seat).spot))
+            self._stale.add(spot.worker_id)
 
     def load(self, spot: Spot) -> None:
         """A load begins."""
@@ -128,14 +130,14 @@ class Index:
         self.claims.add(spot)
         self._claims_on.setdefault(spot.worker_id, set()).add(spot)
         self._claims_of.setdefault(spot.model, set()).add(spot)
-        self._refresh(spot.worker_id)
+        self._stale.add(spot.worker_id)
 
     def unclaim(self, spot: Spot) -> None:
         """It is for anybody again."""
         self.claims.discard(spot)
         discard(self._claims_on, spot.worker_id, spot)
         discard(self._claims_of, spot.model, spot)
-        self._refresh(spot.worker_id)
+        self._stale.add(spot.worker_id)
 
     def claims_on(self, worker_id: str) -> Collection[Spot]:
         """Versions for which room is being made on a worker."""
@@ -145,19 +147,30 @@ class Index:
         """Where room is being made for a model."""
         return self._claims_of.get(model, NO_SPOTS)
 
+    @property
+    def memory(self) -> Memory:
+        """The accounts of all workers' memory."""
+        if self._stale:
+            self.settle()
+        return self._memory
+
     def account(self, worker_id: str) -> Account:
         """Of a worker's memory."""
         return self.memory.account(worker_id)
+
+    def settle(self) -> None:
+        """Makes up the accounts of workers where something has changed."""
+        for worker_id in self._stale:
+            self._make_up(worker_id)
+        self._stale.clear()
 
     def models_of(self, digest: str) -> Collection[str]:
         """Models whose current version is this checkpoint, or adapts it."""
         return self._models_of.get(digest, NO_NAMES)
 
-    def near(self, digest: str) -> Iterator[Member]:
-        """The workers of the nodes where a checkpoint lies."""
-        return (
-            member for node in self.sources.nodes(digest) for member in self._of_node.get(node, NO_WORKERS).values()
-        )
+    def near(self, digest: str) -> list[Collection[str]]:
+        """The workers of each node where a checkpoint lies."""
+        return [self._of_node.get(node, NO_WORKERS).keys() for node in self.sources.nodes(digest)]
 
     def draining(self) -> tuple[str, ...]:
         """The workers that are to become empty."""
@@ -180,9 +193,10 @@ class Index:
         for digest in _digests(new):
             self._models_of.setdefault(digest, set()).add(name)
         self.marks.models.add(name)
+        self.marks.entries.add(name)
         self._date(name)
         for spot in self.replicas.loads_of(name):  # how much they take is known from the catalogue
-            self._refresh(spot.worker_id)
+            self._stale.add(spot.worker_id)
 
     def _worker(self, worker_id: str, new: Member | None) -> None:
         old = self.workers.pop(worker_id, None)
@@ -198,12 +212,10 @@ class Index:
         for spot in changed:
             self.marks.models.add(spot.model)
             self._date(spot.model)
-            if self.replicas.seat(spot) is None:
-                self.marks.gone.add(spot)
-                self.rest.drop(spot)
+        self.marks.spots |= changed
         if _shape(old) != _shape(new):
             self.marks.all, self._largest, self._draining = True, None, None
-        self._refresh(worker_id)
+        self._stale.add(worker_id)
 
     def _store(self, store_id: str, old: Member | None, new: Member | None) -> None:
         for digest in self.sources.put(store_id, new):
@@ -213,9 +225,11 @@ class Index:
     def _command(self, spot: Spot) -> None:
         """One has begun or ended."""
         self.marks.models.add(spot.model)
+        self.marks.spots.add(spot)
         if seat := self.replicas.seat(spot):
+            self.marks.spots.add(self.replicas.base(seat).spot)
             self._touch_crowd(seat)
-        self._refresh(spot.worker_id)
+        self._stale.add(spot.worker_id)
 
     def _touch_crowd(self, seat: Seat) -> None:
         """Those that share its slots."""
@@ -223,13 +237,12 @@ class Index:
         self.marks.models.add(base.spot.model)
         self.marks.models.update(one.spot.model for one in self.replicas.adapters(base))
 
-    def _refresh(self, worker_id: str) -> None:
-        """Its memory may be another."""
+    def _make_up(self, worker_id: str) -> None:
         member = self.workers.get(worker_id)
         self.marks.workers.add(worker_id)
         if member is None or member.worker is None:
-            self.memory.drop(worker_id)
-        elif self.memory.put(worker_id, account(self, member, member.worker, self.claims_on(worker_id))):
+            self._memory.drop(worker_id)
+        elif self._memory.put(worker_id, account(self, member, member.worker, self.claims_on(worker_id))):
             self.marks.roomier.add(worker_id)
 
     def _date(self, model: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mesh.facts import ModelEntry, RunnerKind
 from policy.actions import Action, Place, RefusalReason, Refuse
-from policy.candidates import any_source, candidates, load
+from policy.candidates import any_source, candidates, free_candidates, load
 from policy.evacuation import leaves, no_farther
 from policy.knobs import Knobs
 from policy.migration import make_way
@@ -86,8 +86,10 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
     fits = _fits_somewhere(view, entry)
     if view.index.workers and not fits and not former:
         return refusal(request, RefusalReason.TOO_LARGE, None)
-    able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
+    able = no_farther(view, entry, free_candidates(view, entry, now, knobs, request.excluded))
     best = soonest(view, entry, able)
+    if best is None:
+        able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
     steps = make_way(view, entry, able, now, knobs, best=best)
     if best and not steps:
         steps = [load(view, entry, best)]

@@ -1,8 +1,9 @@
 """Stores by node and by what they hold: where a checkpoint may come from."""
 
 from mesh.facts import Member
-from policy.estimate import Source, nearest_source
+from policy.estimate import Source, source
 
+NONE: dict[str, Source] = {}
 NO_STORES: dict[str, Member] = {}
 
 
@@ -10,31 +11,35 @@ class Sources:
     """The stores that have told what they hold."""
 
     def __init__(self) -> None:
-        self._stores: dict[str, Member] = {}
         self._near: dict[str, dict[str, Member]] = {}  # by node
-        self._holders: dict[str, dict[str, Member]] = {}  # by digest
-        self._asking: dict[str, Member] = {}  # an origin for what none holds
+        self._holders: dict[str, dict[str, Source]] = {}  # by digest, then store
+        self._held: dict[str, tuple[str, frozenset[str]]] = {}  # by store: its node, and the digests that it holds
+        self._asking: dict[str, Member] = {}  # an origin, for what none holds
 
-    def put(self, store_id: str, store: Member | None) -> set[str]:
+    def put(self, store_id: str, store: Member | None) -> frozenset[str]:
         """What a store holds from now on; None, when it has gone. Returns the digests that it had not or has lost."""
         before = self._remove(store_id)
-        after = {one.digest for one in store.store.checkpoints} if store and store.store else set[str]()
-        if store and store.store:
-            self._stores[store_id] = store
-            self._near.setdefault(store.node, {})[store_id] = store
-            for digest in after:
-                self._holders.setdefault(digest, {})[store_id] = store
-            if store.store.origins:
-                self._asking[store_id] = store
+        if store is None or store.store is None:
+            return before
+        self._near.setdefault(store.node, {})[store_id] = store
+        if store.store.origins:
+            self._asking[store_id] = store
+        for held in store.store.checkpoints:
+            self._holders.setdefault(held.digest, {})[store_id] = source(store, held)
+        after = frozenset(held.digest for held in store.store.checkpoints)
+        self._held[store_id] = (store.node, after)
         return before ^ after
 
     def nearest(self, digest: str, node: str) -> Source | None:
-        """The store from which a worker of this node would load, if any has the checkpoint or can ask an origin."""
-        stores = self._holders.get(digest, NO_STORES) | self._near.get(node, NO_STORES)
-        if self._asking:
-            last = max(self._asking)  # equal but for their names: the one that nearest_source prefers
-            stores |= {last: self._asking[last]}
-        return nearest_source(stores.values(), digest, node)
+        """The store to load from: the same node's even when it has nothing yet, for it fetches; else the one with
+        most. None when no store has heard of the checkpoint, and none can ask an origin."""
+        holders = self._holders.get(digest, NONE)
+        if not holders and not self._asking:
+            return None
+        if near := self._near.get(node):
+            return max((holders.get(name) or source(store, None) for name, store in near.items()), key=_nearness)
+        asking = [source(store, None) for name, store in self._asking.items() if name not in holders]
+        return max((*holders.values(), *asking), key=_nearness)
 
     def has(self, digest: str) -> bool:
         """Whether any store holds the checkpoint or can ask for it."""
@@ -42,21 +47,22 @@ class Sources:
 
     def nodes(self, digest: str) -> list[str]:
         """Where it lies, by name."""
-        return sorted({store.node for store in self._holders.get(digest, NO_STORES).values()})
+        return sorted({held.store.node for held in self._holders.get(digest, NONE).values()})
 
-    def _remove(self, store_id: str) -> set[str]:
-        gone = self._stores.pop(store_id, None)
-        if gone is None or gone.store is None:
-            return set()
+    def _remove(self, store_id: str) -> frozenset[str]:
+        if store_id not in self._held:
+            return frozenset()
+        node, digests = self._held.pop(store_id)
         self._asking.pop(store_id, None)
-        _take(self._near, gone.node, store_id)
-        digests = {one.digest for one in gone.store.checkpoints}
+        del self._near[node][store_id]
+        if not self._near[node]:
+            del self._near[node]
         for digest in digests:
-            _take(self._holders, digest, store_id)
+            del self._holders[digest][store_id]
+            if not self._holders[digest]:
+                del self._holders[digest]
         return digests
 
 
-def _take(table: dict[str, dict[str, Member]], key: str, store_id: str) -> None:
-    del table[key][store_id]
-    if not table[key]:
-        del table[key]
+def _nearness(one: Source) -> tuple[int, int, str]:
+    return one.dram_bytes, one.disk_bytes, one.store.id

@@ -1,6 +1,6 @@
 """All that a decision looks at: the cluster's facts, and what the scheduler itself knows."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -139,15 +139,16 @@ class View:
             return True
         return seat.replica.digest != entry.checkpoint.digest and (seat.spot in self.retired or self.answers(entry))
 
-    def note_rest(self, seats: Collection[Seat]) -> None:
-        """Brings the index up to date on which of these replicas rest."""
-        for seat in seats:
-            if self.idle(seat) and not self.adapters(seat):
-                entry = self.cluster.models.get(seat.spot.model)
-                since_s, keep_s = self.idle_since_s.get(seat.spot, 0.0), entry.keep_alive_s if entry else None
-                self.index.rest.put(seat.spot, since_s, keep_s, superseded=self.is_superseded(seat))
+    def note_rest(self, spots: Iterable[Spot]) -> None:
+        """Brings the index up to date on whether replicas rest at these spots."""
+        for spot in spots:
+            seat = self.replicas.seat(spot)
+            if seat and self.idle(seat) and not self.adapters(seat):
+                entry = self.cluster.models.get(spot.model)
+                since_s, keep_s = self.idle_since_s.get(spot, 0.0), entry.keep_alive_s if entry else None
+                self.index.rest.put(spot, since_s, keep_s, superseded=self.is_superseded(seat))
             else:
-                self.index.rest.drop(seat.spot)
+                self.index.rest.drop(spot)
 
     def _takes(self, worker_id: str, excluded: frozenset[int]) -> bool:
         member = self.cluster.members.get(f"{Kind.WORKER}/{worker_id}")
@@ -171,4 +172,4 @@ class View:
         }
         for name, value in own.items():
             object.__setattr__(self, name, value)
-        self.note_rest(list(self.seats()))
+        self.note_rest([seat.spot for seat in self.seats()])
