@@ -50,7 +50,9 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
 
     def facts() -> WorkerFacts:
-        return WorkerFacts(device.name, settings.memory_bytes, settings.kv_bytes, settings.slots, replicas.facts())
+        resident, stopping = replicas.facts(), replicas.draining
+        sizes = (settings.memory_bytes, settings.kv_bytes, settings.slots)
+        return WorkerFacts(device.name, *sizes, resident, stopping=stopping)
 
     report = Report(ground.membership, facts)
     replicas.on_life, relay.on_load = report.life, report.load

@@ -73,9 +73,11 @@ class Relay:
         reader = asyncio.create_task(self._read(line, commands), name="relay")
         reader.add_done_callback(lambda _: line.outgoing.put_nowait([]))
         try:
-            while frames := await line.outgoing.get():
-                while not line.outgoing.empty():
-                    frames = frames + line.outgoing.get_nowait()
+            last = False
+            while not last and (frames := await line.outgoing.get()):
+                while not last and not line.outgoing.empty():
+                    more = line.outgoing.get_nowait()
+                    frames, last = frames + more, not more
                 yield frames
         finally:
             reader.cancel()

@@ -42,7 +42,7 @@ class Replicas:
         self._memory_bytes, self._kv_bytes = memory_bytes, kv_bytes
         self._residents: dict[str, Resident] = {}
         self.on_life: Callable[[], None] = lambda: None
-        self._draining = False
+        self.draining = False
 
     def facts(self) -> tuple[ReplicaFacts, ...]:
         """What is here, with what the engine says of its load."""
@@ -51,7 +51,7 @@ class Replicas:
             ReplicaFacts(
                 model=resident.order.model,
                 digest=resident.order.digest,
-                state=ReplicaState.DRAINING if self._draining else resident.state,
+                state=ReplicaState.DRAINING if self.draining else resident.state,
                 bytes=resident.bytes,
                 running=stats[name].running if name in stats else 0,
                 waiting=stats[name].waiting if name in stats else 0,
@@ -66,14 +66,18 @@ class Replicas:
         )
 
     def drain(self) -> None:
-        """Takes no more loads, and says that no request should come; what runs goes on."""
-        self._draining = True
+        """Takes no more loads, ends those under way, and says that no request should come; what runs goes on."""
+        self.draining = True
+        for resident in self._residents.values():
+            if resident.state is ReplicaState.LOADING and resident.task:
+                resident.failure = _stopping()
+                resident.task.cancel()
         self.on_life()
 
     async def load(self, order: Order) -> AsyncGenerator[LoadProgress | Loaded, None]:
         """Progress, then Loaded. When the last listener leaves before the end, the load is cancelled."""
-        if self._draining:
-            raise Unreachable("this worker is stopping", reason="DRAINING", retry_after_s=1.0)
+        if self.draining:
+            raise _stopping()
         resident = await self._settled(order.replica) or self._begin(order)
         resident.listeners += 1
         try:
@@ -129,7 +133,7 @@ class Replicas:
             log.warning("load failed", replica=name, error=error.message)
             resident.failure = error
         except asyncio.CancelledError:
-            resident.failure = Unreachable("the load was cancelled", reason="LOAD_CANCELLED")
+            resident.failure = resident.failure or Unreachable("the load was cancelled", reason="LOAD_CANCELLED")
         finally:
             resident.failure = resident.failure or Broken("the replica has ended; the worker's log says why")
             del self._residents[name]
@@ -254,6 +258,10 @@ def _prove(replica: Replica) -> None:
     if not isinstance(replica, Proving):
         raise NumericsNotHeld("its runner keeps no numerics level but fast; deploy it with numerics fast")
     replica.prove()
+
+
+def _stopping() -> Unreachable:
+    return Unreachable("this worker is stopping", reason="DRAINING", retry_after_s=1.0)
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

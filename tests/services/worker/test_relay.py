@@ -56,6 +56,7 @@ class Bench:
         self.digest = store.checkpoint.digest
         self._commands: asyncio.Queue[Grant | Cancel] = asyncio.Queue()
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self.line: asyncio.Task[None] | None = None
 
     def grant(self, key: str, sampling: Sampling, log: tuple[int, ...] = (), epoch: int = 1, model: str = "m") -> None:
         """Sends a grant."""
@@ -81,8 +82,14 @@ class Bench:
                 going.remove(frame.key)
         return frames
 
+    async def ended(self) -> None:
+        """Waits until the line has ended by itself."""
+        assert self.line
+        async with asyncio.timeout(WAIT_S):
+            await self.line
+
     async def serve(self) -> None:
-        """The line, until cancelled."""
+        """The line, until it ends or is cancelled."""
 
         async def commands() -> AsyncIterator[Grant | Cancel]:
             while True:
@@ -111,7 +118,7 @@ async def working(held: Checkpoint, scratch: Path) -> AsyncIterator[Bench]:
         engine.start()
         engine.add_replica(replica("llama", name=replica_name("m", held.digest)))
         bench = Bench(relay, engine, store)
-        line = asyncio.create_task(bench.serve())
+        bench.line = line = asyncio.create_task(bench.serve())
         yield bench
         line.cancel()
         await asyncio.wait([line])
@@ -129,6 +136,24 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 def tokens_of(frames: tuple[Frame, ...]) -> tuple[int, ...]:
     """All tokens, in order."""
     return sum((frame.tokens for frame in frames), ())
+
+
+async def test_a_worker_that_stops_ends_an_idle_line_at_once(bench: Bench) -> None:
+    bench.grant("r", replace(SAMPLING, max_tokens=2, stop_token_ids=()))
+    await bench.whole("r")
+    bench.relay.drain()
+    await bench.ended()
+
+
+async def test_a_worker_that_stops_ends_a_busy_line_with_the_last_token_of_the_last_answer(bench: Bench) -> None:
+    keys, long = tuple("abcdef"), replace(SAMPLING, max_tokens=40, stop_token_ids=())
+    for key in keys:
+        bench.grant(key, long)
+    await bench.frame()
+    bench.relay.drain()
+    answers = await bench.whole(*keys)
+    assert all(frames[-1].finish is FinishReason.LENGTH for frames in answers.values())
+    await bench.ended()
 
 
 async def test_a_guided_grant_is_answered_in_its_guides_shape(bench: Bench) -> None:

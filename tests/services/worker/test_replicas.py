@@ -210,6 +210,23 @@ async def test_leaving_a_load_of_one_version_leaves_the_other_alone(loader: Hand
     assert held(replicas) == {("m", "d1", ReplicaState.READY)}
 
 
+async def test_a_worker_that_drains_sends_those_elsewhere_who_wait_for_a_load(
+    replicas: Replicas, loader: HandLoader
+) -> None:
+    loader.go.clear()
+    waiting = asyncio.create_task(loaded(replicas, NEW))
+    async with asyncio.timeout(WAIT_S):
+        while not loader.begun:  # noqa: ASYNC110  the loader is one of ours, played by hand
+            await asyncio.sleep(0)
+    replicas.drain()
+    with pytest.raises(MeshError) as sent:
+        await waiting
+    assert sent.value.reason == "DRAINING"
+    async with asyncio.timeout(WAIT_S):
+        while replicas.facts():  # noqa: ASYNC110  as above
+            await asyncio.sleep(0)
+
+
 async def test_a_worker_that_drains_takes_no_version_any_more(replicas: Replicas) -> None:
     await loaded(replicas, OLD)
     replicas.drain()
