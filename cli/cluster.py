@@ -27,7 +27,9 @@ class ClusterOptions:
 
     data_dir: Path  # checkpoints, logs and, with keep_state, the catalogue
     workers: int = 2
-    gateway_port: int = 0  # 0: any free one
+    schedulers: int = 1  # one leads, the others stand by
+    gateways: int = 1
+    gateway_port: int = 0  # of the first one; 0: any free one, as the others have
     keep_state: bool = False  # the state outlives the cluster, in data_dir
     settings: Mapping[str, str] = field(default_factory=dict)  # environment of every process
     settings_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by kind or id, over the former
@@ -69,8 +71,13 @@ class LocalCluster:
 
     @property
     def gateway_address(self) -> str:
-        """host:port of the gateway."""
+        """host:port of the first gateway."""
         return self.process("gateway-1").address.result()
+
+    @property
+    def gateway_addresses(self) -> tuple[str, ...]:
+        """host:port of every gateway."""
+        return tuple(p.address.result() for p in self.processes if p.program.kind is Kind.GATEWAY)
 
     @property
     def processes(self) -> tuple[ServiceProcess, ...]:
@@ -185,7 +192,6 @@ def programs(options: ClusterOptions, redis_url: str) -> tuple[Program, ...]:
     }
     own: dict[Kind, Mapping[str, str]] = {
         Kind.STORE: {"WHIMBREL_STORE_DIR": str((options.data_dir / "store").absolute())},
-        Kind.GATEWAY: {"WHIMBREL_PORT": str(options.gateway_port)},
         Kind.WORKER: {
             "OMP_NUM_THREADS": str(threads),
             # Threads that spin for each other on a busy machine made a small model 20 to 60 times slower.
@@ -193,13 +199,19 @@ def programs(options: ClusterOptions, redis_url: str) -> tuple[Program, ...]:
             "WHIMBREL_MEMORY_BYTES": str(memory_bytes),
         },
     }
-    numbers = range(1, options.workers + 1)
-    names = [(Kind.SCHEDULER, 1), (Kind.STORE, 1), (Kind.GATEWAY, 1), *((Kind.WORKER, number) for number in numbers)]
-    return tuple(_program(options, kind, f"{kind}-{number}", {**shared, **own.get(kind, {})}) for kind, number in names)
+    counts = {
+        Kind.SCHEDULER: options.schedulers,
+        Kind.STORE: 1,
+        Kind.GATEWAY: options.gateways,
+        Kind.WORKER: options.workers,
+    }
+    names = [(kind, f"{kind}-{number}") for kind, count in counts.items() for number in range(1, count + 1)]
+    return tuple(_program(options, kind, name, {**shared, **own.get(kind, {})}) for kind, name in names)
 
 
 def _program(options: ClusterOptions, kind: Kind, process_id: str, settings: Mapping[str, str]) -> Program:
-    told = [options.settings, options.settings_of.get(kind, {}), options.settings_of.get(process_id, {})]
+    given = {"WHIMBREL_PORT": str(options.gateway_port)} if process_id == "gateway-1" else {}
+    told = [given, options.settings, options.settings_of.get(kind, {}), options.settings_of.get(process_id, {})]
     merged = {**settings, "WHIMBREL_ID": process_id}
     for more in told:
         merged.update(more)

@@ -35,6 +35,7 @@ class Leadership:
     def __init__(self, state: State, mirror: Mirror, member_id: str, address: str, lease_s: float) -> None:
         self._state, self._mirror = state, mirror
         self._id, self._address, self._lease_s = member_id, address, lease_s
+        self._followed = ""  # the leader that was last stood by for
 
     async def run(self, lead: Callable[[int], Awaitable[None]]) -> None:
         """Stands by, leads, stands by again, until cancelled; resigns then."""
@@ -52,11 +53,14 @@ class Leadership:
 
         Facts that do not show the leader yet look as if it had resigned; then the next bid tells.
         """
-        log.info("standing by", leader=standing.holder)
+        if standing.holder != self._followed:
+            log.info("standing by", leader=standing.holder)
+            self._followed = standing.holder
         await self._mirror.until(lambda facts: facts.leader is None, standing.left_s)
 
     async def _lead(self, fence: int, lead: Callable[[int], Awaitable[None]]) -> None:
         log.info("leading", fence=fence)
+        self._followed = ""
         duty = asyncio.ensure_future(lead(fence))
         duties = {duty, asyncio.create_task(self._renew(fence)), asyncio.create_task(self._sweep())}
         try:
