@@ -23,6 +23,7 @@ class Reservation:
     reason: str
     base: str = ""
     base_model: str = ""
+    tenant: str = ""
 
     @property
     def name(self) -> str:

@@ -70,7 +70,9 @@ class Commands:
             self.unload(Unload(spot, UnloadReason.SUPERSEDED))
             return
         self.spared_until_s[spot] = self.clock.now() + SPARED_S  # and nothing is learnt of one that began before
-        self.load(Load(spot, left.store_id, left.base, left.base_model, LoadReason(left.reason)), store.address)
+        self.load(
+            Load(spot, left.store_id, left.base, left.base_model, LoadReason(left.reason), left.tenant), store.address
+        )
 
     def end_unwanted_loads(self, view: View, models: Collection[str] | None) -> None:
         """Cancels each load, of these models or of all, that nobody waits for any more: clients have left, their

@@ -51,6 +51,7 @@ class Reserving:
             base=action.base,
             base_model=action.base_model,
             reason=action.reason,
+            tenant=action.tenant,
         )
 
     def strike_out(self, reservation: Reservation) -> None:
