@@ -129,9 +129,14 @@ class StoreFacts:
     corrupt_units: int = 0  # found damaged since the store started
     origins: int = 0  # native origins that it can ask for checkpoints that no store has
 
+    def held(self, digest: str) -> CheckpointFacts | None:
+        """What is here of a checkpoint."""
+        return next((c for c in self.checkpoints if c.digest == digest), None)
+
     def tier_of(self, digest: str) -> Tier | None:
         """The nearest tier here that holds all of `digest`."""
-        return next((c.tier for c in self.checkpoints if c.digest == digest), None)
+        held = self.held(digest)
+        return held.tier if held else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ class Prefetch:
     store_id: str
     digest: str
     tier: Tier
+    instead: tuple[str, ...] = ()  # checkpoints that leave the tier for it, before
 
 
 @dataclass(frozen=True, slots=True)

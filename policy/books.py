@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from mesh.facts import ClusterFacts, ReplicaState
 from policy.actions import Load, LoadReason
 from policy.copying import Copying
+from policy.demand import Demand
 from policy.evacuation import stands
 from policy.index import Index, Marks
 from policy.moving import Moving
@@ -33,6 +34,7 @@ class Books:
         self.unfit_until_s: dict[str, float] = {}
         self.retired: set[Spot] = set()
         self.copying = Copying()
+        self.demand = Demand()
         self.moving = Moving()
         self.rates = Rates()
         self.loads = Loads()
@@ -62,6 +64,8 @@ class Books:
         if request.deadline_s is not None:
             self._fresh.add(request.request_id)
         self.index.marks.models.add(request.model)
+        if not request.excluded:  # else it has been here before
+            self.demand.arrived(request.model, request.since_s)
 
     def placed(self, request_id: str, spot: Spot, now: float) -> None:
         """A request that waited has a place, and the replica's idleness begins anew, though it may end before the
@@ -146,6 +150,7 @@ class Books:
         self._void_claims(marks)
         self._give_up_plans(marks, now)
         self.index.settle()
+        self.copying.turn(now)
         self.index.marks = Marks()
         touched, roomier = (None, None) if marks.all else (marks.models, marks.roomier)
         view = self._view(touched, roomier, fresh=frozenset(self._fresh))
@@ -182,6 +187,7 @@ class Books:
             roomier=roomier,
             index=self.index,
             copying=self.copying,
+            demand=self.demand,
             moving=self.moving,
             rates=self.rates,
             loads=self.loads,

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 
-from policy.actions import Action, Load, MakeWay, Move, Place, Refuse, Unload
+from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload
+from policy.copying import Copy
 from policy.index import Marks
 from policy.spot import Spot
 from policy.view import View
@@ -44,6 +45,9 @@ class Draft:
                     self._do(partial(index.place, spot), partial(index.place, spot, -1))
                 case MakeWay(plan):
                     self._do(partial(self.view.moving.add, plan), partial(self.view.moving.drop, plan))
+                case Prefetch(store_id, digest, tier):
+                    copy, copying = Copy(store_id, digest, tier), self.view.copying
+                    self._do(partial(copying.under_way.add, copy), partial(copying.under_way.discard, copy))
                 case Refuse(number):
                     self.answered.add(number)
                 case Load(spot):

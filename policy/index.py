@@ -172,6 +172,10 @@ class Index:
         """The workers of each node where a checkpoint lies."""
         return [self._of_node.get(node, NO_WORKERS).keys() for node in self.sources.nodes(digest)]
 
+    def of_node(self, node: str) -> Collection[str]:
+        """The workers of a node, by name."""
+        return self._of_node.get(node, NO_WORKERS).keys()
+
     def draining(self) -> tuple[str, ...]:
         """The workers that are to become empty."""
         if self._draining is None:

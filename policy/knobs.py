@@ -20,6 +20,9 @@ class Knobs:
     distrust_s: float = 5.0  # a worker that could not be reached gets no load for this long
     unfit_s: float = 60.0  # a checkpoint that could not be loaded is not tried again for an update for this long
     bytes_per_s: Mapping[Tier, float] = field(default_factory=lambda: BANDWIDTHS)
+    copies: bool = True  # whether checkpoints are brought to memory before anybody waits for them
+    copy_horizon_s: float = 600.0  # what comes later than that makes no copy worth its memory
+    copy_wins_s: float = 1.0  # of start-up, that a copy in memory is expected to save until then, at least
     prefetch_bar_s: float = 60.0  # a store that could not prefetch something is not asked again for this long
     ageing_s: float = 30.0  # for each of these that a request has waited, it counts as of one band more
     quantum_s: float = 4.0  # device-seconds by which a tenant may be ahead of its share before others come first

@@ -1,5 +1,7 @@
 """Stores by node and by what they hold: where a checkpoint may come from."""
 
+from collections.abc import Collection
+
 from mesh.facts import Member
 from policy.estimate import Source, source
 
@@ -44,6 +46,18 @@ class Sources:
     def has(self, digest: str) -> bool:
         """Whether any store holds the checkpoint or can ask for it."""
         return bool(self._asking) or digest in self._holders
+
+    def stores(self) -> Collection[Member]:
+        """All of them."""
+        return [store for stores in self._near.values() for store in stores.values()]
+
+    def holders(self, digest: str) -> Collection[Source]:
+        """The stores that have something of a checkpoint, and how much."""
+        return self._holders.get(digest, NONE).values()
+
+    def at(self, node: str) -> Collection[Member]:
+        """The stores of a node."""
+        return self._near.get(node, NO_STORES).values()
 
     def nodes(self, digest: str) -> list[str]:
         """Where it lies, by name."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, ReplicaState
 from policy.copying import Copying
+from policy.demand import Demand
 from policy.index import Index
 from policy.moving import Moving
 from policy.queues import NOBODY, Queues, Waiting
@@ -39,6 +40,7 @@ class View:
     runs: Mapping[Spot, Mapping[str, Running]] = field(default_factory=dict)
     copying: Copying = field(default_factory=Copying)
     moving: Moving = field(default_factory=Moving)
+    demand: Demand = field(default_factory=Demand)
     rates: Rates = field(default_factory=Rates)  # learnt
     loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
     shares: Shares = field(default_factory=Shares)  # of the tenants

@@ -1,6 +1,6 @@
 """The simulated cluster: carries out loads and unloads, and loses what fails. It decides nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mesh.facts import ReplicaState
 from policy.copying import Copy
@@ -64,12 +64,15 @@ class Cluster:
         worker.touch()
         self._engine.after(worker.node.spec.unload_s, lambda: self._unloaded(worker, replica))
 
-    def prefetch(self, copy: Copy) -> None:
-        """Begins to bring a model up to a tier, behind all loads. Impossible without a node or a model, or twice."""
+    def prefetch(self, copy: Copy, instead: Iterable[str] = ()) -> None:
+        """Begins to bring a model up to a tier, behind all loads, others having left it. Impossible without a node or a
+        model, or twice."""
         node = next((node for node in self.nodes.values() if node.store_id == copy.store_id), None)
         model = self.models.get(copy.digest)
         if node is None or model is None or copy in self.prefetches:
             raise Impossible(f"no store or model for {copy}, or it is on its way already")
+        for other in instead:
+            node.pool(copy.tier).drop(other)
         self.prefetches[copy] = run = PrefetchRun(node, model, copy.tier, lambda: self._prefetched(copy))
         run.begin(self._engine.now_s)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mesh.facts import ReplicaState
+from mesh.facts import ReplicaState, Tier
 from policy.view import Spot
 from sim.batch import Batch, Sequence
 from sim.engine import Engine
@@ -88,3 +88,7 @@ class Node:
         self.dram_pool, self.disk_pool = Pool(spec.dram_bytes), Pool(spec.disk_bytes)
         self.pools = (self.dram_pool, self.disk_pool)
         self.workers = [Worker(engine, f"{node_id}-w{number}", self, spec) for number in range(spec.workers)]
+
+    def pool(self, tier: Tier) -> Pool:
+        """Of a tier, DISK or DRAM."""
+        return self.dram_pool if tier is Tier.DRAM else self.disk_pool

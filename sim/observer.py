@@ -75,6 +75,8 @@ class Observer:
             disk_bytes_per_s=node.spec.disk_bytes_per_s,
             origin_bytes_per_s=node.spec.origin_bytes_per_s,
             loads=self._loads(node),
+            dram_capacity_bytes=node.spec.dram_bytes,
+            disk_capacity_bytes=node.spec.disk_bytes,
         )
 
     def _loads(self, node: Node) -> tuple[LoadState, ...]:

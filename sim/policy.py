@@ -117,6 +117,8 @@ class NodeState:
     disk_bytes_per_s: float  # all loads of the node share it
     origin_bytes_per_s: float  # all loads of the node share it
     loads: tuple[LoadState, ...]
+    dram_capacity_bytes: int = 0
+    disk_capacity_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,12 @@ class Pool:
             self._here[model] = self._here.get(model, 0) + came
             self._shown = None
 
+    def drop(self, model: str) -> None:
+        """It leaves, unless somebody reads it."""
+        if model in self._here and model not in self._pins:
+            del self._here[model]
+            self._shown = None
+
     def clear(self) -> None:
         """All is lost; nobody reads."""
         self._here.clear()

@@ -82,7 +82,14 @@ def store(node: NodeState, models: Mapping[str, ModelState]) -> Member:
     """What its store would publish; an origin has everything."""
     names = node.disk.keys() | node.dram.keys()
     held = [_checkpoint(n, models[n].bytes, node.disk.get(n, 0), node.dram.get(n, 0)) for n in sorted(names)]
-    facts = StoreFacts(0, 0, 0, tuple(held), origins=1)
+    facts = StoreFacts(
+        disk_used_bytes=sum(node.disk.values()),
+        dram_capacity_bytes=node.dram_capacity_bytes,
+        dram_used_bytes=sum(node.dram.values()),
+        checkpoints=tuple(held),
+        disk_capacity_bytes=node.disk_capacity_bytes,
+        origins=1,
+    )
     return Member(Kind.STORE, node.store_id, node.id, node.store_id, store=facts)
 
 

@@ -65,7 +65,7 @@ class Scheduler:
                 self.cluster.unload(spot)
             case Preempt(request_id):
                 self.seating.preempt(request_id)
-            case Prefetch(store_id, digest, tier):
-                self.cluster.prefetch(Copy(store_id, digest, tier))
+            case Prefetch(store_id, digest, tier, instead):
+                self.cluster.prefetch(Copy(store_id, digest, tier), instead)
             case Move(request_id, to):
                 self.seating.move(request_id, to)

@@ -3,9 +3,10 @@ own: once, as it happens."""
 
 from collections.abc import Callable
 
-from mesh.facts import ClusterFacts, ReplicaState
-from policy.actions import Action, Load, MakeWay, Move, Place, Refuse, Unload
+from mesh.facts import ClusterFacts, ReplicaState, Tier
+from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload
 from policy.books import Books
+from policy.copying import Copy
 from policy.knobs import Knobs
 from policy.start import hauled
 from policy.view import Spot, Waiting
@@ -26,7 +27,7 @@ class Telling:
 
     def happened(self, state: ClusterState, now: float) -> None:
         """Requests that came or went, and commands that came to their end."""
-        self._books.copying.under_way = set(state.prefetches)
+        self._tell_prefetches(state, now)
         if len(state.nodes) != len(self._nodes) or any(self._nodes.get(node.id) is not node for node in state.nodes):
             self._nodes_changed(state, now)
         self._tell_waiting(state)
@@ -43,6 +44,8 @@ class Telling:
                 books.left(number, now)
             case Move(number, spot):
                 books.moved(number, spot, now)
+            case Prefetch(store_id, digest, tier):
+                books.copying.began(Copy(store_id, digest, tier))
             case MakeWay(plan):
                 books.moving.add(plan)
             case Load(spot):
@@ -90,6 +93,16 @@ class Telling:
             books.load_ended(spot, now)
         for spot in [spot for spot in books.unloading if self._state(spot) is not ReplicaState.DRAINING]:
             books.unload_ended(spot)
+
+    def _tell_prefetches(self, state: ClusterState, now: float) -> None:
+        """Which have ended, and of these which have not brought what they were to bring."""
+        copying = self._books.copying
+        for copy in sorted(copying.under_way - state.prefetches):
+            copying.ended(copy)
+            nodes = [node for node in state.nodes if node.store_id == copy.store_id]
+            held = [node.dram if copy.tier is Tier.DRAM else node.disk for node in nodes]
+            if not held or held[0].get(copy.digest, 0) < state.models[copy.digest].bytes:
+                copying.bar(copy.store_id, copy.digest, now + self._knobs.prefetch_bar_s, whole=True)
 
     def _tell_waiting(self, state: ClusterState) -> None:
         """Who has come; those who come anew after a crash or a preemption are in the midst of the others."""

@@ -39,7 +39,7 @@ class Prefetching:
         """Asks the store, at once."""
         copy = Copy(action.store_id, action.digest, action.tier)
         self.books.copying.began(copy)
-        self.tasks[copy] = self.group.create_task(self._bring(copy), name=f"prefetch {copy}")
+        self.tasks[copy] = self.group.create_task(self._bring(copy, action.instead), name=f"prefetch {copy}")
 
     def end_unwanted(self) -> None:
         """Cancels what no model of the catalogue needs any more."""
@@ -54,8 +54,10 @@ class Prefetching:
                 log.info("prefetch ended: no model needs it", checkpoint=copy.digest, store=copy.store_id)
                 task.cancel()
 
-    async def _bring(self, copy: Copy) -> None:
+    async def _bring(self, copy: Copy, instead: tuple[str, ...]) -> None:
         try:
+            for digest in instead:
+                await self.stores.evict(self._address(copy), digest, copy.tier)
             async with aclosing(self.stores.prefetch(self._address(copy), copy.digest, copy.tier)) as progress:
                 async for _ in progress:
                     pass
@@ -72,8 +74,8 @@ class Prefetching:
     def _failed(self, copy: Copy, error: MeshError) -> None:
         """A store's own trouble bars it for all checkpoints, a checkpoint's trouble for that one."""
         log.warning("prefetch failed", checkpoint=copy.digest, store=copy.store_id, error=error.message)
-        digest = "" if isinstance(error, Unreachable | NoRoom) else copy.digest
-        self.books.copying.bar(copy.store_id, digest, self.clock.now() + self.knobs.prefetch_bar_s)
+        until_s, whole = self.clock.now() + self.knobs.prefetch_bar_s, isinstance(error, Unreachable | NoRoom)
+        self.books.copying.bar(copy.store_id, copy.digest, until_s, whole=whole)
 
     def _address(self, copy: Copy) -> str:
         member = self.mirror.facts.members.get(f"{Kind.STORE}/{copy.store_id}")

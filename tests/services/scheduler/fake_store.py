@@ -36,6 +36,7 @@ class FakeStore(StoreServiceServicer):
     membership: Membership
     facts: StoreFacts
     prefetches: list[Asked] = field(default_factory=list)
+    evictions: list[Asked] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # something was asked of it
     go: asyncio.Event = field(default_factory=asyncio.Event)  # prefetches end when it is set
     left: asyncio.Event = field(default_factory=asyncio.Event)  # a caller has given one up
@@ -45,6 +46,11 @@ class FakeStore(StoreServiceServicer):
         """Says what is here."""
         self.facts = replace(self.facts, checkpoints=held, dram_used_bytes=sum(one.dram_bytes for one in held))
         self.membership.publish(replace(self.membership.member, store=self.facts))
+
+    async def Evict(self, request: pb.EvictRequest, context: Context) -> pb.EvictResponse:  # noqa: N802
+        """Notes it."""
+        self.evictions.append(Asked(request.digest, TIERS[request.tier]))
+        return pb.EvictResponse(freed_bytes=10)
 
     async def Prefetch(self, request: pb.PrefetchRequest, context: Context) -> AsyncIterator[pb.PrefetchResponse]:  # noqa: N802
         """Half the bytes, a wait for `go`, the rest."""

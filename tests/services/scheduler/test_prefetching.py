@@ -78,6 +78,14 @@ async def test_a_prefetch_is_under_way_until_the_facts_show_the_copy(scene: Scen
     assert not scene.books.copying.barred_until_s
 
 
+async def test_what_it_displaces_leaves_first(scene: Scene) -> None:
+    scene.store.go.set()
+    scene.prefetching.begin(Prefetch(*COPY, instead=("n@1", "o@1")))
+    await scene.ended()
+    assert scene.store.evictions == [Asked("n@1", Tier.DRAM), Asked("o@1", Tier.DRAM)]
+    assert holds(scene.mirror.facts, COPY)
+
+
 async def test_what_no_model_needs_any_more_is_given_up(scene: Scene) -> None:
     scene.prefetching.begin(ASK)
     async with asyncio.timeout(WAIT_S):

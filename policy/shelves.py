@@ -1,0 +1,118 @@
+"""What stores hold of checkpoints, what that is worth, and what would have to leave for more."""
+
+import math
+from dataclasses import dataclass
+
+from mesh.facts import NEARNESS, CheckpointFacts, Member, ModelEntry, StoreFacts, Tier
+from policy.estimate import Source
+from policy.knobs import Knobs
+from policy.rates import BYTES_OF, Rate
+from policy.view import View
+
+FURTHER = 0.25  # so much less often than one copy is the next needed; assumed
+AT_ONCE = 1  # prefetches of one store
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Room in a store's memory: which checkpoints leave for it, and what they were worth."""
+
+    store_id: str
+    missing_bytes: int  # of the newcomer
+    instead: tuple[str, ...] = ()
+    loss_s: float = 0.0
+
+
+def worth_s(view: View, entry: ModelEntry, others: int, now: float, knobs: Knobs) -> float:
+    """Seconds that requests to come save by one copy in memory beside so many others, before `copy_horizon_s`."""
+    asked = _asked(view, entry.name, now, knobs.copy_horizon_s)
+    if not asked:
+        return 0.0
+    version = entry.checkpoint
+    holders = view.index.sources.holders(version.digest)
+    on_disk = any(_reaches(held, version.bytes, Tier.DISK) for held in holders)
+    byte_s = _byte_s(view, Tier.DISK if on_disk else Tier.ORIGIN, knobs) - _byte_s(view, Tier.DRAM, knobs)
+    return asked * FURTHER**others * version.bytes * byte_s
+
+
+def _asked(view: View, model: str, now: float, within_s: float) -> float:
+    """Requests that one may count on: the mean of the hour's rate, less its deviation. Bursts are over too soon."""
+    history = view.demand.histories.get(model)
+    if history is None:
+        return 0.0
+    mean = history.base.per_s(now) * within_s
+    return max(0.0, mean - math.sqrt(mean + mean * mean / history.base.faded(now)))
+
+
+def places(view: View, digest: str, size: int, tier: Tier) -> set[str]:
+    """The stores that have all of a checkpoint in a tier or a nearer one, or will."""
+    there = {held.store.id for held in view.index.sources.holders(digest) if _reaches(held, size, tier)}
+    under_way = (copy for copy in view.copying.under_way if copy.digest == digest)
+    return there | {copy.store_id for copy in under_way if NEARNESS[copy.tier] >= NEARNESS[tier]}
+
+
+def takes(view: View, store: Member, digest: str, now: float) -> bool:
+    """Whether a store can be asked for another checkpoint now."""
+    copying = view.copying
+    return copying.at(store.id) < AT_ONCE and not copying.is_barred(store.id, digest, now)
+
+
+def free_bytes(store: Member, tier: Tier) -> int:
+    """Of a tier, DISK or DRAM."""
+    facts = store.store
+    if facts is None:
+        return 0
+    if tier is Tier.DRAM:
+        return facts.dram_capacity_bytes - facts.dram_used_bytes
+    return facts.disk_capacity_bytes - facts.disk_used_bytes
+
+
+def make_room(view: View, store: Member, entry: ModelEntry, now: float, knobs: Knobs) -> Shelf | None:
+    """The checkpoints that are worth the least a byte leave a store's memory, as many as must; None if it is there, or
+    all that may leave is too little."""
+    facts, version = store.store, entry.checkpoint
+    if facts is None or version.bytes > facts.dram_capacity_bytes:
+        return None
+    held = facts.held(version.digest)
+    missing = version.bytes - (held.dram_bytes if held else 0)
+    lacking, loss_s, instead = missing - free_bytes(store, Tier.DRAM), 0.0, list[str]()
+    for lost_s, one in _least_first(view, store, facts, now, knobs) if lacking > 0 else ():
+        if lacking > 0 and one.digest != version.digest:
+            lacking -= one.dram_bytes
+            loss_s += lost_s
+            instead.append(one.digest)
+    return Shelf(store.id, missing, tuple(instead), loss_s) if missing > 0 and lacking <= 0 else None
+
+
+def _least_first(
+    view: View, store: Member, facts: StoreFacts, now: float, knobs: Knobs
+) -> list[tuple[float, CheckpointFacts]]:
+    """What a store has in memory and nobody reads, with what it is worth there; the least a byte first."""
+    read = _read(view, store)
+    free = [one for one in facts.checkpoints if one.dram_bytes and one.digest not in read]
+    worth = [(_loss_s(view, one, now, knobs), one) for one in free]
+    return sorted(worth, key=lambda pair: (pair[0] / pair[1].dram_bytes, pair[1].digest))
+
+
+def _loss_s(view: View, held: CheckpointFacts, now: float, knobs: Knobs) -> float:
+    others = max(0, len(places(view, held.digest, held.bytes, Tier.DRAM)) - 1)
+    entries = [view.cluster.models[name] for name in view.index.models_of(held.digest)]
+    share = held.dram_bytes / max(1, held.bytes)
+    return share * sum(worth_s(view, entry, others, now, knobs) for entry in entries)
+
+
+def _read(view: View, store: Member) -> set[str]:
+    """Checkpoints that a node's workers load now, or, where weights are the store's own memory, run."""
+    names = view.index.of_node(store.node)
+    loading = {spot.digest for name in names for spot in view.replicas.loads_on(name)}
+    seats = [seat for name in names for seat in view.replicas.on(name)]
+    return loading | {seat.spot.digest for seat in seats if seat.member.worker and seat.member.worker.device == "host"}
+
+
+def _reaches(held: Source, size: int, tier: Tier) -> bool:
+    there = held.dram_bytes if tier is Tier.DRAM else held.dram_bytes + held.disk_bytes
+    return there >= size
+
+
+def _byte_s(view: View, tier: Tier, knobs: Knobs) -> float:
+    return view.rates.of(Rate(BYTES_OF[tier], ""), 1.0 / knobs.bytes_per_s[tier]).mean_s
