@@ -5,7 +5,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from sim.compare import compare
+from sim.compare import FLOOR, compare
 from sim.lengths import TABLES
 from sim.policies import POLICIES
 from sim.report import table
@@ -22,7 +22,9 @@ def main() -> None:
     comparing = commands.add_parser(
         "compare", help="a table over paired seeds; the first policy is the one compared with"
     )
-    comparing.add_argument("--policies", default=",".join(POLICIES), help="of: " + ", ".join(POLICIES))
+    comparing.add_argument(
+        "--policies", default=",".join((*POLICIES, FLOOR)), help=f"of: {', '.join((*POLICIES, FLOOR))}"
+    )
     comparing.add_argument(
         "--workload", default="market", choices=SCENARIOS, metavar="NAME", help=f"of: {', '.join(SCENARIOS)}"
     )
@@ -41,7 +43,7 @@ def main() -> None:
 
 def _compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     names = args.policies.split(",")
-    if unknown := [name for name in names if name not in POLICIES]:
+    if unknown := [name for name in names if name not in POLICIES and name != FLOOR]:
         parser.error(f"no policy is called {', '.join(unknown)}")
     trace = replay(args, len(SCENARIOS[args.workload].cluster.models))
     try:

@@ -10,12 +10,16 @@ from functools import partial
 import numpy as np
 
 from sim.arrivals import Floats
+from sim.bounds.no_load_time import without_load_time
 from sim.outcome import Run
 from sim.policies import POLICIES
 from sim.report import Figures, figures
 from sim.run import simulate
 from sim.scenarios import SCENARIOS, Scenario
 from sim.traces.replay import Replay
+
+OURS = "whimbrel"
+FLOOR = "no-load-time"  # ours, where loads take none: what is left is queueing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,12 @@ def of_seed(scenario: Scenario, names: Sequence[str], seed: int, trace: Replay |
     """One of each policy."""
     asked = replace(trace, seed=seed) if trace else scenario.workload(seed)
     requests, failures = asked.requests(), scenario.failures(seed)
-    return [
-        _sample(simulate(scenario.cluster, requests, POLICIES[name](seed), failures), scenario.warm_up_s, seed)
-        for name in names
-    ]
+    found = list[Sample]()
+    for name in names:
+        cluster = without_load_time(scenario.cluster) if name == FLOOR else scenario.cluster
+        policy = POLICIES[OURS if name == FLOOR else name](seed)
+        found.append(_sample(simulate(cluster, requests, policy, failures), scenario.warm_up_s, seed))
+    return found
 
 
 def _of_seed(workload: str, names: Sequence[str], trace: Replay | None, seed: int) -> list[Sample]:

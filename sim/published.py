@@ -40,7 +40,8 @@ class Published:
         members = dict(last.members) if last else {}
         for node in state.nodes:
             self._note(node, state.models, members)
-        self._forget(state, members)
+        if len(members) != sum([1 + len(node.workers) for node in state.nodes]):
+            self._forget(state, members)
         self._nodes = {node.id: node for node in state.nodes}
         self._facts = ClusterFacts(MappingProxyType(members), models)
         return self._facts

@@ -80,6 +80,11 @@ def models(count: int, size_bytes: int, devices: int = 1) -> tuple[ModelSpec, ..
     return tuple(ModelSpec(model_name(i), size_bytes, init_s=0.3, costs=costs) for i in range(count))
 
 
+def of_models(count: int, nodes: int) -> ClusterSpec:
+    """Nodes of 4 devices, and so many models of 6.7 billion parameters, two of which fit on a device."""
+    return ClusterSpec(nodes, NODE, models(count, BYTES_6_7B))
+
+
 def paper(size: Size, lengths: str, rps: float, scope: Scope, slots: int) -> Scenario:
     """Half an hour, in bursts of the wildest kind that evaluations use."""
 
@@ -110,7 +115,8 @@ def market(disk_bytes: int = 4 * 10**12, **changes: object) -> Scenario:
     swings = Swings(diurnal=0.15, log_cv=1.0, on_share=0.28)
     plain = Workload(1000, 4.0, 3600.0, 0, skew=1.9, gaps=Gaps(Law.GAMMA, 2.0), swings=swings, tenants=50)
     changed = replace(plain, **changes)  # type: ignore[arg-type]
-    cluster = ClusterSpec(4, replace(NODE, disk_bytes=disk_bytes), models(1000, BYTES_6_7B))
+    spec = of_models(1000, nodes=4)
+    cluster = replace(spec, node=replace(spec.node, disk_bytes=disk_bytes))
     return Scenario(cluster, lambda seed: replace(changed, seed=seed), warm_up_s=changed.duration_s / 3.0)
 
 

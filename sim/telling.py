@@ -1,7 +1,7 @@
 """What has happened in the simulated cluster since the last moment, told to the books as the scheduler's loop tells its
 own: once, as it happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mesh.facts import ClusterFacts, ReplicaState, Tier
 from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload
@@ -24,6 +24,7 @@ class Telling:
         self._workers: dict[str, WorkerState] = {}
         self._residents: dict[str, dict[Spot, Resident]] = {}  # by worker
         self._waiting: dict[str, WaitingRequest] = {}
+        self._moving: set[str] = set()  # requests that have been told to move
 
     def happened(self, state: ClusterState, now: float) -> None:
         """Requests that came or went, and commands that came to their end."""
@@ -43,6 +44,7 @@ class Telling:
                 del self._waiting[number]
                 books.left(number, now)
             case Move(number, spot):
+                self._moving.add(number)
                 books.moved(number, spot, now)
             case Prefetch(store_id, digest, tier):
                 books.copying.began(Copy(store_id, digest, tier))
@@ -56,33 +58,47 @@ class Telling:
                 books.unload_began(spot)
 
     def _nodes_changed(self, state: ClusterState, now: float) -> None:
-        workers = {one.id: one for one in state.workers()}
-        changed = [one for one in workers.values() if self._workers.get(one.id) is not one]
-        gone = self._workers.keys() - workers.keys()
+        nodes = [node for node in state.nodes if self._nodes.get(node.id) is not node]
+        changed = [one for node in nodes for one in node.workers if self._workers.get(one.id) is not one]
+        self._nodes = {node.id: node for node in state.nodes}
+        before = {spot for one in changed for spot in self._residents_of(one.id)}
         for one in changed:
+            self._workers[one.id] = one
             self._residents[one.id] = {resident.spot: resident for resident in one.residents}
-        for worker_id in gone:
-            del self._residents[worker_id]
-        self._nodes, self._workers = {node.id: node for node in state.nodes}, workers
-        self._tell_running({*gone, *(one.id for one in changed)}, now)
-        self._tell_commands(state, now)
+        if len(self._workers) != sum([len(node.workers) for node in state.nodes]):
+            before |= self._forget(state)
+        self._tell_running(before, now)
+        self._tell_commands(nodes, now)
 
-    def _tell_running(self, changed: set[str], now: float) -> None:
-        """Which requests have given their place back, or changed it."""
+    def _forget(self, state: ClusterState) -> set[Spot]:
+        """Workers that have failed: returns what they had."""
+        gone = self._workers.keys() - {one.id for one in state.workers()}
+        spots = {spot for worker_id in gone for spot in self._residents[worker_id]}
+        for worker_id in gone:
+            del self._workers[worker_id], self._residents[worker_id]
+        return spots
+
+    def _tell_running(self, spots: set[Spot], now: float) -> None:
+        """Which requests have given their place on one of these back, or changed it for another."""
         books = self._books
-        here = {spot: one.request_ids for worker in changed for spot, one in self._residents_of(worker).items()}
-        spots = {number: spot for spot, numbers in here.items() for number in numbers}
-        for spot in [spot for spot in books.runs if spot.worker_id in changed]:
-            for number in books.runs[spot].keys() - here.get(spot, ()):
-                if number in spots:
-                    books.moved(number, spots[number], now)
+        for spot in sorted(spots & books.runs.keys()):
+            resident = self._residents_of(spot.worker_id).get(spot)
+            for number in sorted(books.runs[spot].keys() - set(resident.request_ids if resident else ())):
+                to = self._found(number) if number in self._moving else None
+                if to:
+                    books.moved(number, to, now)
                 else:
                     books.left(number, now)
 
-    def _tell_commands(self, state: ClusterState, now: float) -> None:
+    def _found(self, number: str) -> Spot | None:
+        """Where a request is that has left its place."""
+        everywhere = (one for residents in self._residents.values() for one in residents.values())
+        return next((one.spot for one in everywhere if number in one.request_ids), None)
+
+    def _tell_commands(self, changed: Iterable[NodeState], now: float) -> None:
         """How far loads have come, and which loads and unloads have ended."""
         books = self._books
-        for load in [load for node in state.nodes for load in node.loads]:
+        for load in [load for node in changed for load in node.loads]:
             if under_way := books.loads.by_spot.get(load.spot):
                 books.loads.progressed(load.spot, under_way.load.bytes - load.left_bytes, now)
         for spot in [spot for spot in books.loading if self._state(spot) is not ReplicaState.LOADING]:
