@@ -17,8 +17,9 @@ class Judgement:
     name = "whimbrel"
 
     def __init__(self, knobs: Knobs) -> None:
-        self._knobs, self._books, self._published = knobs, Books(knobs.tenant_weights), Published()
+        self._knobs, self._books = knobs, Books(knobs.tenant_weights)
         self._telling = Telling(self._books, knobs, self.waiting)
+        self._published = Published(self._telling.moving)
 
     def decide(self, state: ClusterState, now: float) -> Plan:
         """The policy's decision."""

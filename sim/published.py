@@ -1,6 +1,7 @@
 """What the simulated cluster's members would publish: facts, anew only for what has changed since the last moment."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -21,12 +22,15 @@ from mesh.facts import (
 from policy.view import Spot
 from sim.policy import ClusterState, ModelState, NodeState, Resident, WorkerState
 
+NOBODY: frozenset[str] = frozenset()
+
 
 class Published:
-    """One cluster's facts. As long as nothing changes, they are the same object; a worker that comes again has a new
-    fence."""
+    """One cluster's facts; as long as nothing changes, they are the same object. How many requests a replica has is
+    what the books know themselves, and sooner, so it is told only of one that requests are `moving` to or from."""
 
-    def __init__(self) -> None:
+    def __init__(self, moving: AbstractSet[str] = NOBODY) -> None:
+        self._moving = moving
         self._nodes: dict[str, NodeState] = {}
         self._workers: dict[str, WorkerState] = {}
         self._facts: ClusterFacts | None = None
@@ -43,6 +47,8 @@ class Published:
         if len(members) != sum([1 + len(node.workers) for node in state.nodes]):
             self._forget(state, members)
         self._nodes = {node.id: node for node in state.nodes}
+        if last and members == last.members:
+            return last
         self._facts = ClusterFacts(MappingProxyType(members), models)
         return self._facts
 
@@ -55,7 +61,18 @@ class Published:
         for one in node.workers:
             if self._workers.get(one.id) is not one:
                 self._workers[one.id] = one
-                members[f"{Kind.WORKER}/{one.id}"] = worker(one)
+                self._note_worker(one, members)
+
+    def _note_worker(self, one: WorkerState, members: dict[str, Member]) -> None:
+        key, replicas = f"{Kind.WORKER}/{one.id}", tuple([self._replica(resident) for resident in one.residents])
+        last = members.get(key)
+        if last is None or last.worker is None or last.worker.replicas != replicas:
+            facts = WorkerFacts("cuda", one.memory_bytes, one.kv_bytes, one.slots, replicas)
+            members[key] = Member(Kind.WORKER, one.id, one.node_id, one.id, worker=facts)
+
+    def _replica(self, one: Resident) -> ReplicaFacts:
+        told = len(one.request_ids) if self._moving and not self._moving.isdisjoint(one.request_ids) else 0
+        return _replica_facts(one.spot, one.state, one.bytes, told)
 
     def _forget(self, state: ClusterState, members: dict[str, Member]) -> None:
         """What has failed."""
@@ -71,12 +88,6 @@ def entry(model: ModelState) -> ModelEntry:
     """The catalogue's, of a model with one version."""
     version = CheckpointSummary(model.name, model.bytes, "", "", 0, 0, 0, 0, runner=RunnerKind.PACKED)
     return ModelEntry(model.name, version, "", keep_alive_s=None, created_s=0.0, updated_s=0.0)
-
-
-def worker(one: WorkerState) -> Member:
-    """What it would publish."""
-    facts = WorkerFacts("cuda", one.memory_bytes, one.kv_bytes, one.slots, tuple([_replica(r) for r in one.residents]))
-    return Member(Kind.WORKER, one.id, one.node_id, one.id, worker=facts)
 
 
 def store(node: NodeState, models: Mapping[str, ModelState]) -> Member:
@@ -98,10 +109,6 @@ def store(node: NodeState, models: Mapping[str, ModelState]) -> Member:
 def _checkpoint(model: str, size_bytes: int, disk: int, dram: int) -> CheckpointFacts:
     tier = Tier.DRAM if dram == size_bytes else Tier.DISK if disk == size_bytes else Tier.ORIGIN
     return CheckpointFacts(model, size_bytes, tier, disk, dram)
-
-
-def _replica(one: Resident) -> ReplicaFacts:
-    return _replica_facts(one.spot, one.state, one.bytes, len(one.running))
 
 
 @lru_cache(maxsize=65536)

@@ -53,6 +53,7 @@ class Seating:
         ahead = one.sequence(so_far, lambda: self._follow(one), lambda: None)
         ahead.answer_tokens += 1  # it ends nothing: only the sequence itself does
         one.goal = self._join(one, to, ahead)
+        self._cluster.workers[seat.replica.spot.worker_id].touch()  # it is shown as leaving
 
     def lose(self, lost: list[Sequence]) -> None:
         """What ran there is gone: requests wait again, their tokens being in the gateways' journals."""

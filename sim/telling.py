@@ -24,7 +24,7 @@ class Telling:
         self._workers: dict[str, WorkerState] = {}
         self._residents: dict[str, dict[Spot, Resident]] = {}  # by worker
         self._waiting: dict[str, WaitingRequest] = {}
-        self._moving: set[str] = set()  # requests that have been told to move
+        self.moving: set[str] = set()  # requests that have been told to move, and have not yet
 
     def happened(self, state: ClusterState, now: float) -> None:
         """Requests that came or went, and commands that came to their end."""
@@ -44,7 +44,7 @@ class Telling:
                 del self._waiting[number]
                 books.left(number, now)
             case Move(number, spot):
-                self._moving.add(number)
+                self.moving.add(number)
                 books.moved(number, spot, now)
             case Prefetch(store_id, digest, tier):
                 books.copying.began(Copy(store_id, digest, tier))
@@ -68,6 +68,7 @@ class Telling:
         if len(self._workers) != sum([len(node.workers) for node in state.nodes]):
             before |= self._forget(state)
         self._tell_running(before, now)
+        self.moving.difference_update([number for number in self.moving if len(self._found(number)) < 2])
         self._tell_commands(nodes, now)
 
     def _forget(self, state: ClusterState) -> set[Spot]:
@@ -84,16 +85,15 @@ class Telling:
         for spot in sorted(spots & books.runs.keys()):
             resident = self._residents_of(spot.worker_id).get(spot)
             for number in sorted(books.runs[spot].keys() - set(resident.request_ids if resident else ())):
-                to = self._found(number) if number in self._moving else None
-                if to:
-                    books.moved(number, to, now)
+                if number in self.moving and (found := self._found(number)):
+                    books.moved(number, found[0], now)
                 else:
                     books.left(number, now)
 
-    def _found(self, number: str) -> Spot | None:
-        """Where a request is that has left its place."""
+    def _found(self, number: str) -> list[Spot]:
+        """Where a request has a slot: at two places while it moves."""
         everywhere = (one for residents in self._residents.values() for one in residents.values())
-        return next((one.spot for one in everywhere if number in one.request_ids), None)
+        return [one.spot for one in everywhere if number in one.request_ids]
 
     def _tell_commands(self, changed: Iterable[NodeState], now: float) -> None:
         """How far loads have come, and which loads and unloads have ended."""
