@@ -5,6 +5,8 @@ from collections.abc import Set as AbstractSet
 
 from mesh.facts import ClusterFacts, ReplicaState
 from policy.actions import Load, LoadReason
+from policy.backlog import Backlog
+from policy.candidates import least_need_bytes
 from policy.copying import Copying
 from policy.demand import Demand
 from policy.evacuation import stands
@@ -39,6 +41,7 @@ class Books:
         self.rates = Rates()
         self.loads = Loads()
         self.shares = Shares(weights)
+        self.backlog = Backlog()
         self._fresh: set[str] = set()
         self._spots: dict[str, Spot] = {}  # of requests that hold a place
 
@@ -157,6 +160,7 @@ class Books:
         self._fresh.clear()
         self._retire(view, spots)
         view.note_rest(spots)
+        self._note_backlog(view, now)
         return view
 
     def glance(self) -> View:
@@ -192,6 +196,7 @@ class Books:
             rates=self.rates,
             loads=self.loads,
             shares=self.shares,
+            backlog=self.backlog,
             fresh=fresh,
         )
 
@@ -279,3 +284,14 @@ class Books:
                 self.retired.add(spot)
             else:
                 self.retired.discard(spot)
+
+    def _note_backlog(self, view: View, now: float) -> None:
+        """Which models wait for room: those that somebody waits for, unless for all of these something is under way."""
+        if view.touched is None:
+            self.backlog.clear()
+        for model in self.queues.models() if view.touched is None else view.touched:
+            entry, requests = view.cluster.models.get(model), self.queues.of(model)
+            if entry and requests and (self.queues.odd[model] or not view.is_coming(entry, now)):
+                self.backlog.put(model, least_need_bytes(view, entry), requests)
+            else:
+                self.backlog.drop(model)

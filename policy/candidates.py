@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from mesh.facts import Member, ModelEntry, WorkerFacts
+from mesh.facts import Member, ModelEntry, RunnerKind, WorkerFacts
 from policy.actions import Load
 from policy.estimate import Source, haul, mean_s
 from policy.haul import Haul
@@ -31,7 +31,7 @@ def free_candidates(
 ) -> list[Candidate]:
     """Workers with memory free that could load the current version and have no replica of it already: of each node
     where it lies, the one that loads the least and has most free; of all, those that have most free."""
-    least_bytes, index = least_need_bytes(entry), view.index
+    least_bytes, index = least_need_bytes(view, entry), view.index
 
     def able(worker_id: str) -> bool:
         return _is_able(view, entry, worker_id, now, excluded)
@@ -55,7 +55,7 @@ def candidates(
     """Workers that could load the current version and have no replica of it already: all that have one of another
     version, and of those where idle replicas could make room, the ones with most room of the nodes where it lies, and
     of all."""
-    least_bytes, memory = least_need_bytes(entry), view.index.memory
+    least_bytes, memory = least_need_bytes(view, entry), view.index.memory
 
     def able(worker_id: str) -> bool:
         return _is_able(view, entry, worker_id, now, excluded)
@@ -97,9 +97,12 @@ def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> 
     return _candidates(view, entry, [name for name in near if _is_able(view, entry, name, now, NOBODY)], knobs)
 
 
-def least_need_bytes(entry: ModelEntry) -> int:
-    """Memory that a replica takes at least, wherever it comes to be."""
-    return entry.checkpoint.bytes
+def least_need_bytes(view: View, entry: ModelEntry) -> int:
+    """Memory that a replica takes at least, wherever it comes to be; of an adapter, beside its base."""
+    version = entry.checkpoint
+    if version.base or version.runner is RunnerKind.ENCODER:
+        return version.bytes
+    return version.bytes + view.index.sizes().least_pool_bytes
 
 
 def any_source(view: View, entry: ModelEntry) -> bool:

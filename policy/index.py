@@ -32,11 +32,13 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
-class Largest:
-    """The most memory of any one worker: all of it, and beside the KV pool that a replica brings."""
+class Sizes:
+    """Of the workers: the most memory of any one, all of it and beside the KV pool that a replica brings; and the
+    smallest such pool."""
 
     memory_bytes: int
     beside_pool_bytes: int
+    least_pool_bytes: int
 
 
 class Index:
@@ -55,7 +57,7 @@ class Index:
         self._claims_on: dict[str, set[Spot]] = {}
         self._claims_of: dict[str, set[Spot]] = {}
         self._of_node: dict[str, dict[str, Member]] = {}
-        self._largest: Largest | None = None  # until somebody asks
+        self._sizes: Sizes | None = None  # until somebody asks
         self._draining: tuple[str, ...] | None = None
         self._models_of: dict[str, set[str]] = {}  # by digest, of the version itself and of what it adapts
 
@@ -183,13 +185,16 @@ class Index:
             self._draining = tuple(name for name, member in members if self.cluster.is_draining(member))
         return self._draining
 
-    def largest(self) -> Largest:
-        """The most memory that any one worker has."""
-        if self._largest is None:
+    def sizes(self) -> Sizes:
+        """Of the workers that have said what they have."""
+        if self._sizes is None:
             sizes = [member.worker for member in self.workers.values() if member.worker]
-            with_pool = max((size.memory_bytes - size.kv_bytes for size in sizes), default=0)
-            self._largest = Largest(max((size.memory_bytes for size in sizes), default=0), with_pool)
-        return self._largest
+            self._sizes = Sizes(
+                memory_bytes=max((size.memory_bytes for size in sizes), default=0),
+                beside_pool_bytes=max((size.memory_bytes - size.kv_bytes for size in sizes), default=0),
+                least_pool_bytes=min((size.kv_bytes for size in sizes), default=0),
+            )
+        return self._sizes
 
     def _entry(self, name: str, old: ModelEntry | None, new: ModelEntry | None) -> None:
         for digest in _digests(old):
@@ -218,7 +223,7 @@ class Index:
             self._date(spot.model)
         self.marks.spots |= changed
         if _shape(old) != _shape(new):
-            self.marks.all, self._largest, self._draining = True, None, None
+            self.marks.all, self._sizes, self._draining = True, None, None
         self._stale.add(worker_id)
 
     def _store(self, store_id: str, old: Member | None, new: Member | None) -> None:

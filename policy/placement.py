@@ -106,8 +106,8 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
 
 def _fits_somewhere(view: View, entry: ModelEntry) -> bool:
     """Whether some worker is large enough; one that has just joined may yet turn out to be."""
-    largest, version = view.index.largest(), entry.checkpoint
-    most_bytes = largest.memory_bytes if version.runner is RunnerKind.ENCODER else largest.beside_pool_bytes
+    sizes, version = view.index.sizes(), entry.checkpoint
+    most_bytes = sizes.memory_bytes if version.runner is RunnerKind.ENCODER else sizes.beside_pool_bytes
     return bool(view.index.nascent) or version.bytes + version.base_bytes <= most_bytes
 
 

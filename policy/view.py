@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, ReplicaState
+from policy.backlog import Backlog
 from policy.copying import Copying
 from policy.demand import Demand
 from policy.index import Index
@@ -45,6 +46,7 @@ class View:
     loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
     shares: Shares = field(default_factory=Shares)  # of the tenants
     fresh: AbstractSet[str] = frozenset()  # requests that no decision has seen yet
+    backlog: Backlog = field(default_factory=Backlog)  # of models that are not touched, and may use more room
     touched: AbstractSet[str] | None = None
     roomier: AbstractSet[str] | None = None
     index: Index = field(default_factory=Index, repr=False, compare=False)
@@ -95,6 +97,10 @@ class View:
             and not self.cluster.is_draining(seat.member)
             for seat in self.replicas.seats(entry.name)
         )
+
+    def is_coming(self, entry: ModelEntry, now: float) -> bool:
+        """Whether a replica of the current version is on its way, or room for one is being made."""
+        return self.is_loading(entry, now) or self.is_claimed(entry)
 
     def is_claimed(self, entry: ModelEntry, excluded: frozenset[int] = NOBODY) -> bool:
         """Whether room is being made for the current version on a worker that is not excluded."""
