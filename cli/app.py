@@ -9,6 +9,7 @@ import typer
 from cli.catalogue import delete, deploy, import_, models
 from cli.chat import chat
 from cli.demo import demo
+from cli.drain import drain, undrain
 from cli.embed import embed
 from cli.explain import explain
 from cli.generate import generate
@@ -47,6 +48,8 @@ COMMANDS = (
     Command("chat", chat, "whimbrel chat shorebird --system 'You know birds.'"),
     Command("embed", embed, 'whimbrel embed finder "a bird of the shore" "a ship"'),
     Command("explain", explain, "whimbrel explain shorebird"),
+    Command("drain", drain, "whimbrel drain worker-1, or: whimbrel drain --node gpu-box-7"),
+    Command("undrain", undrain, "whimbrel undrain worker-1"),
     Command("status", status, "whimbrel status --watch"),
 )
 

@@ -90,9 +90,10 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _members(members: Sequence[MemberStatus]) -> Table:
-    table = _table("Members", "kind", "id", "node", "address", "fence")
+    table = _table("Members", "kind", "id", "node", "address", "fence", "")
     for member in members:
-        table.add_row(member.kind, member.id, member.node, member.address, str(member.fence))
+        about = "draining" if member.draining else ""
+        table.add_row(member.kind, member.id, member.node, member.address, str(member.fence), about)
     return table
 
 

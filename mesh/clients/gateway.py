@@ -15,6 +15,7 @@ from mesh.clients.gateway_records import (
     MODELS_CHOICE,
     AnswerEvent,
     ChatMessage,
+    DrainLeft,
     EmbedEvent,
     MemberChange,
     MemberStatus,
@@ -28,6 +29,7 @@ from mesh.clients.gateway_wire import (
     POOLINGS,
     answer_from,
     deploy_from,
+    drain_from,
     duration_or_none,
     embed_from,
     import_from,
@@ -279,6 +281,17 @@ class GatewayClient:
         request = pb.ClusterServiceWatchRequest()
         return self._read(self._cluster.Watch(request, timeout=limit(WATCH_S)), member_change_from)
 
+    def drain(self, worker_id: str = "", node: str = "") -> AsyncGenerator[DrainLeft]:
+        """Empties a worker, or all of a node: what is left, until nothing is. Leaving does not undo it."""
+        request = pb.ClusterServiceDrainRequest(**_target(worker_id, node))
+        return self._read(self._cluster.Drain(request, timeout=limit(WATCH_S)), drain_from)
+
+    async def undrain(self, worker_id: str = "", node: str = "") -> None:
+        """Lets it work again; NotFound when it is not drained."""
+        request = pb.ClusterServiceUndrainRequest(**_target(worker_id, node))
+        with self._named():
+            await unary(self._cluster.Undrain(request, timeout=limit()), self._peer)
+
     async def _read(self, call: aio.UnaryStreamCall[Any, T], convert: Callable[[T], R]) -> AsyncGenerator[R]:
         try:
             with self._named():
@@ -298,3 +311,8 @@ class GatewayClient:
                 innermost = (cause.details() or "").rpartition(": ")[2]
                 raise NoGateway(f"no gateway answers at {self._address} ({innermost})") from cause
             raise
+
+
+def _target(worker_id: str, node: str) -> dict[str, str]:
+    """The one field of a drain's oneof."""
+    return {"node": node} if node else {"worker_id": worker_id}

@@ -237,6 +237,16 @@ class MemberStatus:
     fence: int
     worker: WorkerStatus | None
     store: StoreFacts | None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrainLeft:
+    """What a drain has still to wait for; `only_here` are models that cannot be loaded without the node's store."""
+
+    replicas: int
+    requests: int
+    only_here: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

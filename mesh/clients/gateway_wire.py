@@ -10,6 +10,7 @@ from mesh.clients.gateway_records import (
     Change,
     ChatMessage,
     Delta,
+    DrainLeft,
     Embedded,
     EmbedEvent,
     Finished,
@@ -213,7 +214,13 @@ def member_from(message: pb.Member) -> MemberStatus:
         fence=message.fence,
         worker=_worker_from(message.worker) if message.HasField("worker") else None,
         store=_store_from(message.store) if message.HasField("store") else None,
+        draining=message.draining,
     )
+
+
+def drain_from(message: pb.ClusterServiceDrainResponse) -> DrainLeft:
+    """From the wire."""
+    return DrainLeft(message.replicas, message.requests, tuple(message.only_here))
 
 
 def _worker_from(message: pb.WorkerStatus) -> WorkerStatus:

@@ -1,6 +1,7 @@
-"""ClusterService on the wire: who is there, and what they have."""
+"""ClusterService on the wire: who is there, what they have, and who is to become empty."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from grpc import aio
@@ -14,16 +15,18 @@ from mesh.facts import ClusterFacts
 from mesh.serve import Ground
 from mesh.state.mirror import Mirror
 from services.gateway.describe import member_of
+from services.gateway.draining import Draining
 from services.gateway.watch import EVENT_TYPES, watch
 
 Context = aio.ServicerContext[Any, Any]
 
 
 class ClusterServicer(ClusterServiceServicer):
-    """Get, Watch and Explain."""
+    """Get, Watch, Explain, Drain, Undrain."""
 
     def __init__(self, ground: Ground, mirror: Mirror, schedulers: SchedulerClient) -> None:
         self._ground, self._mirror, self._schedulers = ground, mirror, schedulers
+        self._draining = Draining(ground, mirror)
 
     async def Get(self, request: pb.ClusterServiceGetRequest, context: Context) -> pb.ClusterServiceGetResponse:  # noqa: N802
         """See the proto."""
@@ -49,6 +52,23 @@ class ClusterServicer(ClusterServiceServicer):
         explanation = await self._schedulers.explain(leader.address, request.model)
         return pb.ClusterServiceExplainResponse(explanation=explanation_to(explanation))
 
+    async def Drain(  # noqa: N802
+        self, request: pb.ClusterServiceDrainRequest, context: Context
+    ) -> AsyncIterator[pb.ClusterServiceDrainResponse]:
+        """See the proto."""
+        async with aclosing(self._draining.drain(request.worker_id, request.node)) as states:
+            async for left in states:
+                yield pb.ClusterServiceDrainResponse(
+                    replicas=left.replicas, requests=left.requests, only_here=left.only_here
+                )
+
+    async def Undrain(  # noqa: N802
+        self, request: pb.ClusterServiceUndrainRequest, context: Context
+    ) -> pb.ClusterServiceUndrainResponse:
+        """See the proto."""
+        await self._draining.undrain(request.worker_id, request.node)
+        return pb.ClusterServiceUndrainResponse()
+
 
 def _members(facts: ClusterFacts) -> dict[str, pb.Member]:
-    return {name: member_of(member) for name, member in facts.members.items()}
+    return {name: member_of(member, draining=facts.is_draining(member)) for name, member in facts.members.items()}

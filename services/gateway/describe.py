@@ -54,7 +54,7 @@ def model_of(facts: ClusterFacts, entry: ModelEntry) -> pb.Model:
     )
 
 
-def member_of(member: Member) -> pb.Member:
+def member_of(member: Member, *, draining: bool = False) -> pb.Member:
     """One process of the cluster."""
     return pb.Member(
         kind=member.kind,
@@ -64,6 +64,7 @@ def member_of(member: Member) -> pb.Member:
         fence=member.fence,
         worker=_worker(member.worker) if member.worker else None,
         store=_store(member.store) if member.store else None,
+        draining=draining,
     )
 
 

@@ -1,7 +1,7 @@
 """Watching: all that is there, a bookmark, then each change. A slow reader sees fewer states, never a wrong one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -41,7 +41,7 @@ class Change(Generic[T]):
 
 async def watch(
     mirror: Mirror, look: Callable[[ClusterFacts], Mapping[str, T]], draining: asyncio.Event
-) -> AsyncIterator[Change[T]]:
+) -> AsyncGenerator[Change[T], None]:
     """Compares what `look` shows after every change with what was sent; ends when the process drains."""
     with mirror.watching() as changed:
         seen = dict(look(mirror.facts))

@@ -168,6 +168,16 @@ class FakeCluster(rpc.ClusterServiceServicer):
         self.members: list[pb.Member] = []
         self.changes: asyncio.Queue[pb.ClusterServiceWatchResponse] = asyncio.Queue()
         self.explanation = explanation_pb2.Explanation()
+        self.requests: list[Any] = []
+
+    async def Drain(self, request: Any, context: Any) -> AsyncIterator[pb.ClusterServiceDrainResponse]:  # noqa: N802
+        self.requests.append(request)
+        yield pb.ClusterServiceDrainResponse(replicas=2, requests=1, only_here=["curlew"])
+        yield pb.ClusterServiceDrainResponse()
+
+    async def Undrain(self, request: Any, context: Any) -> pb.ClusterServiceUndrainResponse:  # noqa: N802
+        self.requests.append(request)
+        return pb.ClusterServiceUndrainResponse()
 
     async def Get(self, request: Any, context: Any) -> pb.ClusterServiceGetResponse:  # noqa: N802
         return pb.ClusterServiceGetResponse(cluster=pb.Cluster(members=self.members))
