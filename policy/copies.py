@@ -73,7 +73,7 @@ def _near_copy(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Prefe
 def _close(view: View, entry: ModelEntry) -> list[Member]:
     """The stores that have something of it, and those beside the workers with the most room."""
     sources, memory = view.index.sources, view.index.memory
-    workers = [view.index.workers[name] for name in islice(memory.roomiest(least_need_bytes(entry)), AFAR)]
+    workers = [view.index.workers[name] for name in islice(memory.roomiest(least_need_bytes(view, entry)), AFAR)]
     beside = [store for member in workers for store in sources.at(member.node)]
     return list(
         {
