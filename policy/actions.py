@@ -1,9 +1,10 @@
 """What the policy can ask for. The scheduler carries it out; a simulator does so on paper."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.facts import Tier
+from policy.haul import Haul
 from policy.moving import Evacuation
 from policy.spot import Spot
 
@@ -59,6 +60,7 @@ class Load:
     base_model: str = ""
     reason: LoadReason = LoadReason.DEMAND
     tenant: str = ""  # whose request demands it
+    haul: Haul | None = field(default=None, compare=False)  # what it was thought to have to bring
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def load(view: View, entry: ModelEntry, candidate: Candidate) -> Load:
     base = entry.checkpoint.base
     owners = [name for name in view.index.models_of(base) if view.cluster.models[name].checkpoint.digest == base]
     spot = Spot(candidate.member.id, entry.name, entry.checkpoint.digest)
-    return Load(spot, candidate.source.store.id, base, min(owners, default=""))
+    return Load(spot, candidate.source.store.id, base, min(owners, default=""), haul=candidate.load)
 
 
 def _need_bytes(view: View, entry: ModelEntry, worker_id: str) -> int:

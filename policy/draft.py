@@ -34,7 +34,7 @@ class Draft:
 
     def take(self, actions: Iterable[Action]) -> None:
         """What is to be done."""
-        index = self.view.index
+        index, loads = self.view.index, self.view.loads
         for action in actions:
             self.actions.append(action)
             match action:
@@ -52,6 +52,8 @@ class Draft:
                     self.answered.add(number)
                 case Load(spot):
                     self._do(partial(index.load, spot), partial(index.loaded, spot))
+                    if action.haul:  # others would share its disk
+                        self._do(partial(loads.expect, spot, action.haul), partial(loads.end, spot))
                 case Unload(spot):
                     self._do(partial(index.unload, spot), partial(index.unloaded, spot))
 

@@ -9,8 +9,10 @@ from policy.haul import Haul
 
 
 def hauled(cluster: ClusterFacts, action: Load) -> Haul | None:
-    """Of a load that is about to begin, its base's bytes included where the worker has none. None where the facts do
-    not show the model, the worker or the store any more."""
+    """Of a load that is about to begin, its base's bytes included where the worker has none: as it was decided, else by
+    the facts. None where these do not show the model, the worker or the store any more."""
+    if action.haul:
+        return action.haul
     entry = cluster.models.get(action.spot.model)
     worker = cluster.members.get(f"{Kind.WORKER}/{action.spot.worker_id}")
     store = cluster.members.get(f"{Kind.STORE}/{action.store_id}")

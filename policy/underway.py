@@ -50,14 +50,12 @@ class Loads:
 
     def begin(self, spot: Spot, load: Haul, now: float, rates: Rates, knobs: Knobs) -> None:
         """One begins."""
-        beside = self.beside(load)
-        for lane, size in load.lanes():
-            for other in self.by_lane.get(lane, ()):
-                one = self.by_spot[other]
-                one.beside[lane.tier] += min(size, one.left.through(lane))
-            self.by_lane[lane].add(spot)
-        predicted = estimate(load_work(load, knobs, beside), rates)
-        self.by_spot[spot] = Underway(load, now, predicted, load, Counter(beside))
+        predicted = estimate(load_work(load, knobs, self.beside(load)), rates)
+        self._add(spot, load, now, predicted)
+
+    def expect(self, spot: Spot, load: Haul) -> None:
+        """One is to begin, in a decision that is still being made; `end` takes it back."""
+        self._add(spot, load, 0.0, Estimate())
 
     def progressed(self, spot: Spot, done_bytes: int, now: float) -> None:
         """So many of its bytes have come."""
@@ -94,6 +92,15 @@ class Loads:
         whole = estimate(load_work(one.left, knobs, self.beside(one.left, spot)), rates)
         gone_s = 0.0 if one.arrived_s is None else now - one.arrived_s
         return replace(whole, init_s=max(0.0, whole.init_s - gone_s))
+
+    def _add(self, spot: Spot, load: Haul, began_s: float, predicted: Estimate) -> None:
+        beside = Counter(self.beside(load))
+        for lane, size in load.lanes():
+            for other in self.by_lane.get(lane, ()):
+                one = self.by_spot[other]
+                one.beside[lane.tier] += min(size, one.left.through(lane))
+            self.by_lane[lane].add(spot)
+        self.by_spot[spot] = Underway(load, began_s, predicted, load, beside)
 
     def _forget(self, spot: Spot) -> None:
         one = self.by_spot.pop(spot, None)

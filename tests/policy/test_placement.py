@@ -238,3 +238,11 @@ def test_what_only_embeds_needs_room_for_its_weights_alone() -> None:
     assert actions([tight, STORE], models=(M,)) == (Refuse("r", RefusalReason.TOO_LARGE, None),)
     both = worker("w1", replica("other", size=WEIGHTS), memory=2 * WEIGHTS + 1)
     assert actions([both, STORE], models=(finder, OTHER)) == (Load(at("w1"), "s1"),)
+
+
+def test_two_loads_of_one_decision_do_not_share_a_disk_that_another_could_read() -> None:
+    nodes = [(worker("w1", node="n1"), worker("w2", node="n1")), (worker("w3", node="n2"), worker("w4", node="n2"))]
+    stores = [store(f"s{n}", "m@1", "other@1", node=f"n{n}") for n in (1, 2)]
+    waiting = (request("r", since_s=NOW), request("o", "other", since_s=NOW))
+    loads = actions([*stores, *(member for members in nodes for member in members)], waiting=waiting)
+    assert [load.store_id for load in loads if isinstance(load, Load)] in (["s1", "s2"], ["s2", "s1"])

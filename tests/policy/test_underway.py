@@ -1,5 +1,6 @@
 """Loads under way: who shares what with whom, what is left of each, and what is learnt when one is done."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -100,6 +101,15 @@ def test_what_a_load_that_was_ended_early_did_not_bring_has_passed_beside_nobody
     assert cluster.loads.by_spot[THERE].beside == {Tier.DISK: 10}
     assert not cluster.rates.learnt
     assert cluster.rest_s("w2", "b") == pytest.approx(10.5)
+
+
+def test_one_that_is_only_expected_delays_others_until_it_is_taken_back(cluster: Cluster) -> None:
+    cluster.begins("w2", "b", disk=100)
+    before = deepcopy(cluster.loads)
+    cluster.loads.expect(HERE, Haul("w1", "n1", "Llama", 0, 40, 0))
+    assert cluster.rest_s("w2", "b") == pytest.approx((40 + 100) / 10 + 0.5)
+    cluster.loads.end(HERE)
+    assert cluster.loads == before
 
 
 def test_a_lesson_says_what_was_thought_and_what_it_was(cluster: Cluster) -> None:
