@@ -1,11 +1,12 @@
-"""Best free: among workers with room, the one where the load takes least.
+"""Best free: among workers whose memory nobody uses, the one where the load takes least.
 
 The original is the part of ServerlessLLM's policy (OSDI'24) that is left when nothing is moved away from the server
-that is closest to the checkpoint. Given beside that: batching, joining, replicas that stay until their memory is
-wanted, and eviction of the longest unused one where the load would take least.
+that is closest to the checkpoint. Given beside that: batching, joining, and replicas that stay until their memory is
+wanted.
 """
 
-from sim.baselines.desk import Desk, start
+from sim.baselines.desk import Desk
+from sim.baselines.nearest import start_nearest
 from sim.baselines.serve import least_busy, serve
 from sim.policy import ClusterState, Plan, WaitingRequest
 
@@ -20,7 +21,7 @@ class BestFree:
         desk = Desk(state)
 
         def make(request: WaitingRequest) -> bool:
-            return start(desk, request.model, lambda worker: desk.load_s(worker, request.model))
+            return start_nearest(desk, request.model)
 
         serve(desk, state.waiting, lambda open_: least_busy(open_, desk), make)
         return Plan(tuple(desk.actions))

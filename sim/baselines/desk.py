@@ -1,7 +1,7 @@
 """One decision in the making: slots, memory and queues as they are after what has been decided so far."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from mesh.facts import ReplicaState
 from policy.actions import Load, LoadReason, Place, RefusalReason, Refuse, Unload, UnloadReason
@@ -23,11 +23,13 @@ class Desk:
         self.actions: list[Action] = []
         self._free = {worker.id: worker.free_bytes for worker in self.workers.values()}
         self._leaving: defaultdict[str, int] = defaultdict(int)
+        self._unused: defaultdict[str, int] = defaultdict(int)  # bytes of replicas that may be unloaded, by worker
         self._by_model: defaultdict[str, list[Resident]] = defaultdict(list)
         self._open: dict[Spot, int] = {}
         self._joinable: defaultdict[str, int] = defaultdict(int)  # slots of loads, by model
         self._there: set[tuple[str, str]] = set()  # worker and model
         self._queues: dict[str, Queue] = {}
+        self.changes = 0  # of slots and memory, by what has been decided
         for resident in state.residents():
             self._know(resident)
 
@@ -36,6 +38,7 @@ class Desk:
         if one.state is ReplicaState.READY:
             self._by_model[one.spot.model].append(one)
             self._open[one.spot] = one.open_slots
+            self._unused[one.spot.worker_id] += one.bytes if self.unused(one) else 0
         elif one.state is ReplicaState.LOADING:
             self._joinable[one.spot.model] += one.slots
         else:
@@ -64,6 +67,8 @@ class Desk:
 
     def take(self, resident: Resident) -> None:
         """A request on its way there has a slot."""
+        self.changes += 1
+        self._unused[resident.spot.worker_id] -= resident.bytes if self.unused(resident) else 0
         self._open[resident.spot] -= 1
 
     def refuse(self, request: WaitingRequest) -> None:
@@ -79,6 +84,8 @@ class Desk:
 
     def close(self, resident: Resident) -> None:
         """No request goes there any more."""
+        self.changes += 1
+        self._unused[resident.spot.worker_id] -= resident.bytes if self.unused(resident) else 0
         self._open.pop(resident.spot, None)
 
     def need_bytes(self, worker: WorkerState, model: str) -> int:
@@ -101,6 +108,15 @@ class Desk:
     def room_comes(self, worker: WorkerState, model: str) -> bool:
         """Whether it will be free when those have gone that are leaving."""
         return self._free[worker.id] + self._leaving[worker.id] >= self.need_bytes(worker, model)
+
+    def can_start(self, worker: WorkerState, model: str) -> bool:
+        """Whether a load can begin there now, or when those have gone that are leaving or idle."""
+        room = self._free[worker.id] + self._leaving[worker.id] + self._unused[worker.id]
+        return room >= self.need_bytes(worker, model)
+
+    def trouble(self, worker: WorkerState, model: str) -> int:
+        """What stands before a load there: nothing, replicas that are leaving, or such as have to be unloaded."""
+        return 0 if self.fits(worker, model) else 1 if self.room_comes(worker, model) else 2
 
     def unused(self, resident: Resident) -> bool:
         """Whether a replica answers, and has no request, nor is to go."""
@@ -137,6 +153,7 @@ class Desk:
     def expect(self, worker: WorkerState, model: str) -> None:
         """Keeps memory, slots and a place in the queue for a load that begins now or when its room has come."""
         node = self.nodes[worker.node_id]
+        self.changes += 1
         self._queues[node.id] = self.queue(node.id).then(node, parts(node, self.models[model]))
         self._free[worker.id] -= self.need_bytes(worker, model)
         self._there.add((worker.id, model))
@@ -150,18 +167,23 @@ class Desk:
             self.actions.append(Unload(one.spot, reason))
 
 
-def start(desk: Desk, model: str, rank: Callable[[WorkerState], Rank], excluded: Collection[str] = frozenset()) -> bool:
+def start(desk: Desk, model: str, rank: Callable[[WorkerState], Rank]) -> bool:
     """Loads a model on the first worker by `rank` that has room; where none has, waits for the room that comes, or
     makes some by unloading what is idle, again on the first that can. False: nothing can be done now."""
-    workers = (worker for worker in desk.elsewhere(model) if worker.id not in excluded)
-    able = sorted(workers, key=lambda worker: (rank(worker), worker.id))
-    if free := next((worker for worker in able if desk.fits(worker, model)), None):
-        desk.load(free, model)
-    elif soon := next((worker for worker in able if desk.room_comes(worker, model)), None):
-        desk.expect(soon, model)
-    elif poor := next((worker for worker in able if desk.evictions(worker, model)), None):
-        desk.unload(desk.evictions(poor, model))
-        desk.expect(poor, model)
+    able = sorted(desk.elsewhere(model), key=lambda worker: (rank(worker), worker.id))
+    free = next((worker for worker in able if desk.fits(worker, model)), None)
+    soon = free or next((worker for worker in able if desk.room_comes(worker, model)), None)
+    chosen = soon or next((worker for worker in able if desk.can_start(worker, model)), None)
+    return chosen is not None and start_at(desk, chosen, model)
+
+
+def start_at(desk: Desk, worker: WorkerState, model: str) -> bool:
+    """Loads a model on a worker that has room, or as soon as what is leaving or idle there has gone."""
+    if desk.fits(worker, model):
+        desk.load(worker, model)
+    else:
+        desk.unload(desk.evictions(worker, model))
+        desk.expect(worker, model)
     return desk.join(model)
 
 

@@ -8,9 +8,10 @@ there is such a load; batching, joining, replicas that stay until their memory i
 
 import math
 
-from sim.baselines.desk import Desk, start
+from sim.baselines.desk import Desk
+from sim.baselines.nearest import start_nearest
 from sim.baselines.serve import least_busy, serve
-from sim.baselines.waiting import can_start, soonest_s
+from sim.baselines.waiting import soonest_s
 from sim.policy import ClusterState, Plan, WaitingRequest
 
 PATIENCE_S = 10.0
@@ -30,11 +31,11 @@ class LocalityWait:
             nonlocal look_again_s
             model, patient_s = request.model, request.since_s + PATIENCE_S
             workers = desk.elsewhere(model)
-            now_s = min((desk.load_s(one, model) for one in workers if can_start(desk, one, model)), default=math.inf)
+            now_s = min((desk.load_s(one, model) for one in workers if desk.can_start(one, model)), default=math.inf)
             if now < patient_s and soonest_s(desk, model) < now_s < math.inf:
                 look_again_s = min(look_again_s, patient_s)
                 return False
-            return start(desk, model, lambda worker: desk.load_s(worker, model))
+            return start_nearest(desk, model)
 
         serve(desk, state.waiting, lambda open_: least_busy(open_, desk), make)
         return Plan(tuple(desk.actions), look_again_s if look_again_s < math.inf else None)

@@ -25,7 +25,7 @@ def destination(desk: Desk, victim: Resident, excluded: set[str]) -> Migration |
     kv_s = sum(resume_s(model, one) for one in victim.running)
     ready = [one for one in desk.open(model.name) if one.spot != victim.spot and desk.open_slots(one) >= count]
     found = [Migration(victim, desk.workers[one.spot.worker_id], kv_s) for one in ready]
-    empty = [one for one in desk.elsewhere(model.name) if desk.fits(one, model.name) or desk.evictions(one, model.name)]
+    empty = [one for one in desk.elsewhere(model.name) if desk.can_start(one, model.name)]
     found += [Migration(victim, one, kv_s + desk.load_s(one, model.name)) for one in empty]
     able = (one for one in found if one.to.id not in excluded and one.to.id != victim.spot.worker_id)
     return min(able, key=lambda one: (one.seconds, one.to.id), default=None)
@@ -58,14 +58,13 @@ def advance(desk: Desk, source: Spot, to_id: str) -> bool:
 
 def _prepare(desk: Desk, worker: WorkerState, model: str) -> bool:
     """Loads at the destination, as soon as there is room."""
+    if not desk.can_start(worker, model):
+        return False
     if desk.fits(worker, model):
         desk.load(worker, model)
-        return True
-    evicted = desk.evictions(worker, model)
-    if not evicted and not desk.room_comes(worker, model):
-        return False
-    desk.unload(evicted)
-    desk.expect(worker, model)
+    else:
+        desk.unload(desk.evictions(worker, model))
+        desk.expect(worker, model)
     return True
 
 

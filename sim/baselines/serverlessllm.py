@@ -18,10 +18,9 @@ from sim.baselines.desk import Desk
 from sim.baselines.keeping import expire
 from sim.baselines.knapsack import cheapest
 from sim.baselines.learning import Learning
-from sim.baselines.migration import advance, destination
+from sim.baselines.migration import Migration, advance, destination
 from sim.baselines.serve import least_busy, serve
 from sim.baselines.startup import parts
-from sim.baselines.waiting import can_start
 from sim.policy import ClusterState, Plan, Resident, WaitingRequest, WorkerState, spot
 
 MARGIN_S = 0.1
@@ -42,12 +41,14 @@ class ServerlessLlm:
         self.name = "serverlessllm-lazy" if lazy else "serverlessllm"
         self._lazy, self._learning, self._claims = lazy, Learning(), Claims()
         self._clearings: dict[str, Clearing] = {}  # by worker
+        self._known: dict[Spot, Migration | None] = {}
+        self._known_at = -1
         self._look_again_s = math.inf
 
     def decide(self, state: ClusterState, now: float) -> Plan:
         """First what is under way, then those that wait, first come, first served."""
         desk = Desk(state)
-        self._look_again_s = math.inf
+        self._look_again_s, self._known_at = math.inf, -1
         self._learning.watch(desk, now)
         self._go_on(desk)
 
@@ -81,20 +82,20 @@ class ServerlessLlm:
     def _start(self, desk: Desk, model: str, now: float) -> bool:
         """Where a model can start soonest: by a load there, or by moves and a load."""
         kept = self._claims.others(model) | self._clearings.keys()
-        loads, clearings = list[tuple[float, str]](), list[tuple[float, str, Clearing]]()
+        loads, clearings = list[tuple[float, int, str]](), list[tuple[float, str, Clearing]]()
         for worker in desk.elsewhere(model):
             seconds = self._learning.expects(desk, worker, model)
             if worker.id in kept:
                 continue
-            if can_start(desk, worker, model):
-                loads.append((seconds, worker.id))
-            elif plan := self._plan(desk, worker, model, kept):
+            if desk.can_start(worker, model):
+                loads.append((seconds, desk.trouble(worker, model), worker.id))
+            elif plan := self._plan(desk, worker, model):
                 clearings.append((seconds + MARGIN_S + plan[0], worker.id, plan[1]))
         best, clear = min(loads, default=None), min(clearings, key=lambda one: one[:2], default=None)
         if clear and (best is None or clear[0] < best[0]):
             self._clearings[clear[1]] = clear[2]
             return self._step(desk, desk.workers[clear[1]], clear[2]) and desk.join(model)
-        return best is not None and self._load(desk, desk.workers[best[1]], model, now)
+        return best is not None and self._load(desk, desk.workers[best[2]], model, now)
 
     def _load(self, desk: Desk, worker: WorkerState, model: str, now: float) -> bool:
         """Begins a load, or keeps its room until that has come and the loads before it are through."""
@@ -114,15 +115,24 @@ class ServerlessLlm:
         from_ = parts(node, desk.models[model])
         return max(queued.disk_s if from_.disk else 0.0, queued.network_s if from_.origin else 0.0)
 
-    def _plan(self, desk: Desk, worker: WorkerState, model: str, kept: set[str]) -> tuple[float, Clearing] | None:
+    def _plan(self, desk: Desk, worker: WorkerState, model: str) -> tuple[float, Clearing] | None:
         """The cheapest moves that make room on a worker, and the seconds that they take one after another."""
-        plans = {one.spot: destination(desk, one, kept) for one in worker.residents if self._may_go(one)}
+        plans = {one.spot: self._destination(desk, one) for one in worker.residents if self._may_go(one)}
         costs = [(one, plan.seconds) for one in worker.residents if (plan := plans.get(one.spot))]
         chosen = cheapest(costs, desk.missing_bytes(worker, model))
         if chosen is None:
             return None
         moves = ((one.spot, plan.to.id) for one in chosen[1] if (plan := plans[one.spot]))
         return chosen[0], Clearing(model, tuple(moves))
+
+    def _destination(self, desk: Desk, victim: Resident) -> Migration | None:
+        """Asked for by each that waits: as long as nothing more has been decided, the answer is the same."""
+        if self._known_at != desk.changes:
+            self._known, self._known_at = {}, desk.changes
+        if victim.spot not in self._known:
+            kept = self._claims.others("") | self._clearings.keys()
+            self._known[victim.spot] = destination(desk, victim, kept)
+        return self._known[victim.spot]
 
     def _may_go(self, resident: Resident) -> bool:
         spots = {

@@ -11,8 +11,9 @@ import math
 
 from mesh.facts import ReplicaState
 from sim.baselines.claims import Claims
-from sim.baselines.desk import Desk, start
+from sim.baselines.desk import Desk
 from sim.baselines.knapsack import Choice, cheapest
+from sim.baselines.nearest import start_nearest
 from sim.baselines.serve import least_busy, serve
 from sim.baselines.startup import resume_s
 from sim.baselines.waiting import soonest_s
@@ -38,12 +39,8 @@ class Shepherd:
         self._claims.go_on(desk)
 
         def make(request: WaitingRequest) -> bool:
-            return self._preempt(desk, request.model, now) or start(
-                desk,
-                request.model,
-                lambda worker: desk.load_s(worker, request.model),
-                self._claims.others(request.model),
-            )
+            model = request.model
+            return self._preempt(desk, model, now) or start_nearest(desk, model, self._claims.others(model))
 
         in_turn = sorted(state.waiting, key=lambda request: request.since_s)
         serve(desk, in_turn, lambda open_: least_busy(open_, desk), make)

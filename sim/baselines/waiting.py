@@ -28,11 +28,6 @@ def room_wait_s(desk: Desk, worker: WorkerState, model: str) -> float:
     return wait_s if missing <= 0 else math.inf
 
 
-def can_start(desk: Desk, worker: WorkerState, model: str) -> bool:
-    """Whether a load can begin now, or as soon as idle replicas have gone."""
-    return desk.room_comes(worker, model) or bool(desk.evictions(worker, model))
-
-
 def soonest_s(desk: Desk, model: str) -> float:
     """Seconds until a model can answer one more request, if nobody is disturbed: by a load that begins now, after a
     wait for room, or in a slot that opens."""
