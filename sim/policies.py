@@ -19,8 +19,10 @@ from sim.policy import Policy
 
 POLICIES: Mapping[str, Callable[[int], Policy]] = MappingProxyType(
     {
-        "whimbrel": lambda _: Judgement(Knobs()),
-        "whimbrel-no-keep-alive": lambda _: Judgement(Knobs(keep_alive_s=0.0)),
+        "whimbrel": lambda _: Judgement(Knobs(moves=True)),
+        "whimbrel-no-keep-alive": lambda _: Judgement(Knobs(moves=True, keep_alive_s=0.0)),
+        "whimbrel-no-moves": lambda _: Judgement(Knobs()),
+        "whimbrel-no-copies": lambda _: Judgement(Knobs(moves=True, copies=False)),
         "random": Random,
         "round-robin": lambda _: RoundRobin(),
         "least-loaded": lambda _: LeastLoaded(),

@@ -1,9 +1,12 @@
 """Moves that the policy decides, on a cluster where the nearest worker is often taken."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+
+import pytest
 
 from policy.knobs import Knobs
 from sim.arrivals import Gaps, Law
+from sim.failures import Partition, WorkerCrash
 from sim.judgement import Judgement
 from sim.outcome import Run
 from sim.run import simulate
@@ -36,3 +39,13 @@ def test_requests_move_and_each_still_ends_once() -> None:
         assert not one.lost
         assert one.refused is None
     assert asdict(run(moves=True)) == asdict(moving)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_failure_makes_it_ask_for_what_cannot_be_or_lose_a_request(seed: int) -> None:
+    """Workers die while requests are on their way to them, or away from them."""
+    crashes = [WorkerCrash(20.0 + 13.0 * n, f"n{n % 2}-w{n % 3}", 5.0) for n in range(18)]
+    away = Partition(100.0, "n1", 20.0)
+    requests = replace(WORKLOAD, seed=seed).requests()
+    done = simulate(SPEC, requests, Judgement(Knobs(hold_s=600.0, moves=True)), [*crashes, away])
+    assert not any(one.lost or one.refused for one in done.outcomes)
