@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from mesh.facts import ClusterFacts, ReplicaState
 from policy.actions import Load, LoadReason
@@ -80,6 +81,19 @@ class Books:
     def seated(self, run: Running, spot: Spot) -> None:
         """A request has a place that a former leader gave."""
         self._sit(run, spot, run.placed_s)
+
+    def moves(self, request_id: str, to: Spot, now: float) -> None:
+        """A request that runs was asked to go on elsewhere. Until it does, it has a place here and one there."""
+        if spot := self._spots.get(request_id):
+            self.stays(request_id)
+            self.runs[spot][request_id] = replace(self.runs[spot][request_id], moved_s=now)
+            self.moving.goals[request_id] = to
+            self.index.place(to)
+
+    def stays(self, request_id: str) -> None:
+        """It goes nowhere, or no farther."""
+        if goal := self.moving.goals.pop(request_id, None):
+            self.index.place(goal, -1)
 
     def moved(self, request_id: str, to: Spot, now: float) -> None:
         """A request that runs goes on elsewhere."""
@@ -219,6 +233,7 @@ class Books:
         spot = self._spots.pop(request_id, None)
         if spot is None:
             return None
+        self.stays(request_id)
         run = self.runs[spot].pop(request_id)
         if not self.runs[spot]:
             del self.runs[spot]
@@ -264,7 +279,9 @@ class Books:
                 marks.models.add(spot.model)
 
     def _give_up_plans(self, marks: Marks, now: float) -> None:
-        """Ends those that the facts have overtaken."""
+        """Ends those that the facts have overtaken, and moves to what is gone."""
+        for request_id in [one for one, goal in self.moving.goals.items() if not self.index.replicas.seat(goal)]:
+            self.stays(request_id)
         for plan in self.moving.evacuations:
             if not stands(self.glance(), plan, now):
                 self.moving.drop(plan)

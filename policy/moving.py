@@ -1,6 +1,6 @@
 """Workers that make way for a model: what runs there goes on elsewhere. Kept by Books; decide only reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from policy.spot import Spot
@@ -34,6 +34,7 @@ class Moving:
     """Whoever carries decisions out says which were begun; the books drop what facts have overtaken."""
 
     evacuations: tuple[Evacuation, ...] = ()
+    goals: dict[str, Spot] = field(default_factory=dict)  # by request: where it was asked to go, and is not yet
 
     def add(self, evacuation: Evacuation) -> None:
         """It has been decided on."""

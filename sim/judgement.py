@@ -19,7 +19,7 @@ class Judgement:
     def __init__(self, knobs: Knobs) -> None:
         self._knobs, self._books = knobs, Books(knobs.tenant_weights)
         self._telling = Telling(self._books, knobs, self.waiting)
-        self._published = Published(self._telling.moving)
+        self._published = Published()
 
     def decide(self, state: ClusterState, now: float) -> Plan:
         """The policy's decision."""

@@ -1,7 +1,6 @@
 """What the simulated cluster's members would publish: facts, anew only for what has changed since the last moment."""
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -20,17 +19,14 @@ from mesh.facts import (
     WorkerFacts,
 )
 from policy.view import Spot
-from sim.policy import ClusterState, ModelState, NodeState, Resident, WorkerState
-
-NOBODY: frozenset[str] = frozenset()
+from sim.policy import ClusterState, ModelState, NodeState, WorkerState
 
 
 class Published:
     """One cluster's facts; as long as nothing changes, they are the same object. How many requests a replica has is
-    what the books know themselves, and sooner, so it is told only of one that requests are `moving` to or from."""
+    what the books know themselves, and sooner."""
 
-    def __init__(self, moving: AbstractSet[str] = NOBODY) -> None:
-        self._moving = moving
+    def __init__(self) -> None:
         self._nodes: dict[str, NodeState] = {}
         self._workers: dict[str, WorkerState] = {}
         self._facts: ClusterFacts | None = None
@@ -64,15 +60,12 @@ class Published:
                 self._note_worker(one, members)
 
     def _note_worker(self, one: WorkerState, members: dict[str, Member]) -> None:
-        key, replicas = f"{Kind.WORKER}/{one.id}", tuple([self._replica(resident) for resident in one.residents])
+        key = f"{Kind.WORKER}/{one.id}"
+        replicas = tuple([_replica(resident.spot, resident.state, resident.bytes) for resident in one.residents])
         last = members.get(key)
         if last is None or last.worker is None or last.worker.replicas != replicas:
             facts = WorkerFacts("cuda", one.memory_bytes, one.kv_bytes, one.slots, replicas)
             members[key] = Member(Kind.WORKER, one.id, one.node_id, one.id, worker=facts)
-
-    def _replica(self, one: Resident) -> ReplicaFacts:
-        told = len(one.request_ids) if self._moving and not self._moving.isdisjoint(one.request_ids) else 0
-        return _replica_facts(one.spot, one.state, one.bytes, told)
 
     def _forget(self, state: ClusterState, members: dict[str, Member]) -> None:
         """What has failed."""
@@ -112,5 +105,5 @@ def _checkpoint(model: str, size_bytes: int, disk: int, dram: int) -> Checkpoint
 
 
 @lru_cache(maxsize=65536)
-def _replica_facts(spot: Spot, state: ReplicaState, size_bytes: int, running: int) -> ReplicaFacts:
-    return ReplicaFacts(spot.model, spot.digest, state, size_bytes, running, runner=RunnerKind.PACKED)
+def _replica(spot: Spot, state: ReplicaState, size_bytes: int) -> ReplicaFacts:
+    return ReplicaFacts(spot.model, spot.digest, state, size_bytes, runner=RunnerKind.PACKED)

@@ -24,7 +24,6 @@ class Telling:
         self._workers: dict[str, WorkerState] = {}
         self._residents: dict[str, dict[Spot, Resident]] = {}  # by worker
         self._waiting: dict[str, WaitingRequest] = {}
-        self.moving: set[str] = set()  # requests that have been told to move, and have not yet
 
     def happened(self, state: ClusterState, now: float) -> None:
         """Requests that came or went, and commands that came to their end."""
@@ -44,8 +43,7 @@ class Telling:
                 del self._waiting[number]
                 books.left(number, now)
             case Move(number, spot):
-                self.moving.add(number)
-                books.moved(number, spot, now)
+                books.moves(number, spot, now)
             case Prefetch(store_id, digest, tier):
                 books.copying.began(Copy(store_id, digest, tier))
             case MakeWay(plan):
@@ -68,7 +66,8 @@ class Telling:
         if len(self._workers) != sum([len(node.workers) for node in state.nodes]):
             before |= self._forget(state)
         self._tell_running(before, now)
-        self.moving.difference_update([number for number in self.moving if len(self._found(number)) < 2])
+        for number in [one for one in self._books.moving.goals if len(self._found(one)) < 2]:
+            self._books.stays(number)
         self._tell_commands(nodes, now)
 
     def _forget(self, state: ClusterState) -> set[Spot]:
@@ -85,7 +84,7 @@ class Telling:
         for spot in sorted(spots & books.runs.keys()):
             resident = self._residents_of(spot.worker_id).get(spot)
             for number in sorted(books.runs[spot].keys() - set(resident.request_ids if resident else ())):
-                if number in self.moving and (found := self._found(number)):
+                if number in books.moving.goals and (found := self._found(number)):
                     books.moved(number, found[0], now)
                 else:
                     books.left(number, now)

@@ -157,3 +157,32 @@ def test_the_books_forget_a_plan_that_nobody_waits_for_or_whose_time_is_up() -> 
 
 def test_a_decision_names_the_moment_at_which_a_plan_is_given_up() -> None:
     assert decide(view(BUSY, FREE, plan=PLAN, loading=frozenset({LEG.goal})), NOW, KNOBS).look_again_s == PLAN.until_s
+
+
+def test_on_its_way_a_request_has_a_place_here_and_one_there() -> None:
+    books, there = Books(), worker("w2", replica("other"), node="n2")
+    books.observe(cluster([NEAR, FAR, BUSY, there], MODELS))
+    books.arrived(request("old", "other"))
+    books.placed("old", LEG.source, NOW)
+    books.moves("old", LEG.goal, NOW + 1.0)
+    both = books.view(NOW + 1.0)
+    assert both.placed == {LEG.source: 1, LEG.goal: 1}
+    assert [one.moved_s for one in both.running(LEG.source)] == [NOW + 1.0]
+    books.moved("old", LEG.goal, NOW + 2.0)
+    gone = books.view(NOW + 2.0)
+    assert gone.placed == {LEG.goal: 1}
+    assert [one.request_id for one in gone.running(LEG.goal)] == ["old"]
+
+
+def test_a_request_stays_where_it_is_when_its_goal_is_gone_or_it_ends() -> None:
+    books, there = Books(), worker("w2", replica("other"), node="n2")
+    books.observe(cluster([NEAR, FAR, BUSY, there], MODELS))
+    books.arrived(request("old", "other"))
+    books.placed("old", LEG.source, NOW)
+    books.moves("old", LEG.goal, NOW)
+    books.observe(cluster([NEAR, FAR, BUSY, FREE], MODELS))
+    assert books.view(NOW).placed == {LEG.source: 1}
+    books.observe(cluster([NEAR, FAR, BUSY, there], MODELS))
+    books.moves("old", LEG.goal, NOW)
+    books.left("old", NOW)
+    assert books.view(NOW).placed == {}
