@@ -287,5 +287,6 @@ def _shape(member: Member | None) -> tuple[object, ...]:
 
 
 def _asks(member: Member | None) -> tuple[bool, bool]:
-    """Whether a store is there, and whether it can ask an origin."""
-    return member is not None, bool(member and member.store and member.store.origins)
+    """Whether a store has said what it has, and whether it can ask an origin."""
+    facts = member.store if member else None
+    return facts is not None, bool(facts and facts.origins)

@@ -11,6 +11,7 @@ from policy.view import View
 
 FURTHER = 0.25  # so much less often than one copy is the next needed; assumed
 AT_ONCE = 1  # prefetches of one store
+NO_LIMIT = 1 << 62  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,13 @@ def takes(view: View, store: Member, digest: str, now: float) -> bool:
 
 
 def free_bytes(store: Member, tier: Tier) -> int:
-    """Of a tier, DISK or DRAM."""
+    """Of a tier, DISK or DRAM; of a disk without a limit, more than anything takes."""
     facts = store.store
     if facts is None:
         return 0
     if tier is Tier.DRAM:
         return facts.dram_capacity_bytes - facts.dram_used_bytes
-    return facts.disk_capacity_bytes - facts.disk_used_bytes
+    return (facts.disk_capacity_bytes or NO_LIMIT) - facts.disk_used_bytes
 
 
 def make_room(view: View, store: Member, entry: ModelEntry, now: float, knobs: Knobs) -> Shelf | None:

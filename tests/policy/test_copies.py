@@ -129,6 +129,8 @@ def test_what_is_to_be_there_always_has_two_copies_on_disk() -> None:
     members = [READY, shelf("s1", "n1", disk="m"), shelf("s2", "n2", disk_room=50), shelf("s3", "n3", disk_room=60)]
     assert prefetches(*members, models=(ALWAYS,), waiting=(), demand=asked()) == [Prefetch("s3", "m@1", Tier.DISK)]
     assert prefetches(*members, models=(M,), waiting=(), demand=asked()) == []
+    endless = [*members, shelf("s4", "n4", disk="hot", disk_room=0)]  # as much as there is
+    assert prefetches(*endless, models=(ALWAYS,), waiting=(), demand=asked()) == [Prefetch("s4", "m@1", Tier.DISK)]
     two = [*members, shelf("s4", "n4", disk="m")]
     assert prefetches(*two, models=(ALWAYS,), waiting=(), demand=asked()) == []
 

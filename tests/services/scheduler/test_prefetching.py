@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -20,7 +20,7 @@ from policy.books import Books
 from policy.copying import Copy
 from policy.knobs import Knobs
 from services.scheduler.prefetching import Prefetching, holds
-from tests.services.scheduler.conftest import WAIT_S, entry
+from tests.services.scheduler.conftest import WAIT_S, Bench, entry
 from tests.services.scheduler.fake_store import Asked, FakeStore, store
 
 COPY = Copy("s1", "m@1", Tier.DRAM)
@@ -113,6 +113,22 @@ async def test_a_store_that_fails_is_left_alone_for_a_while(scene: Scene, error:
     assert copying.is_barred("s1", "m@1", now)
     assert copying.is_barred("s1", "n@1", now) is others_too
     assert not copying.is_barred("s1", "m@1", now + Knobs().prefetch_bar_s)
+
+
+async def test_the_scheduler_keeps_a_second_copy_of_what_is_to_be_there_always(bench: Bench) -> None:
+    await bench.worker()
+    async with store(bench.state, "s2") as second:
+        await bench.shown(lambda facts: "store/s2" in facts.members)
+        entry_ = bench.mirror.facts.models["m"]
+        await bench.catalogue.replace(replace(entry_, min_replicas=1))
+        async with asyncio.timeout(WAIT_S):
+            await second.changed.wait()
+        assert second.prefetches == [Asked("m@1", Tier.DISK)]
+        second.go.set()
+        await bench.shown(lambda facts: holds(facts, Copy("s2", "m@1", Tier.DISK)))
+        bench.scheduler.wake()
+        await bench.lull()
+        assert len(second.prefetches) == 1
 
 
 async def test_a_store_that_is_gone_is_barred_and_nothing_is_asked(scene: Scene) -> None:
