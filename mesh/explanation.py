@@ -15,6 +15,7 @@ class Way(StrEnum):
     LOAD = "load"  # into free memory
     EVICT = "evict"  # idle replicas, then load
     WAIT = "wait"  # for a slot that is taken
+    MOVE = "move"  # what runs there elsewhere, then load
 
 
 @dataclass(frozen=True, slots=True)

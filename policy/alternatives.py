@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from mesh.explanation import Alternative, StartEstimate, Way
 from mesh.facts import Member, ModelEntry, ReplicaState
+from policy import migration
 from policy.candidates import Candidate, candidate_at, candidates
 from policy.estimate import Estimate, Work, estimate, load_work, prefill, unloading
 from policy.knobs import Knobs
@@ -51,6 +52,7 @@ def alternatives(case: Case) -> list[Alternative]:
     found = [_at_seat(case, seat) for seat in seats]
     found += [_join(case, spot) for spot in unseen]
     found += [_at_candidate(case, candidate) for candidate in able]
+    found += [_making_way(case, way) for way in migration.ways(case.view, case.entry, case.now, case.knobs)]
     found += [_elsewhere(case, member) for member in case.view.workers() if member.id not in seen]
     return sorted(found, key=_rank)[:SHOWN]
 
@@ -108,6 +110,16 @@ def _at_candidate(case: Case, candidate: Candidate) -> Alternative:
     evicts = tuple(unload.spot.model for unload in plan.unloads) if plan else ()
     obstacle = "" if evicts or missing <= 0 else f"{missing} bytes are missing, and too little is idle"
     return Alternative(Way.EVICT, *where, cost, obstacle=obstacle, evicts=evicts)
+
+
+def _making_way(case: Case, way: migration.Way) -> Alternative:
+    """A load where something runs, once that has gone on elsewhere."""
+    member, choice = way.candidate.member, way.choice
+    one = estimate(case.load(way.candidate), case.view.rates)
+    cost = stated(replace(one, device_queue_s=choice.delay_s + case.knobs.unload_s))
+    price = f"others would pay {choice.cost_s:.2f} s"
+    obstacle = f"it would not win enough: {price}" if case.knobs.moves else f"moves are off; {price}"
+    return Alternative(Way.MOVE, member.id, member.node, cost, obstacle=obstacle)
 
 
 def _elsewhere(case: Case, member: Member) -> Alternative:

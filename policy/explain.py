@@ -6,7 +6,7 @@ from dataclasses import replace
 from mesh.explanation import Alternative, HeldRequest, Way
 from mesh.facts import ModelEntry
 from mesh.requests import ServiceClass
-from policy.actions import Load, Place, Refuse, Unload
+from policy.actions import Load, MakeWay, Place, Refuse, Unload
 from policy.alternatives import Case, alternatives
 from policy.draft import Draft
 from policy.knobs import Knobs
@@ -46,6 +46,8 @@ def _done(choice: Choice) -> str:
             return f"the model is loaded on {spot.worker_id}"
         case [Refuse(_, reason)]:
             return f"it is refused: {reason}"
+        case [MakeWay(plan), *_]:
+            return f"what runs on {plan.spot.worker_id} is to go on elsewhere, to make room there"
         case [Unload(spot), *rest]:
             return f"{1 + len(rest)} idle replicas make room on {spot.worker_id}"
     return ""
@@ -66,11 +68,14 @@ def _nothing_done(case: Case, found: Iterable[Alternative], choice: Choice) -> s
 
 
 def _marked(found: Iterable[Alternative], choice: Choice) -> Iterable[Alternative]:
-    """With the one that is taken marked; who waits, waits for the quickest that will be there."""
+    """With the one that is taken marked, which nothing stands against; who waits, waits for the quickest that will be
+    there."""
     found = list(found)
     waits = ((one.way, one.worker_id) for one in found if one.way in (Way.JOIN, Way.WAIT) and not one.obstacle)
     taken = _taken(choice) if choice.actions else next(waits, None)
-    return (replace(one, chosen=(one.way, one.worker_id) == taken) for one in found)
+    for one in found:
+        chosen = (one.way, one.worker_id) == taken
+        yield replace(one, chosen=True, obstacle="") if chosen else one
 
 
 def _taken(choice: Choice) -> tuple[Way, str] | None:
@@ -81,4 +86,6 @@ def _taken(choice: Choice) -> tuple[Way, str] | None:
             return Way.LOAD, spot.worker_id
         case Unload(spot):
             return Way.EVICT, spot.worker_id
+        case MakeWay(plan):
+            return Way.MOVE, plan.spot.worker_id
     return None

@@ -64,6 +64,12 @@ def make_way(
     return _begin(view, entry, best_way, now, knobs)
 
 
+def ways(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Way]:
+    """Every worker near the version's bytes where others could make way for it, whether or not that pays."""
+    near = (one for one in near_candidates(view, entry, now, knobs) if one.member.id not in _engaged(view))
+    return [way for one in near if (way := _way(view, entry, one, now, knobs))]
+
+
 def _otherwise_s(view: View, entry: ModelEntry, able: list[Candidate], best: Candidate | None, knobs: Knobs) -> float:
     """How long the version takes to start if nothing moves."""
     if best:

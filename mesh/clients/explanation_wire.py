@@ -12,6 +12,7 @@ WAYS = {
     Way.LOAD: pb.WAY_LOAD,
     Way.EVICT: pb.WAY_EVICT,
     Way.WAIT: pb.WAY_WAIT,
+    Way.MOVE: pb.WAY_MOVE,
 }
 _WAYS = {number: way for way, number in WAYS.items()}
 

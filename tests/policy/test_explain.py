@@ -12,6 +12,7 @@ from policy.decide import decide
 from policy.explain import explain
 from policy.knobs import Knobs
 from policy.view import Spot, View, Waiting
+from tests.policy import test_migration
 from tests.policy.scene import REPLICA, at, cluster, fence, model, replica, request, store, worker
 
 KNOBS = Knobs(held_s=10.0)
@@ -148,3 +149,18 @@ def test_nearer_bytes_cost_less() -> None:
     view = View(cluster([worker("w1"), worker("w2", node="n2"), STORE, near], MODELS), ())
     told = newcomer(view)
     assert ways(told) == [(Way.LOAD, "w2", True), (Way.LOAD, "w1", False)]
+
+
+def test_what_a_move_would_win_is_said_whether_or_not_it_is_made() -> None:
+    view = test_migration.view(test_migration.BUSY, test_migration.FREE)
+    knobs = test_migration.KNOBS
+    moved, _ = explain(view, MODELS[0], test_migration.NOW, knobs)
+    assert moved.why == "what runs on w1 is to go on elsewhere, to make room there"
+    (move,) = [one for one in moved.alternatives if one.way is Way.MOVE]
+    assert (move.worker_id, move.chosen, move.obstacle) == ("w1", True, "")
+    assert move.estimate
+    assert move.estimate.mean_s == pytest.approx(move.estimate.device_queue_s + move.estimate.dram_s)
+    stays, _ = explain(view, MODELS[0], test_migration.NOW, replace(knobs, moves=False))
+    (off,) = [one for one in stays.alternatives if one.way is Way.MOVE]
+    assert (off.chosen, off.obstacle[:13], off.estimate) == (False, "moves are off", move.estimate)
+    assert stays.why == "the model is loaded on w2"
