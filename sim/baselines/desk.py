@@ -122,6 +122,10 @@ class Desk:
         """Whether a replica answers, and has no request, nor is to go."""
         return self._open.get(resident.spot) == resident.slots
 
+    def untouched(self, resident: Resident) -> bool:
+        """Whether a replica answers, and nothing has been decided of it so far."""
+        return self._open.get(resident.spot) == resident.open_slots
+
     def idle(self, worker: WorkerState) -> list[Resident]:
         """Replicas there that may be unloaded, those first that nobody has used for longest."""
         unused = [one for one in worker.residents if self.unused(one)]

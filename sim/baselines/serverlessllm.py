@@ -11,7 +11,6 @@ stay until their memory is wanted.
 import math
 from dataclasses import dataclass
 
-from mesh.facts import ReplicaState
 from policy.view import Spot
 from sim.baselines.claims import Claims
 from sim.baselines.desk import Desk
@@ -117,7 +116,7 @@ class ServerlessLlm:
 
     def _plan(self, desk: Desk, worker: WorkerState, model: str) -> tuple[float, Clearing] | None:
         """The cheapest moves that make room on a worker, and the seconds that they take one after another."""
-        plans = {one.spot: self._destination(desk, one) for one in worker.residents if self._may_go(one)}
+        plans = {one.spot: self._destination(desk, one) for one in worker.residents if self._may_go(desk, one)}
         costs = [(one, plan.seconds) for one in worker.residents if (plan := plans.get(one.spot))]
         chosen = cheapest(costs, desk.missing_bytes(worker, model))
         if chosen is None:
@@ -134,11 +133,11 @@ class ServerlessLlm:
             self._known[victim.spot] = destination(desk, victim, kept)
         return self._known[victim.spot]
 
-    def _may_go(self, resident: Resident) -> bool:
+    def _may_go(self, desk: Desk, resident: Resident) -> bool:
         spots = {
             place for one in self._clearings.values() for source, to_id in one.moves for place in _ends(source, to_id)
         }
-        return resident.state is ReplicaState.READY and resident.spot not in spots
+        return desk.untouched(resident) and resident.spot not in spots
 
 
 def _ends(source: Spot, to_id: str) -> tuple[Spot, Spot]:

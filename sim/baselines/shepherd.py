@@ -9,7 +9,6 @@ replicas that stay until their memory is wanted.
 
 import math
 
-from mesh.facts import ReplicaState
 from sim.baselines.claims import Claims
 from sim.baselines.desk import Desk
 from sim.baselines.knapsack import Choice, cheapest
@@ -68,7 +67,7 @@ class Shepherd:
         return desk.join(model)
 
     def _victims(self, desk: Desk, worker: WorkerState, model: str) -> Choice:
-        ready = [one for one in worker.residents if one.state is ReplicaState.READY and not self._spares(one)]
+        ready = [one for one in worker.residents if desk.untouched(one) and not self._spares(one)]
         missing = desk.missing_bytes(worker, model)
         return cheapest(((one, _loss_s(desk, worker, one)) for one in ready), missing) or (math.inf, ())
 

@@ -1,6 +1,6 @@
 """What holds for every policy: nothing impossible is asked for, every request ends once, a seed gives the same run."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -8,7 +8,7 @@ from sim.arrivals import Gaps, Law
 from sim.failures import NodeCrash, Partition, SlowDisk, WorkerCrash
 from sim.policies import POLICIES
 from sim.run import simulate
-from sim.workload import Workload, model_name
+from sim.workload import Scope, Workload, model_name
 from tests.sim.paper import cluster
 
 MODELS = [model_name(i) for i in range(8)]
@@ -29,3 +29,11 @@ def test_every_request_ends_whatever_fails_and_the_same_seed_gives_the_same_run(
     assert not any(one.lost for one in run.outcomes)
     assert sum(one.crashes for one in run.outcomes) > 0
     assert asdict(run) == asdict(again)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_crowd_of_all_models_is_served_to_the_last(name: str) -> None:
+    crowd = replace(WORKLOAD, rps=3.0, duration_s=30.0, scope=Scope.AGGREGATE)
+    spec = replace(SPEC, node=replace(SPEC.node, dram_bytes=60))
+    run = simulate(spec, crowd.requests(), POLICIES[name](7))
+    assert not any(one.lost for one in run.outcomes)

@@ -1,4 +1,4 @@
-from policy.actions import Load, Unload, UnloadReason
+from policy.actions import Load, Place, Unload, UnloadReason
 from sim.baselines.shepherd import Shepherd
 from sim.policy import Preempt, spot
 from tests.sim.baselines.scene import node, resident, running, state, worker
@@ -35,3 +35,9 @@ def test_who_was_stopped_comes_after_whom_it_was_for() -> None:
     cleared = node("n1", worker("n1-w0"), dram="ab")
     then = policy.decide(state(FAR, cleared, waiting="ba"), 0.3)
     assert then.actions == (Load(spot("n1-w0", "a"), "store-n1"), Load(spot("n0-w0", "b"), "store-n0"))
+
+
+def test_a_replica_that_somebody_has_just_been_placed_on_is_not_cleared() -> None:
+    near = node("n1", worker("n1-w0", resident("n1-w0", "b", running("9", 60.0))), dram="ab")
+    crowded = Shepherd().decide(state(FAR, near, waiting="ba"), 0.0)
+    assert crowded.actions == (Place("0", spot("n1-w0", "b")), Load(spot("n0-w0", "a"), "store-n0"))
