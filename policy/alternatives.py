@@ -106,7 +106,7 @@ def _at_candidate(case: Case, candidate: Candidate) -> Alternative:
         return Alternative(Way.LOAD, *where, case.cost(work))
     cost = case.cost(replace(work, device=(unloading(member.node, case.knobs),)))
     missing = missing_bytes(view, entry, candidate)
-    plan = cheapest_eviction(view, entry, [candidate])
+    plan = cheapest_eviction(view, entry, [candidate], case.now, case.knobs)
     evicts = tuple(unload.spot.model for unload in plan.unloads) if plan else ()
     obstacle = "" if evicts or missing <= 0 else f"{missing} bytes are missing, and too little is idle"
     return Alternative(Way.EVICT, *where, cost, obstacle=obstacle, evicts=evicts)

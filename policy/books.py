@@ -18,6 +18,7 @@ from policy.rates import Rates
 from policy.seat import Running
 from policy.shares import EQUAL, LOADING, Shares
 from policy.spot import Spot
+from policy.tally import Tally
 from policy.underway import Loads
 from policy.view import View
 from policy.waits import place_ended
@@ -44,6 +45,7 @@ class Books:
         self.shares = Shares(weights)
         self.backlog = Backlog()
         self._fresh: set[str] = set()
+        self.tally = Tally()
         self._spots: dict[str, Spot] = {}  # of requests that hold a place
 
     @property
@@ -116,6 +118,7 @@ class Books:
             self.shares.begin(spot, LOADING, load.tenant, spot.worker_id, now)
         for claim in tuple(self.index.claims_of(spot.model)):
             self.index.unclaim(claim)
+        self.demand.met(spot.model)
         self.index.load(spot)
 
     def load_ended(self, spot: Spot, now: float) -> None:
@@ -175,6 +178,8 @@ class Books:
         self._retire(view, spots)
         view.note_rest(spots)
         self._note_backlog(view, now)
+        self.demand.advance(now, roomier=marks.all or bool(marks.roomier))
+        self.tally.note(view, self.index.cluster.models if marks.all else marks.models, now)
         return view
 
     def glance(self) -> View:
@@ -201,6 +206,9 @@ class Books:
             retired=self.retired,
             claims=self.index.claims,
             runs=self.runs,
+            short=self.tally.short,
+            crowded=self.tally.crowded,
+            surplus_since_s=self.tally.surplus_since_s,
             touched=touched,
             roomier=roomier,
             index=self.index,
@@ -291,7 +299,9 @@ class Books:
         entry = self.index.cluster.models.get(claim.model)
         if entry is None or entry.checkpoint.digest != claim.digest:
             return False
-        wanted = bool(self.queues.of(claim.model)) or claim.model in self.index.outdated
+        model = claim.model
+        wanted = bool(self.queues.of(model)) or model in self.index.outdated
+        wanted = wanted or model in self.tally.short or model in self.demand.closes_s
         return wanted and self.index.account(claim.worker_id).leaving_bytes > 0
 
     def _retire(self, view: View, spots: Collection[Spot]) -> None:

@@ -130,7 +130,8 @@ def _is_able(view: View, entry: ModelEntry, worker_id: str, now: float, excluded
         return False
     if view.cluster.is_draining(member) or full_bytes(entry, member.worker) > member.worker.memory_bytes:
         return False
-    return view.replicas.seat(Spot(worker_id, entry.name, entry.checkpoint.digest)) is None
+    spot = Spot(worker_id, entry.name, entry.checkpoint.digest)
+    return view.replicas.seat(spot) is None and spot not in view.loading
 
 
 def _with_base(view: View, entry: ModelEntry) -> list[str]:

@@ -10,6 +10,8 @@ from policy.draining import depart
 from policy.evacuation import follow
 from policy.keepalive import expire
 from policy.knobs import Knobs
+from policy.prewarm import prewarm
+from policy.scaling import fill, spread
 from policy.succession import succeed
 from policy.view import Spot, View
 
@@ -29,7 +31,7 @@ class Decision:
 def decide(view: View, now: float, knobs: Knobs) -> Decision:
     """Equal views give equal decisions. Times are readings of one clock, in seconds."""
     with Draft(view) as draft:
-        steps = (follow, dispatch, succeed, depart, expire, bring_up)
+        steps = (follow, dispatch, succeed, fill, spread, prewarm, depart, expire, bring_up)
         moments = [at_s for step in steps for at_s in step(draft, now, knobs)]
         return Decision(
             actions=tuple(draft.actions),

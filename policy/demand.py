@@ -1,113 +1,62 @@
-"""What has been asked of each model: histograms of the pauses between its requests, and how fast they come.
+"""What has been asked of each model, and which are expected to be asked soon."""
 
-Kept as requests come; a decision only reads. 40 bins and a day's half-life: research/scheduling.md 5.4. What is not
-known of a model is filled in by a prior under which a pause grows more hopeless the longer it has lasted, so that
-models that nobody knows are ranked by how recently they were asked.
-"""
-
-import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import islice
 
-BINS = 40
-SHORTEST_S, LONGEST_S = 1.0, 14_400.0  # shorter pauses lie within a burst; longer ones count as no return
-RATIO = math.pow(LONGEST_S / SHORTEST_S, 1.0 / (BINS - 2))
-EDGES_S = (0.0, *(SHORTEST_S * math.pow(RATIO, n) for n in range(BINS - 1)))  # where each bin begins
-HALF_LIFE_S = 86_400.0
-FORGET_S = HALF_LIFE_S / 1000.0  # at least so long between two times of forgetting
-PRIOR = 2.0  # pauses that every model has had before its first, spread evenly over the bins
-BASE_S, BURST_S = 3600.0, 30.0  # time constants of the two rates
+from policy.forecast import window
+from policy.history import EDGES_S, History
+from policy.timeline import Timeline
+
+MOST = 32  # models that are looked at again because there is more room
+NOBODY: frozenset[str] = frozenset()
 
 
-def bin_of(pause_s: float) -> int:
-    """The bin that a pause lies in."""
-    return bisect_right(EDGES_S, pause_s) - 1
-
-
-@dataclass(slots=True)
-class Rate:
-    """Requests that fade away exponentially: their weight over the time in which they would have counted."""
-
-    fade_s: float
-    since_s: float
-    weight: float = 0.0
-    at_s: float = 0.0  # the moment that the weight is of
-
-    def asked(self, now: float) -> None:
-        """One more."""
-        self.weight, self.at_s = self.faded(now) + 1.0, now
-
-    def faded(self, now: float) -> float:
-        """How many count now."""
-        return self.weight * math.exp((self.at_s - now) / self.fade_s)
-
-    def per_s(self, now: float) -> float:
-        """Requests a second."""
-        seen_s = max(1.0, now - self.since_s)
-        return self.faded(now) / (self.fade_s * -math.expm1(-seen_s / self.fade_s))
-
-
-@dataclass(eq=False, slots=True)
-class History:
-    """Of one model. `tails[i]` is the weight of pauses of at least EDGES_S[i], the prior's included."""
-
-    last_s: float
-    base: Rate
-    burst: Rate
-    forgot_s: float  # the moment that the weights are of
-    weights: list[float] = field(default_factory=lambda: [0.0] * BINS)
-    tails: Sequence[float] = field(default_factory=lambda: tails([0.0] * BINS))
-
-    @classmethod
-    def begun(cls, now: float) -> "History":
-        """With a first request."""
-        history = cls(now, Rate(BASE_S, now), Rate(BURST_S, now), now)
-        history.base.asked(now)
-        history.burst.asked(now)
-        return history
-
-    def asked(self, now: float) -> None:
-        """Another request has come."""
-        if now - self.forgot_s >= FORGET_S:
-            self.forget(now - self.forgot_s)
-            self.forgot_s = now
-        self.weights[bin_of(now - self.last_s)] += 1.0
-        self.tails = tails(self.weights)
-        self.last_s = now
-        self.base.asked(now)
-        self.burst.asked(now)
-
-    def forget(self, passed_s: float) -> None:
-        """So much time has passed."""
-        kept = math.pow(0.5, passed_s / HALF_LIFE_S)
-        self.weights = [weight * kept for weight in self.weights]
-        self.tails = tails(self.weights)
-
-    def longer(self, pause_s: float) -> float:
-        """The weight of pauses longer than this one. Within a bin they are spread evenly."""
-        here = bin_of(pause_s)
-        if here == BINS - 1:
-            return self.tails[here]
-        share = (pause_s - EDGES_S[here]) / (EDGES_S[here + 1] - EDGES_S[here])
-        return self.tails[here] - share * (self.tails[here] - self.tails[here + 1])
-
-
-@dataclass(eq=False, slots=True)
 class Demand:
-    """The histories by model."""
+    """Kept by the books. A model is expected while its window is open. It is looked at when that opens and then at each
+    further edge of its histogram: between two of them the forecast is taken to stay as it is."""
 
-    histories: dict[str, History] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.histories: dict[str, History] = {}
+        self.due: frozenset[str] = NOBODY  # models to look at now
+        self.closes_s: dict[str, float] = {}  # by model, of the windows that are open, those open longest first
+        self._looks: Timeline[str] = Timeline()
 
     def arrived(self, model: str, now: float) -> None:
         """A request for a model has come."""
-        if history := self.histories.get(model):
-            history.asked(now)
-        else:
+        self.met(model)
+        history = self.histories.get(model)
+        if history is None:
             self.histories[model] = History.begun(now)
+            return
+        history.asked(now)
+        if found := window(history):
+            self._looks.put(model, now + found.opens_s)
 
+    def met(self, model: str) -> None:
+        """Somebody has come, or a replica does: nothing more is expected."""
+        self._looks.drop(model)
+        self.closes_s.pop(model, None)
 
-def tails(weights: Sequence[float]) -> Sequence[float]:
-    """Of each bin: what lies in it and beyond, with the prior's share."""
-    return list(accumulate(weight + PRIOR / BINS for weight in reversed(weights)))[::-1]
+    def advance(self, now: float, *, roomier: bool) -> None:
+        """It is `now`: opens and closes windows, and notes which models are to be looked at; where there is more room
+        than there was, those expected longest are among them."""
+        due = self._looks.look(now).due
+        for model in due:
+            self._turn(model, now)
+        hopeful = islice(self.closes_s, MOST) if roomier else ()
+        self.due = frozenset(model for model in (*due, *hopeful) if model in self.closes_s)
+
+    def next_s(self, now: float) -> float | None:
+        """When the next model is to be looked at."""
+        return self._looks.look(now).next_s
+
+    def _turn(self, model: str, now: float) -> None:
+        history = self.histories[model]
+        found = window(history)
+        closes_s = history.last_s + (found.closes_s if found else 0.0)
+        if closes_s <= now:
+            self.met(model)
+            return
+        self.closes_s.setdefault(model, closes_s)
+        further = EDGES_S[bisect_right(EDGES_S, now - history.last_s) :]
+        self._looks.put(model, min([closes_s, *(history.last_s + edge for edge in further[:1])]))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from policy.demand import BINS, EDGES_S, History
+from policy.history import BINS, EDGES_S, History
 
 REPRESENTATIVE = 4.0  # pauses outside bursts, at least, before anything is expected from them
 OPENS, CLOSES = 0.05, 0.99  # quantiles: Shahrad et al., Serverless in the Wild (ATC 2020)

@@ -1,9 +1,13 @@
-"""Which idle replicas have been idle long enough."""
+"""Which idle replicas go though nobody wants their memory: their time is up, or nobody will ask for them again."""
 
 from policy.actions import Unload, UnloadReason
 from policy.draft import Draft
 from policy.knobs import Knobs
+from policy.timeline import Look
 from policy.view import Spot, View
+from policy.worth import is_promised
+
+NONE: Look[Spot] = Look([], None)
 
 
 def expire(draft: Draft, now: float, knobs: Knobs) -> list[float]:
@@ -14,7 +18,8 @@ def expire(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     def trusted(spot: Spot) -> bool:
         return not view.distrusts(spot.worker_id, now) and _rests(view, spot)
 
-    common = rest.common.look(now, knobs.keep_alive_s, trusted)
+    keep_s = knobs.keep_alive_s
+    common = NONE if keep_s is None else rest.common.look(now, keep_s, trusted)
     own = rest.own.look(now, counts=trusted)
     over = rest.over.look(now, counts=trusted)
     reasons = dict.fromkeys((*common.due, *own.due), UnloadReason.IDLE)
@@ -30,13 +35,14 @@ def _after_distrust(view: View, now: float, knobs: Knobs) -> list[float]:
     for worker_id, until_s in view.distrusted_until_s.items():
         for seat in view.replicas.on(worker_id):
             if until_s > now and _rests(view, seat.spot):
-                common_s = rest.common.at_s.get(seat.spot, -knobs.keep_alive_s) + knobs.keep_alive_s
-                end_s = max(common_s, rest.own.at_s.get(seat.spot, 0.0), rest.over.at_s.get(seat.spot, 0.0))
-                moments.append(max(until_s, end_s))
+                ends = [rest.own.at_s.get(seat.spot), rest.over.at_s.get(seat.spot)]
+                if knobs.keep_alive_s is not None and seat.spot in rest.common.at_s:
+                    ends.append(rest.common.at_s[seat.spot] + knobs.keep_alive_s)
+                moments += [max(until_s, end_s) for end_s in ends if end_s is not None]
     return moments
 
 
 def _rests(view: View, spot: Spot) -> bool:
     """Whether it may still be unloaded, after what was decided so far."""
     seat = view.replicas.seat(spot)
-    return seat is not None and view.idle(seat) and not view.adapters(seat)
+    return seat is not None and view.idle(seat) and not view.adapters(seat) and not is_promised(view, seat)

@@ -14,7 +14,12 @@ BANDWIDTHS = MappingProxyType({Tier.ORIGIN: 0.1e9, Tier.DISK: 2e9, Tier.DRAM: 10
 class Knobs:
     """Limits and guesses; what takes how long is learnt from then on (rates.py)."""
 
-    keep_alive_s: float = 60.0  # an idle replica stays this long, unless its model says otherwise
+    keep_alive_s: float | None = None  # an idle replica stays so long at most, unless its model says otherwise; None:
+    # until its memory is wanted
+    horizon_s: float = 120.0  # what comes later than that makes no idle replica worth its memory
+    scale_in_s: float = 60.0  # more replicas than a model needs are more than it needs for this long
+    prewarm_gain: float = 1.5  # what is expected to be saved, over what is expected to be lost by it
+    prewarm_io_share: float = 0.1  # of a load's time: what it is expected to cost others whom it delays
     hold_s: float = 120.0  # a request waits at most this long for a place
     max_waiting: int = 256  # requests that may wait for one model
     distrust_s: float = 5.0  # a worker that could not be reached gets no load for this long

@@ -56,7 +56,7 @@ def make_way(
     ]
     if not near:
         return []
-    otherwise_s = _otherwise_s(view, entry, able, best, knobs)
+    otherwise_s = _otherwise_s(view, entry, able, now, knobs, best=best)
     ways = [way for c in near if _wins(c.estimate_s, otherwise_s, knobs) and (way := _way(view, entry, c, now, knobs))]
     best_way = min(ways, key=lambda way: (way.score_s(knobs), way.candidate.member.id), default=None)
     if best_way is None or not _wins(best_way.score_s(knobs), otherwise_s, knobs):
@@ -70,13 +70,15 @@ def ways(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Way]:
     return [way for one in near if (way := _way(view, entry, one, now, knobs))]
 
 
-def _otherwise_s(view: View, entry: ModelEntry, able: list[Candidate], best: Candidate | None, knobs: Knobs) -> float:
+def _otherwise_s(
+    view: View, entry: ModelEntry, able: list[Candidate], now: float, knobs: Knobs, *, best: Candidate | None
+) -> float:
     """How long the version takes to start if nothing moves."""
     if best:
         return best.estimate_s
     if coming_room(view, entry, able):
         return 0.0
-    if plan := cheapest_eviction(view, entry, able):
+    if plan := cheapest_eviction(view, entry, able, now, knobs):
         return knobs.unload_s + next(c.estimate_s for c in able if c.member.id == plan.claim.worker_id)
     return knobs.held_s + min((c.estimate_s for c in able), default=0.0)
 

@@ -11,8 +11,10 @@ from policy.knobs import Knobs
 from policy.migration import make_way
 from policy.retry import retry_after_s
 from policy.room import cheapest_eviction, coming_room, soonest
+from policy.scaling import is_full
 from policy.succession import succession
 from policy.view import Seat, Spot, View, Waiting
+from policy.worth import is_spare
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ def place(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
     if entry is None:
         return refusal(request, RefusalReason.UNKNOWN_MODEL, None)
     current = [s for s in view.seats(entry.name) if s.replica.digest == entry.checkpoint.digest]
-    if slot := _open_slot(view, request, current):
+    needed = [seat for seat in current if not is_spare(view, seat, now, knobs)]
+    if slot := _open_slot(view, request, needed) or _open_slot(view, request, current):
         return Choice((Place(request.request_id, slot),))
     former = _former(view, request, entry)
     if former:
@@ -42,7 +45,8 @@ def place(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
         if slot := _open_slot(view, request, [seat for seat in former if seat.spot not in retiring]):
             return Choice((Place(request.request_id, slot),))
     doomed = former and view.is_unfit(entry.checkpoint.digest, now)
-    if doomed or view.is_loading(entry, now, request.excluded) or view.is_claimed(entry, request.excluded):
+    coming = view.is_loading(entry, now, request.excluded) or view.is_claimed(entry, request.excluded)
+    if doomed or coming or is_full(view, entry):
         return _hold(view, request, now, knobs)
     return _make_replica(view, request, entry, now, knobs)
 
@@ -99,7 +103,7 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
         return refusal(request, RefusalReason.NO_CHECKPOINT, knobs.distrust_s)
     if coming := coming_room(view, entry, able):
         return Choice((), (coming,)) if now < request.since_s + knobs.hold_s else _hold(view, request, now, knobs)
-    if plan := cheapest_eviction(view, entry, able):
+    if plan := cheapest_eviction(view, entry, able, now, knobs):
         return Choice(plan.unloads, (plan.claim,))
     return _hold(view, request, now, knobs)
 

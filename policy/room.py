@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from mesh.facts import ModelEntry
 from policy.actions import Unload, UnloadReason
 from policy.candidates import Candidate
+from policy.knobs import Knobs
 from policy.memory import Account
 from policy.size import is_base, need_bytes
 from policy.view import Seat, Spot, View
+from policy.worth import is_promised, worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,20 @@ def missing_bytes(view: View, entry: ModelEntry, candidate: Candidate) -> int:
 
 
 def cheapest_eviction(
-    view: View, entry: ModelEntry, able: list[Candidate], spared: frozenset[Spot] = frozenset()
+    view: View,
+    entry: ModelEntry,
+    able: list[Candidate],
+    now: float,
+    knobs: Knobs,
+    *,
+    spared: frozenset[Spot] = frozenset(),
 ) -> Plan | None:
     """Unloads of idle replicas on the worker that needs the fewest; None when nothing helps."""
     plans = []
     for candidate in able:
         if _account(view, candidate).room_bytes < _need_bytes(view, entry, candidate):
             continue
-        idle = [seat for seat in longest_idle_first(view, entry, candidate) if not spared & _spots(view, seat)]
+        idle = [seat for seat in first_to_leave(view, entry, candidate, now, knobs) if not spared & _spots(view, seat)]
         if chosen := just_enough(view, idle, missing_bytes(view, entry, candidate)):
             plans.append((len(chosen), candidate.estimate_s, candidate.member.id, chosen, candidate))
     if not plans:
@@ -63,16 +71,20 @@ def cheapest_eviction(
     return Plan(tuple(unload(view, seat) for seat in chosen), spot_of(entry, best))
 
 
-def longest_idle_first(view: View, entry: ModelEntry, candidate: Candidate) -> list[Seat]:
-    """The replicas of a worker that nobody uses, but for what the model itself would be put on. A base is as idle as
-    the adapters on it."""
+def first_to_leave(view: View, entry: ModelEntry, candidate: Candidate, now: float, knobs: Knobs) -> list[Seat]:
+    """The replicas of a worker that nobody uses, but for what the model itself would be put on and what is promised;
+    what is worth least comes first, and among equals, what has been idle longest. A base is as idle, and worth as
+    much, as the adapters on it."""
     seats = view.replicas.on(candidate.member.id)
     idle = [seat for seat in seats if view.idle(seat) and not is_base(entry, seat.replica)]
+    idle = [seat for seat in idle if not any(is_promised(view, one) for one in (seat, *view.adapters(seat)))]
 
-    def since_s(seat: Seat) -> float:
-        return max(view.idle_since_s.get(spot, 0.0) for spot in _spots(view, seat))
+    def rank(seat: Seat) -> tuple[float, float, Spot]:
+        carried = (seat, *view.adapters(seat))
+        since_s = max(view.idle_since_s.get(one.spot, 0.0) for one in carried)
+        return max(worth(view, one, now, knobs) for one in carried), since_s, seat.spot
 
-    return sorted(idle, key=lambda seat: (since_s(seat), seat.spot))
+    return sorted(idle, key=rank)
 
 
 def just_enough(view: View, seats: list[Seat], missing: int) -> list[Seat]:
@@ -98,8 +110,10 @@ def just_enough(view: View, seats: list[Seat], missing: int) -> list[Seat]:
 def unload(view: View, seat: Seat) -> Unload:
     """Ends an idle replica for the sake of another."""
     entry = view.cluster.models.get(seat.replica.model)
-    current = entry is not None and entry.checkpoint.digest == seat.replica.digest
-    return Unload(seat.spot, UnloadReason.EVICTED if current else UnloadReason.SUPERSEDED)
+    if entry is None or entry.checkpoint.digest != seat.replica.digest:
+        return Unload(seat.spot, UnloadReason.SUPERSEDED)
+    surplus = entry.name in view.surplus_since_s
+    return Unload(seat.spot, UnloadReason.SCALED_IN if surplus else UnloadReason.EVICTED)
 
 
 def _need_bytes(view: View, entry: ModelEntry, candidate: Candidate) -> int:

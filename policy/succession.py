@@ -11,8 +11,8 @@ from policy.knobs import Knobs
 from policy.room import (
     cheapest_eviction,
     coming_room,
+    first_to_leave,
     just_enough,
-    longest_idle_first,
     missing_bytes,
     soonest,
     spot_of,
@@ -57,18 +57,20 @@ def succession(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Succe
     if coming := coming_room(view, entry, able):
         return Succession(claims=(coming,))
     former = frozenset(seat.spot for seat in view.former(entry))
-    if _in_use(view, entry) and (evicted := cheapest_eviction(view, entry, able, spared=former)):
+    if _in_use(view, entry) and (evicted := cheapest_eviction(view, entry, able, now, knobs, spared=former)):
         return Succession(evicted.unloads, (evicted.claim,))
-    return _retirement(view, entry, able)
+    return _retirement(view, entry, able, now, knobs)
 
 
 def _in_use(view: View, entry: ModelEntry) -> bool:
     return bool(view.queues.of(entry.name)) or any(view.busy(seat) for seat in view.former(entry))
 
 
-def _retirement(view: View, entry: ModelEntry, able: list[Candidate]) -> Succession:
+def _retirement(view: View, entry: ModelEntry, able: list[Candidate], now: float, knobs: Knobs) -> Succession:
     """Former replicas of the worker where they are least busy, and what idles beside them if they are not enough."""
-    plans = [(_busy(view, chosen), c.member.id, chosen, c) for c in able if (chosen := _leavers(view, entry, c))]
+    plans = [
+        (_busy(view, chosen), c.member.id, chosen, c) for c in able if (chosen := _leavers(view, entry, c, now, knobs))
+    ]
     if not plans:
         return Succession()
     _, _, chosen, best = min(plans, key=lambda plan: plan[:2])
@@ -78,12 +80,12 @@ def _retirement(view: View, entry: ModelEntry, able: list[Candidate]) -> Success
     return Succession(tuple(unload(view, seat) for seat in chosen), (spot_of(entry, best),), retiring)
 
 
-def _leavers(view: View, entry: ModelEntry, candidate: Candidate) -> list[Seat]:
+def _leavers(view: View, entry: ModelEntry, candidate: Candidate, now: float, knobs: Knobs) -> list[Seat]:
     former = [seat for seat in view.former(entry) if seat.member.id == candidate.member.id]
     former = [seat for seat in former if all(view.idle(one) for one in view.adapters(seat))]  # these hold it
     former.sort(key=lambda seat: (view.busy(seat), seat.spot))
     in_use = _in_use(view, entry)
-    idle = longest_idle_first(view, entry, candidate) if in_use else []
+    idle = first_to_leave(view, entry, candidate, now, knobs) if in_use else []
     others = [seat for seat in idle if seat.replica.model != entry.name]
     chosen = just_enough(view, [*former, *others], missing_bytes(view, entry, candidate))
     return chosen if any(seat.replica.model == entry.name for seat in chosen) else []

@@ -41,12 +41,15 @@ class View:
     runs: Mapping[Spot, Mapping[str, Running]] = field(default_factory=dict)
     copying: Copying = field(default_factory=Copying)
     moving: Moving = field(default_factory=Moving)
-    demand: Demand = field(default_factory=Demand)
     rates: Rates = field(default_factory=Rates)  # learnt
     loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
     shares: Shares = field(default_factory=Shares)  # of the tenants
     fresh: AbstractSet[str] = frozenset()  # requests that no decision has seen yet
     backlog: Backlog = field(default_factory=Backlog)  # of models that are not touched, and may use more room
+    demand: Demand = field(default_factory=Demand)
+    short: AbstractSet[str] = frozenset()  # models with fewer replicas than they are to have
+    crowded: AbstractSet[str] = frozenset()  # models with replicas, for which requests wait nevertheless
+    surplus_since_s: Mapping[str, float] = field(default_factory=dict)  # by model: it has more than it needs
     touched: AbstractSet[str] | None = None
     roomier: AbstractSet[str] | None = None
     index: Index = field(default_factory=Index, repr=False, compare=False)
@@ -132,6 +135,24 @@ class View:
     def answers(self, entry: ModelEntry) -> bool:
         """Whether the current version of a model can answer somewhere."""
         return any(s.replica.digest == entry.checkpoint.digest and self.settled(s) for s in self.seats(entry.name))
+
+    def up(self, entry: ModelEntry) -> list[Seat]:
+        """Replicas that answer for the current version of a model, and stay."""
+        seats = self.replicas.seats(entry.name)
+        return [
+            seat
+            for seat in seats
+            if seat.spot.digest == entry.checkpoint.digest
+            and self.settled(seat)
+            and not self.cluster.is_draining(seat.member)
+        ]
+
+    def coming(self, entry: ModelEntry) -> int:
+        """How many more are on their way, or have room made for them."""
+        digest, seats = entry.checkpoint.digest, self.replicas.seats(entry.name)
+        spots = {*self.replicas.loads_of(entry.name), *self.index.claims_of(entry.name)}
+        spots |= {seat.spot for seat in seats if seat.replica.state is ReplicaState.LOADING}
+        return sum(spot.digest == digest for spot in spots)
 
     def former(self, entry: ModelEntry) -> list[Seat]:
         """Replicas of versions that the catalogue has moved on from, which answer until the current one does."""

@@ -25,6 +25,7 @@ from services.scheduler.waiting import Loading, WaitingRoom
 log = structlog.get_logger()
 SEEN_S = 10.0
 SPARED_S = 2.0  # for a load that a former leader began, until those who wait for it have come to us
+AHEAD = frozenset({LoadReason.MINIMUM, LoadReason.PREWARM, LoadReason.SCALE_OUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Commands:
     reserving: Reserving
     spared_until_s: dict[Spot, float] = field(default_factory=dict)  # inherited: who waits for them is still to come
     loads: dict[Spot, asyncio.Task[None]] = field(default_factory=dict)
+    ahead: set[Spot] = field(default_factory=set)  # of these, those that need nobody to wait for them
 
     def load(self, action: Load, store_address: str) -> None:
         """Begins a load, at once."""
@@ -55,6 +57,8 @@ class Commands:
         numerics = entry.numerics if entry else None
         base = (action.base, action.base_model)
         command = LoadCommand(spot.model, spot.digest, store_address, self.fence, *base, numerics)
+        if action.reason in AHEAD:
+            self.ahead.add(spot)
         self.loads[spot] = self.group.create_task(self._load(action, command), name=f"load {spot}")
 
     def inherit(self, left: Reservation) -> None:
@@ -112,6 +116,7 @@ class Commands:
             self.books.load_ended(spot, self.clock.now())
             self.learning.ended(spot)
             del self.loads[spot]
+            self.ahead.discard(spot)
             self.room.loaded(spot)
             self.wake()
 
@@ -154,7 +159,7 @@ class Commands:
         entry = view.cluster.models.get(spot.model)
         if entry is None or entry.checkpoint.digest != spot.digest or self._is_draining(spot):
             return False
-        spared = self.clock.now() < self.spared_until_s.get(spot, 0.0)
+        spared = spot in self.ahead or self.clock.now() < self.spared_until_s.get(spot, 0.0)
         return bool(spared or self.room.of_model(spot.model) or view.former(entry))
 
     def _is_draining(self, spot: Spot) -> bool:

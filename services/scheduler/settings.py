@@ -16,7 +16,9 @@ class SchedulerSettings(ServiceSettings):
     leader_lease_s: float = Field(
         1.0, gt=0, le=60, description="Seconds without a word of the leader after which a standby takes its place."
     )
-    keep_alive_s: float = Field(60.0, ge=0, description="Seconds an idle replica stays loaded.")
+    keep_alive_s: float | None = Field(
+        None, ge=0, description="Most seconds that an idle replica stays loaded; unset: until its memory is wanted."
+    )
     hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a place.")
     max_waiting: int = Field(256, ge=1, description="Most requests that wait for one model.")
     distrust_s: float = Field(5.0, ge=0, description="Seconds without loads for a worker that could not be reached.")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from policy.demand import LONGEST_S, History
 from policy.forecast import NOTHING, coming, returns, window
+from policy.history import LONGEST_S, History
 
 
 def every(gap_s: float, times: int) -> History:

@@ -81,7 +81,7 @@ def test_a_replica_takes_requests_only_when_its_load_command_has_ended() -> None
 
 
 def test_requests_of_one_moment_cause_one_load() -> None:
-    waiting = tuple(request(f"r{n}", since_s=NOW) for n in range(5))
+    waiting = tuple(request(f"r{n}", since_s=NOW) for n in range(2))
     assert actions([worker("w1"), worker("w2"), STORE], waiting=waiting) == (Load(at("w1"), "s1"),)
 
 

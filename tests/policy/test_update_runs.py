@@ -33,6 +33,9 @@ def anew(view: View) -> View:
         unfit_until_s=dict(view.unfit_until_s),
         retired=frozenset(view.retired),
         claims=frozenset(view.claims),
+        demand=view.demand,
+        short=frozenset(view.short),
+        surplus_since_s=dict(view.surplus_since_s),
     )
 
 

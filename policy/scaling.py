@@ -1,0 +1,102 @@
+"""How many replicas a model has: never fewer than it is to have, more while one is worth its load, and the first to go
+when its others have been enough."""
+
+from dataclasses import replace
+
+from mesh.facts import ModelEntry
+from policy.actions import LoadReason, Unload, UnloadReason
+from policy.candidates import candidates, free_candidates, load
+from policy.draft import Draft
+from policy.forecast import coming
+from policy.knobs import Knobs
+from policy.rates import Quantity, Rate
+from policy.room import cheapest_eviction, coming_room, soonest
+from policy.view import View
+from policy.worth import spare
+
+
+def fill(draft: Draft, now: float, knobs: Knobs) -> list[float]:
+    """Loads for models with fewer replicas than they are to have. Returns when time alone may allow more."""
+    view, moments = draft.view, list[float]()
+    for name in sorted(view.short):
+        entry = view.cluster.models[name]
+        if view.is_unfit(entry.checkpoint.digest, now):
+            moments.append(view.unfit_until_s[entry.checkpoint.digest])
+            continue
+        while _have(view, entry) < entry.min_replicas:
+            if not make(draft, entry, LoadReason.MINIMUM, now, knobs):
+                moments += view.distrusted_until_s.values()
+                break
+    return moments
+
+
+def spread(draft: Draft, now: float, knobs: Knobs) -> list[float]:
+    """More replicas of models whose own have more to do than they should; fewer of those with more than they may."""
+    view = draft.view
+    names = view.cluster.models if view.touched is None else view.touched | view.crowded
+    for name in sorted(names):
+        entry = view.cluster.models.get(name)
+        if entry and entry.max_replicas and len(view.up(entry)) > entry.max_replicas:
+            _shrink(draft, entry)
+        elif entry and not view.is_unfit(entry.checkpoint.digest, now):
+            _grow(draft, entry, now, knobs)
+    return []
+
+
+def make(draft: Draft, entry: ModelEntry, reason: LoadReason, now: float, knobs: Knobs) -> bool:
+    """Loads a replica where it starts soonest, or makes room for one. Whether one more is on its way."""
+    view, before = draft.view, draft.view.coming(entry)
+    if best := soonest(view, entry, free_candidates(view, entry, now, knobs)):
+        draft.take([replace(load(view, entry, best), reason=reason)])
+        return True
+    able = candidates(view, entry, now, knobs)
+    if claim := coming_room(view, entry, able):
+        draft.claim([claim])
+    elif plan := cheapest_eviction(view, entry, able, now, knobs):
+        draft.take(plan.unloads)
+        draft.claim([plan.claim])
+    return view.coming(entry) > before
+
+
+def is_full(view: View, entry: ModelEntry) -> bool:
+    """Whether a model has as many replicas as it may, those on their way included."""
+    return 0 < entry.max_replicas <= _have(view, entry)
+
+
+def _grow(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs) -> None:
+    """The first replica is its requests' own matter. Once one is there or on its way, others come beside it."""
+    view = draft.view
+    while _have(view, entry) > 0 and not is_full(view, entry) and _is_worth_another(draft, entry, now, knobs):
+        if not make(draft, entry, LoadReason.SCALE_OUT, now, knobs):
+            return
+
+
+def _is_worth_another(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs) -> bool:
+    """Whether more is asked of its replicas than they should have; where nobody has said how much that is, whether
+    requests beyond their slots, those expected until then among them, would wait longer than another takes to load."""
+    view, have = draft.view, _have(draft.view, entry)
+    waiting = sum(request.request_id not in draft.answered for request in view.queues.of(entry.name))
+    asked = sum(view.crowd(seat) for seat in view.up(entry)) + waiting
+    if entry.target_concurrency:
+        return asked > have * entry.target_concurrency
+    able = candidates(view, entry, now, knobs)
+    if not able:
+        return False
+    load_s, slots = min((one.estimate_s, one.worker.slots) for one in able)
+    held_s = view.rates.of(Rate(Quantity.HELD, "", entry.name), knobs.held_s).mean_s
+    ending = min(asked, have * slots) * min(1.0, load_s / held_s)
+    beyond = asked + coming(view.demand.histories.get(entry.name), now, load_s).surely - ending - have * slots
+    return beyond * held_s / (have * slots) > load_s
+
+
+def _have(view: View, entry: ModelEntry) -> int:
+    return len(view.up(entry)) + view.coming(entry)
+
+
+def _shrink(draft: Draft, entry: ModelEntry) -> None:
+    """Ends a replica beyond those that a model may have, once nothing runs on it."""
+    view = draft.view
+    least = spare(view.up(entry), view)
+    seat = view.replicas.seat(least) if least else None
+    if seat and view.idle(seat) and not view.adapters(seat):
+        draft.take([Unload(seat.spot, UnloadReason.SCALED_IN)])
