@@ -123,11 +123,19 @@ def estimate(work: Work, rates: Rates) -> Estimate:
 
 def mean_s(load: Haul, beside: Mapping[Tier, int], rates: Rates, knobs: Knobs) -> float:
     """Of load_work alone, for those who compare many: until the replica is ready."""
-    took_s = rates.mean_s(Rate(Quantity.INIT, load.node, load.architecture), knobs.init_s)
-    for lane, size in load.lanes():
-        a_byte_s = rates.mean_s(Rate(BYTES_OF[lane.tier], load.node), 1 / knobs.bytes_per_s[lane.tier])
-        took_s += (size + beside.get(lane.tier, 0)) * a_byte_s
-    return took_s
+    took_s, node = rates.mean_s(Rate(Quantity.INIT, load.node, load.architecture), knobs.init_s), load.node
+    if load.dram_bytes:
+        took_s += load.dram_bytes * _byte_s(rates, Tier.DRAM, node, knobs)
+    if load.disk_bytes:
+        took_s += load.disk_bytes * _byte_s(rates, Tier.DISK, node, knobs)
+    if load.origin_bytes:
+        took_s += load.origin_bytes * _byte_s(rates, Tier.ORIGIN, node, knobs)
+    return took_s + sum(size * _byte_s(rates, tier, node, knobs) for tier, size in beside.items())
+
+
+def _byte_s(rates: Rates, tier: Tier, node: str, knobs: Knobs) -> float:
+    known = rates.learnt.get(Rate(BYTES_OF[tier], node))
+    return known.mean_s if known else rates.mean_s(Rate(BYTES_OF[tier], node), 1 / knobs.bytes_per_s[tier])
 
 
 def _haul(size_bytes: int, source: Source, to: Haul) -> Haul:

@@ -44,9 +44,11 @@ class Haul:
         if self.origin_bytes:
             yield Lane(Tier.ORIGIN, self.node), self.origin_bytes
 
-    def through(self, lane: Lane) -> int:
-        """Bytes that pass there."""
-        return next((size for one, size in self.lanes() if one == lane), 0)
+    def of(self, tier: Tier) -> int:
+        """Bytes of one tier."""
+        if tier is Tier.DRAM:
+            return self.dram_bytes
+        return self.disk_bytes if tier is Tier.DISK else self.origin_bytes
 
     def plus(self, other: "Haul") -> "Haul":
         """Both, to the same worker: an adapter's bytes, and its base's."""

@@ -34,6 +34,8 @@ class Quantity(StrEnum):
     PREFILL = "prefill"  # a token of a prompt
     HELD = "held"  # of a place: from its beginning to its end
 
+    __hash__ = str.__hash__  # rates are looked up for every candidate of every decision
+
 
 BYTES_OF: Mapping[Tier, Quantity] = MappingProxyType({t: Quantity(t) for t in (Tier.ORIGIN, Tier.DISK, Tier.DRAM)})
 

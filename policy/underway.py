@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.facts import Tier
-from policy.estimate import Estimate, estimate, load_work
+from policy.estimate import ALONE, Estimate, estimate, load_work
 from policy.haul import Haul, Lane
 from policy.knobs import Knobs
 from policy.rates import Rates
@@ -45,8 +45,14 @@ class Loads:
 
     def beside(self, load: Haul, spot: Spot | None = None) -> Mapping[Tier, int]:
         """Bytes of others than `spot` that pass beside a load from now on."""
-        sums = {lane.tier: sum(min(size, left) for left in self._left(lane, spot)) for lane, size in load.lanes()}
-        return {tier: size for tier, size in sums.items() if size}
+        if not self.by_lane:
+            return ALONE
+        sums = dict[Tier, int]()
+        for lane, size in load.lanes():
+            for other in self.by_lane.get(lane, ()):
+                if other != spot:
+                    sums[lane.tier] = sums.get(lane.tier, 0) + min(size, self.by_spot[other].left.of(lane.tier))
+        return sums
 
     def begin(self, spot: Spot, load: Haul, now: float, rates: Rates, knobs: Knobs) -> None:
         """One begins."""
@@ -71,7 +77,7 @@ class Loads:
         for lane, size in one.left.lanes() if one else ():
             for other in self.by_lane[lane] - {spot}:
                 there = self.by_spot[other]
-                there.beside[lane.tier] -= min(size, there.left.through(lane))
+                there.beside[lane.tier] -= min(size, there.left.of(lane.tier))
         self._forget(spot)
 
     def done(self, spot: Spot, now: float, rates: Rates, knobs: Knobs) -> Lesson | None:
@@ -98,7 +104,7 @@ class Loads:
         for lane, size in load.lanes():
             for other in self.by_lane.get(lane, ()):
                 one = self.by_spot[other]
-                one.beside[lane.tier] += min(size, one.left.through(lane))
+                one.beside[lane.tier] += min(size, one.left.of(lane.tier))
             self.by_lane[lane].add(spot)
         self.by_spot[spot] = Underway(load, began_s, predicted, load, beside)
 
@@ -108,7 +114,3 @@ class Loads:
             self.by_lane[lane].discard(spot)
             if not self.by_lane[lane]:
                 del self.by_lane[lane]
-
-    def _left(self, lane: Lane, apart: Spot | None) -> list[int]:
-        spots = self.by_lane.get(lane, ())
-        return [self.by_spot[spot].left.through(lane) for spot in spots if spot != apart]
