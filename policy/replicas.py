@@ -27,7 +27,8 @@ class Replicas:
         self._loads_on: dict[str, set[Spot]] = {}
 
     def put(self, worker_id: str, seats: Iterator[Seat]) -> set[Spot]:
-        """What a worker has, from now on. Returns where there is something else than was, or nothing any more."""
+        """What a worker has, from now on. Returns where there is something else than was, or nothing any more; all of
+        it, where there are adapters: what holds of one holds of its base."""
         before, after = self._on.pop(worker_id, NO_SEATS), {seat.spot: seat for seat in seats}
         for spot in before:
             self._remove(spot)
@@ -35,8 +36,11 @@ class Replicas:
             self._of.setdefault(spot.model, {})[spot] = seat
         if after:
             self._on[worker_id] = after
-        if any(seat.replica.base for seat in after.values()):
+        tied = any(seat.replica.base for seat in (*before.values(), *after.values()))
+        if tied:
             self._tie(list(after.values()))
+        if tied and before != after:
+            return before.keys() | after.keys()
         return {spot for spot in before.keys() | after.keys() if _differ(before.get(spot), after.get(spot))}
 
     def place(self, spot: Spot, count: int = 1) -> None:
