@@ -13,11 +13,13 @@ from policy.candidates import Candidate, candidates, load, near_candidates
 from policy.evacuation import along, plan_for, rests
 from policy.knobs import Knobs
 from policy.moving import Evacuation, Leg
+from policy.rates import Quantity, Rate
 from policy.room import cheapest_eviction, coming_room, free_bytes, missing_bytes, spot_of
 from policy.size import need_bytes
 from policy.spot import Spot
 from policy.victims import Choice, Victim, cheapest
 from policy.view import Running, Seat, View
+from policy.waits import slot_wait
 
 BURNT = 0.1  # a second of a device or of a disk that is spent for a move, in seconds of start-up (research 5.2)
 
@@ -73,14 +75,22 @@ def ways(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Way]:
 def _otherwise_s(
     view: View, entry: ModelEntry, able: list[Candidate], now: float, knobs: Knobs, *, best: Candidate | None
 ) -> float:
-    """How long the version takes to start if nothing moves."""
-    if best:
-        return best.estimate_s
+    """How long a request for the version waits if nothing moves: for a load, or for a slot of a full replica."""
+    slots = sum(seat.slots for seat in view.seats(entry.name) if view.settled(seat))
+    load_s = best.estimate_s if best else _room_s(view, entry, able, now, knobs)
+    if not slots:
+        return load_s
+    ahead = max(0, len(view.queues.of(entry.name)) - 1)
+    return min(load_s, view.rates.seconds(slot_wait(view.rates, entry.name, ahead, slots, knobs)))
+
+
+def _room_s(view: View, entry: ModelEntry, able: list[Candidate], now: float, knobs: Knobs) -> float:
+    """Until the version is loaded where there is no room yet; of memory in use, as long as a place is held."""
     if coming_room(view, entry, able):
         return 0.0
     if plan := cheapest_eviction(view, entry, able, now, knobs):
         return knobs.unload_s + next(c.estimate_s for c in able if c.member.id == plan.claim.worker_id)
-    return knobs.held_s + min((c.estimate_s for c in able), default=0.0)
+    return view.rates.mean_s(Rate(Quantity.HELD, ""), knobs.held_s) + min((c.estimate_s for c in able), default=0.0)
 
 
 def _wins(this_s: float, other_s: float, knobs: Knobs) -> bool:
@@ -124,6 +134,7 @@ def _goal(view: View, seat: Seat, taken: set[str], now: float, knobs: Knobs) -> 
         return None
     others = [one for one in view.seats(entry.name) if one.replica.digest == seat.replica.digest]
     others = [one for one in others if one.member.id not in taken and view.settled(one)]
+    others = [one for one in others if not view.cluster.is_draining(one.member)]
     roomy = [one for one in others if one.slots - view.crowd(one) >= view.busy(seat)]
     if roomy:
         return Goal(min(roomy, key=lambda one: (view.crowd(one), one.spot)).spot)

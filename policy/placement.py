@@ -94,7 +94,7 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
     best = soonest(view, entry, able)
     if best is None:
         able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
-    steps = make_way(view, entry, able, now, knobs, best=best)
+    steps = [] if request.odd else make_way(view, entry, able, now, knobs, best=best)
     if best and not steps:
         steps = [load(view, entry, best)]
     if steps:

@@ -186,3 +186,25 @@ def test_a_request_stays_where_it_is_when_its_goal_is_gone_or_it_ends() -> None:
     books.moves("old", LEG.goal, NOW)
     books.left("old", NOW)
     assert books.view(NOW).placed == {}
+
+
+def test_waiting_for_a_slot_counts_as_a_way_of_its_own() -> None:
+    """m's own replica is full, and a place there is soon free: nobody makes way for another one."""
+    full = worker("w3", replica("m", running=2), node="n3")
+    taken = worker("w2", replica("third", running=1), node="n2")
+    ready = worker("w4", replica("other"), node="n4")
+    quick, slow = replace(KNOBS, held_s=1.0), replace(KNOBS, held_s=30.0)
+    assert not [one for one in actions(BUSY, taken, full, ready, knobs=quick) if isinstance(one, MakeWay)]
+    assert [one for one in actions(BUSY, taken, full, ready, knobs=slow) if isinstance(one, MakeWay)]
+
+
+def test_a_request_that_a_worker_has_just_failed_makes_nobody_move() -> None:
+    waiting = (request("r", since_s=NOW, excluded=["w3"]),)
+    assert actions(BUSY, FREE, waiting=waiting) == (Load(at("w2"), "s2"),)
+
+
+def test_nothing_moves_to_a_worker_that_is_to_become_empty() -> None:
+    ready = worker("w2", replica("other"), node="n2")
+    shown = view(BUSY, ready)
+    drained = replace(shown, cluster=replace(shown.cluster, drains=frozenset({"worker/w2"})))
+    assert decide(drained, NOW, KNOBS).actions == (Unload(LEG.goal, UnloadReason.DRAINED),)
