@@ -29,6 +29,10 @@ class SchedulerSettings(ServiceSettings):
         {}, description='Shares of the devices, as {"tenant": weight}; 1 for whom it does not name.'
     )
 
+    copies: bool = Field(
+        True, description="Whether stores bring what is often asked for to memory, in place of other checkpoints."
+    )
+
     def knobs(self) -> Knobs:
         """The policy's numbers."""
         return Knobs(
@@ -38,4 +42,5 @@ class SchedulerSettings(ServiceSettings):
             distrust_s=self.distrust_s,
             ageing_s=self.ageing_s,
             tenant_weights=self.tenant_weights,
+            copies=self.copies,
         )
