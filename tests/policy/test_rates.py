@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from policy.rates import FORGETTING, PRIOR_VARIANCE, Learnt, Portion, Quantity, Rate, Rates, p90
+from policy.rates import FORGETTING, MOST, PRIOR_VARIANCE, Learnt, Portion, Quantity, Rate, Rates, p90
 
 DISK, INIT = Rate(Quantity.DISK, "n1"), Rate(Quantity.INIT, "n1", "Llama")
 GB = 1e9
@@ -120,3 +120,11 @@ def test_equal_histories_teach_the_same() -> None:
         for size in (1, 5, 2):
             rates.saw([disk(size * GB), init()], size * 0.7)
     assert first == second
+
+
+def test_what_nobody_has_asked_for_longest_is_forgotten_when_there_is_too_much() -> None:
+    rates = Rates({Rate(Quantity.HELD, "", str(n)): Learnt(1.0) for n in range(MOST)})
+    rates.saw([Portion(Rate(Quantity.HELD, "", "0"), 1, 1.0)], 1.0)
+    rates.saw([Portion(Rate(Quantity.HELD, "", "new"), 1, 1.0)], 1.0)
+    assert len(rates.learnt) == MOST
+    assert [rate.of for rate in rates.changed if rate not in rates.learnt] == ["1"]
