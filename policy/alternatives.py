@@ -1,6 +1,8 @@
 """Every way in which a request could get a first token, each with what it would cost, or with why it is no way now."""
 
 from dataclasses import dataclass, replace
+from heapq import nsmallest
+from itertools import islice
 
 from mesh.explanation import Alternative, StartEstimate, Way
 from mesh.facts import Member, ModelEntry, ReplicaState
@@ -14,7 +16,7 @@ from policy.size import full_bytes, need_bytes
 from policy.view import Seat, Spot, View, Waiting
 from policy.waits import slot_wait
 
-SHOWN = 20  # of a large cluster
+SHOWN = 20  # of each kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,22 @@ class Case:
 
 
 def alternatives(case: Case) -> list[Alternative]:
-    """The quickest first, then those that cannot be taken; of many, the first ones."""
-    seats = list(case.view.seats(case.entry.name))
-    unseen = [spot for spot in case.view.replicas.loads_of(case.entry.name) if not case.view.replicas.seat(spot)]
-    able = candidates(case.view, case.entry, case.now, case.knobs, case.request.excluded)
-    able = [candidate for candidate in able if candidate.member.id not in {spot.worker_id for spot in unseen}]
-    seen = {spot.worker_id for spot in (*(seat.spot for seat in seats), *unseen)} | {one.member.id for one in able}
-    found = [_at_seat(case, seat) for seat in seats]
+    """The quickest first, then those that cannot be taken. Of a large cluster, no more of each kind than are shown: the
+    leader has no time for more."""
+    view, name = case.view, case.entry.name
+    seats = list(view.seats(name))
+    unseen = [spot for spot in view.replicas.loads_of(name) if not view.replicas.seat(spot)]
+    taken = {spot.worker_id for spot in unseen}
+    able = candidates(view, case.entry, case.now, case.knobs, case.request.excluded)
+    able = [candidate for candidate in able if candidate.member.id not in taken]
+    taken |= {seat.member.id for seat in seats} | {candidate.member.id for candidate in able}
+    others = (member for member in view.workers() if member.id not in taken)
+    found = [_at_seat(case, seat) for seat in nsmallest(SHOWN, seats, key=lambda seat: (view.crowd(seat), seat.spot))]
     found += [_join(case, spot) for spot in unseen]
     found += [_at_candidate(case, candidate) for candidate in able]
-    found += [_making_way(case, way) for way in migration.ways(case.view, case.entry, case.now, case.knobs)]
-    found += [_elsewhere(case, member) for member in case.view.workers() if member.id not in seen]
-    return sorted(found, key=_rank)[:SHOWN]
+    found += [_making_way(case, way) for way in migration.ways(view, case.entry, case.now, case.knobs)]
+    found += [_elsewhere(case, member) for member in islice(others, SHOWN)]
+    return sorted(found, key=_rank)
 
 
 def stated(one: Estimate) -> StartEstimate:

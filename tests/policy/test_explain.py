@@ -8,6 +8,7 @@ import pytest
 from mesh.explanation import Alternative, HeldRequest, Way
 from mesh.facts import Member, ReplicaState, Tier
 from policy.actions import Load, Place, Unload
+from policy.alternatives import SHOWN
 from policy.decide import decide
 from policy.explain import explain
 from policy.knobs import Knobs
@@ -164,3 +165,12 @@ def test_what_a_move_would_win_is_said_whether_or_not_it_is_made() -> None:
     (off,) = [one for one in stays.alternatives if one.way is Way.MOVE]
     assert (off.chosen, off.obstacle[:13], off.estimate) == (False, "moves are off", move.estimate)
     assert stays.why == "the model is loaded on w2"
+
+
+def test_of_a_large_cluster_no_more_is_said_than_anybody_reads_and_what_is_taken_is_among_it() -> None:
+    crowded = [worker(f"w{n}", replica("m", running=1), slots=3) for n in range(100, 200)]
+    idle, small = worker("w999", replica("m"), slots=3), [worker(f"w{n}", memory=1) for n in range(300, 400)]
+    told = newcomer(view_of(*crowded, idle, *small))
+    assert told.why == "it takes a slot on w999"
+    assert [one.worker_id for one in told.alternatives if one.chosen] == ["w999"]
+    assert len(told.alternatives) == 2 * SHOWN
