@@ -1,6 +1,7 @@
 """Policies by name, each made anew from a seed for every run."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from policy.knobs import Knobs
@@ -17,12 +18,15 @@ from sim.baselines.shepherd import Shepherd
 from sim.judgement import Judgement
 from sim.policy import Policy
 
+# The others refuse nobody: so that latencies compare, we do not either. Moves are carried out here.
+PATIENT = Knobs(moves=True, hold_s=1e6, max_waiting=1 << 20)
+
 POLICIES: Mapping[str, Callable[[int], Policy]] = MappingProxyType(
     {
-        "whimbrel": lambda _: Judgement(Knobs(moves=True)),
-        "whimbrel-no-keep-alive": lambda _: Judgement(Knobs(moves=True, keep_alive_s=0.0)),
-        "whimbrel-no-moves": lambda _: Judgement(Knobs()),
-        "whimbrel-no-copies": lambda _: Judgement(Knobs(moves=True, copies=False)),
+        "whimbrel": lambda _: Judgement(PATIENT),
+        "whimbrel-no-keep-alive": lambda _: Judgement(replace(PATIENT, keep_alive_s=0.0)),
+        "whimbrel-no-moves": lambda _: Judgement(replace(PATIENT, moves=False)),
+        "whimbrel-no-copies": lambda _: Judgement(replace(PATIENT, copies=False)),
         "random": Random,
         "round-robin": lambda _: RoundRobin(),
         "least-loaded": lambda _: LeastLoaded(),

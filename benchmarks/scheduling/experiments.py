@@ -1,0 +1,62 @@
+"""Policies side by side in the simulator, on paired seeds: the markets, and the paper's experiments."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sim.compare import FLOOR, OURS, Sample, compare
+from sim.policies import POLICIES
+from sim.report import Figures, Interval, column, gap_closed, ratio, table
+from sim.scenarios import MARKETS, papers
+
+PAPER = "serverlessllm"  # the policy of ServerlessLLM's paper
+LUCK = "random"
+ALL = (*POLICIES, FLOOR)
+QUICK = (OURS, PAPER, LUCK, FLOOR)
+MARKET = "market"
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A scenario's figures, of each policy by seed; ours are the first."""
+
+    scenario: str
+    rows: Mapping[str, Sequence[Figures]]
+
+    def times_ours(self, policy: str, key: str) -> Interval:
+        """How many times a figure of ours another policy's is: above 1 we are ahead."""
+        return ratio(column(self.rows[OURS], key), column(self.rows[policy], key))
+
+    def gap_closed(self, key: str) -> float:
+        """How much of the way from chance to the floor without load time we have come."""
+        return gap_closed(self.rows, key, OURS, LUCK, FLOOR)
+
+    def ahead_of_us(self, key: str) -> list[str]:
+        """Policies with less of a figure than ours."""
+        others = [name for name in self.rows if name not in (OURS, FLOOR)]
+        return [name for name in others if self.times_ours(name, key).mean < 1.0]
+
+    def text(self) -> str:
+        """A table, who is ahead of us, and the gap."""
+        behind = [
+            f"ahead of us on {key}: {', '.join(self.ahead_of_us(key)) or 'nobody'}" for key in ("mean_s", "p99_s")
+        ]
+        gaps = [f"gap closed on {key}: {self.gap_closed(key):.3f}" for key in ("mean_s", "p99_s")]
+        return "\n".join([f"\n{self.scenario}", table(self.rows), *behind, *gaps])
+
+
+def scenarios(part: str) -> Iterable[str]:
+    """Those of a part of the benchmark."""
+    return {"market": (MARKET,), "markets": tuple(MARKETS), "paper": tuple(papers())}[part]
+
+
+def experiment(
+    scenario: str,
+    policies: Sequence[str],
+    seeds: int,
+    jobs: int,
+    seen: Callable[[Mapping[str, Sequence[Sample]]], None] = lambda _: None,
+) -> Experiment:
+    """Every policy on every seed; `seen` is shown all samples, to draw them."""
+    samples = compare(scenario, policies, seeds, jobs)
+    seen(samples)
+    return Experiment(scenario, {name: [one.figures for one in each] for name, each in samples.items()})
