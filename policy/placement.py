@@ -9,6 +9,7 @@ from policy.candidates import any_source, candidates, free_candidates, load
 from policy.evacuation import leaves, no_farther
 from policy.knobs import Knobs
 from policy.migration import make_way
+from policy.nearer import nearer_room
 from policy.retry import retry_after_s
 from policy.room import cheapest_eviction, coming_room, soonest
 from policy.scaling import is_full
@@ -95,10 +96,11 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
     if best is None:
         able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
     steps = [] if request.odd else make_way(view, entry, able, now, knobs, best=best)
-    if best and not steps:
+    near = nearer_room(view, entry, best, now, knobs, excluded=request.excluded) if best and not steps else None
+    if best and not (steps or near):
         steps = [load(view, entry, best)]
-    if steps:
-        return Choice(tuple(steps))
+    if steps or near:
+        return Choice(near.unloads, (near.claim,)) if near else Choice(tuple(steps))
     if fits and not able and not former and not any_source(view, entry):
         return refusal(request, RefusalReason.NO_CHECKPOINT, knobs.distrust_s)
     if coming := coming_room(view, entry, able):

@@ -1,0 +1,27 @@
+"""Whether idle replicas should go though there is memory elsewhere: where the checkpoint lies, a start may be so much
+sooner that it pays to have them loaded again."""
+
+from mesh.facts import ModelEntry
+from policy.candidates import Candidate, candidates
+from policy.evacuation import no_farther
+from policy.knobs import Knobs
+from policy.room import Plan, cheapest_eviction
+from policy.view import NOBODY, View
+
+
+def nearer_room(
+    view: View, entry: ModelEntry, best: Candidate, now: float, knobs: Knobs, *, excluded: frozenset[int] = NOBODY
+) -> Plan | None:
+    """Unloads on a worker where the version starts clearly sooner than at `best`, which has memory free; None if there
+    is no such worker."""
+    wins_s = max(knobs.move_wins_s, knobs.move_wins_share * best.estimate_s)
+    latest_s = best.estimate_s - knobs.unload_s - wins_s
+    if latest_s <= 0 or _is_nearest(best):
+        return None
+    able = no_farther(view, entry, candidates(view, entry, now, knobs, excluded))
+    return cheapest_eviction(view, entry, [one for one in able if one.estimate_s < latest_s], now, knobs)
+
+
+def _is_nearest(one: Candidate) -> bool:
+    """Whether all comes from its own node's memory."""
+    return not one.load.disk_bytes and not one.load.origin_bytes
