@@ -54,7 +54,7 @@ def alternatives(case: Case) -> list[Alternative]:
     able = candidates(view, case.entry, case.now, case.knobs, case.request.excluded)
     able = [candidate for candidate in able if candidate.member.id not in taken]
     taken |= {seat.member.id for seat in seats} | {candidate.member.id for candidate in able}
-    others = (member for member in view.workers() if member.id not in taken)
+    others = (member for member in view.index.workers.values() if member.id not in taken)
     found = [_at_seat(case, seat) for seat in nsmallest(SHOWN, seats, key=lambda seat: (view.crowd(seat), seat.spot))]
     found += [_join(case, spot) for spot in unseen]
     found += [_at_candidate(case, candidate) for candidate in able]

@@ -13,7 +13,7 @@ from policy.knobs import Knobs
 from policy.placement import Choice, place
 from policy.view import View, Waiting
 
-SHOWN = 10  # requests
+SHOWN = 5  # requests: the leader decides nothing meanwhile
 
 
 def explain(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> tuple[HeldRequest, ...]:
