@@ -70,7 +70,7 @@ class Books:
         if request.deadline_s is not None:
             self._fresh.add(request.request_id)
         self.index.marks.models.add(request.model)
-        if not request.excluded:  # else it has been here before
+        if request.model in self.index.cluster.models and not request.excluded:  # else it has been here before
             self.demand.arrived(request.model, request.since_s)
 
     def placed(self, request_id: str, spot: Spot, now: float) -> None:
@@ -179,7 +179,8 @@ class Books:
         view.note_rest(spots)
         self._note_backlog(view, now)
         self.demand.advance(now, roomier=marks.all or bool(marks.roomier))
-        self.tally.note(view, self.index.cluster.models if marks.all else marks.models, now)
+        names = self.index.cluster.models.keys() | self.demand.histories.keys() if marks.all else marks.models
+        self.tally.note(view, names, now)
         return view
 
     def glance(self) -> View:

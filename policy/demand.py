@@ -1,10 +1,10 @@
 """What has been asked of each model, and which are expected to be asked soon."""
 
-from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import islice
 
 from policy.forecast import window
-from policy.history import EDGES_S, History
+from policy.history import EDGES_S, History, bin_of, tails
 from policy.timeline import Timeline
 
 MOST = 32  # models that are looked at again because there is more room
@@ -19,18 +19,32 @@ class Demand:
         self.histories: dict[str, History] = {}
         self.due: frozenset[str] = NOBODY  # models to look at now
         self.closes_s: dict[str, float] = {}  # by model, of the windows that are open, those open longest first
+        self.changed: set[str] = set()  # models asked or forgotten since somebody saved what is known of them
         self._looks: Timeline[str] = Timeline()
 
     def arrived(self, model: str, now: float) -> None:
         """A request for a model has come."""
         self.met(model)
+        self.changed.add(model)
         history = self.histories.get(model)
         if history is None:
             self.histories[model] = History.begun(now)
             return
         history.asked(now)
-        if found := window(history):
-            self._looks.put(model, now + found.opens_s)
+        self._expect(model, history)
+
+    def recall(self, model: str, last_s: float, weights: Sequence[float]) -> None:
+        """What an earlier leader knew of a model: when it was asked last, and its histogram then."""
+        history = History.begun(last_s)
+        history.weights, history.tails = list(weights), tails(weights)
+        self.histories[model] = history
+        self._expect(model, history)
+
+    def forget(self, model: str) -> None:
+        """The catalogue has it no more."""
+        if self.histories.pop(model, None):
+            self.changed.add(model)
+            self.met(model)
 
     def met(self, model: str) -> None:
         """Somebody has come, or a replica does: nothing more is expected."""
@@ -50,6 +64,10 @@ class Demand:
         """When the next model is to be looked at."""
         return self._looks.look(now).next_s
 
+    def _expect(self, model: str, history: History) -> None:
+        if found := window(history):
+            self._looks.put(model, history.last_s + found.opens_s)
+
     def _turn(self, model: str, now: float) -> None:
         history = self.histories[model]
         found = window(history)
@@ -58,5 +76,6 @@ class Demand:
             self.met(model)
             return
         self.closes_s.setdefault(model, closes_s)
-        further = EDGES_S[bisect_right(EDGES_S, now - history.last_s) :]
-        self._looks.put(model, min([closes_s, *(history.last_s + edge for edge in further[:1])]))
+        here = bin_of(now - history.last_s)
+        further = (history.last_s + edge for edge in EDGES_S[here : here + 3])
+        self._looks.put(model, min([closes_s, *(at_s for at_s in further if at_s > now)]))

@@ -20,6 +20,8 @@ class Tally:
         """Something may have changed about these."""
         for model in models:
             entry = view.cluster.models.get(model)
+            if entry is None:
+                view.demand.forget(model)
             have = len(view.up(entry)) + view.coming(entry) if entry else 0
             _keep(self.short, model, entry is not None and have < entry.min_replicas)
             _keep(self.crowded, model, have > 0 and bool(view.queues.of(model)))

@@ -20,6 +20,7 @@ from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
+from services.scheduler.demand_notes import demand_topic
 from services.scheduler.explaining import explanation
 from services.scheduler.holding import Held
 from services.scheduler.learning import Learning
@@ -72,7 +73,7 @@ class Scheduler:
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
         books = Books(self._knobs.tenant_weights)
-        notes = Notes(self._notebook, fence, [rates_topic(books.rates)])
+        notes = Notes(self._notebook, fence, [rates_topic(books.rates), demand_topic(books.demand, self._clock)])
         self._learning = learning = Learning(books, self._clock, self._knobs)
         self.room.open(books)
         try:
