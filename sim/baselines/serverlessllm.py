@@ -22,7 +22,7 @@ from sim.baselines.serve import least_busy, serve
 from sim.baselines.startup import parts
 from sim.policy import ClusterState, Plan, Resident, WaitingRequest, WorkerState, spot
 
-MARGIN_S = 0.1
+MARGIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
