@@ -14,6 +14,7 @@ from mesh.state.mirror import Mirror
 log = structlog.get_logger()
 RENEWALS_PER_LEASE = 3
 RETRY_S = 0.5
+RENEWAL_S = 2.5  # for members to renew their leases once Redis answers again: they, too, could not
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Leadership:
         self._state, self._mirror = state, mirror
         self._id, self._address, self._lease_s = member_id, address, lease_s
         self._followed = ""  # the leader that was last stood by for
+        self._outage = False  # Redis did not answer, the last time or since members were last swept
 
     async def run(self, lead: Callable[[int], Awaitable[None]]) -> None:
         """Stands by, leads, stands by again, until cancelled; resigns then."""
@@ -87,11 +89,14 @@ class Leadership:
         keys = self._state.keys
         while True:
             try:
+                if self._outage:
+                    await asyncio.sleep(RENEWAL_S)
+                self._outage = False
                 next_ms = await self._state.run("sweep", [keys.leases, keys.events], [keys.member_prefix, EVENTS_KEPT])
                 next_s = max(next_ms, 1) / 1000 if next_ms >= 0 else self._lease_s
                 await asyncio.sleep(min(next_s, self._lease_s))
             except Unreachable:
-                await asyncio.sleep(RETRY_S)
+                self._outage = True
 
     async def _bid(self, fence: int) -> Standing | None:
         keys = self._state.keys
@@ -103,6 +108,7 @@ class Leadership:
             )
         except Unreachable as error:
             log.warning("cannot bid for the leadership", error=error.message)
+            self._outage = True
             return None
         return Standing(holder, held, left_ms / 1000)
 

@@ -3,13 +3,12 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from grpc import aio
 
-from cli.cluster import LocalCluster
 from mesh.clients.channel import OPTIONS
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import SamplingWishes
@@ -44,9 +43,9 @@ class Load:
 
 
 @asynccontextmanager
-async def load(cluster: LocalCluster, models: tuple[str, ...], clients: int) -> AsyncIterator[Load]:
+async def load(gateways: Sequence[str], models: tuple[str, ...], clients: int) -> AsyncIterator[Load]:
     """Asks until the block ends; what is under way then is read to its end."""
-    target = "ipv4:" + ",".join(cluster.gateway_addresses)
+    target = "ipv4:" + ",".join(gateways)
     options = [*OPTIONS, ("grpc.service_config", IN_TURN)]
     made, ending = Load(), asyncio.Event()
     async with aio.insecure_channel(target, options=options) as channel, asyncio.TaskGroup() as group:

@@ -43,7 +43,7 @@ async def doubled(tmp_path: Path, library: Library) -> AsyncIterator[Running]:
 
 
 async def test_a_worker_is_emptied_while_clients_ask_and_takes_work_again(rolled: Running) -> None:
-    async with load(rolled.cluster, ("warm", "cold"), clients=3) as made:
+    async with load(rolled.cluster.gateway_addresses, ("warm", "cold"), clients=3) as made:
         await made.more(4)
         made.going_on = "drain"
         states = [left async for left in rolled.client.drain("worker-1")]
@@ -62,7 +62,7 @@ async def test_a_worker_is_emptied_while_clients_ask_and_takes_work_again(rolled
 
 @pytest.mark.parametrize("kind", [Kind.SCHEDULER, Kind.STORE])
 async def test_a_scheduler_and_a_store_are_started_again_while_clients_ask(rolled: Running, kind: Kind) -> None:
-    async with load(rolled.cluster, ("warm", "cold"), clients=3) as made:
+    async with load(rolled.cluster.gateway_addresses, ("warm", "cold"), clients=3) as made:
         await made.more(4)
         for process in [one for one in rolled.cluster.processes if one.program.kind is kind]:
             made.going_on = process.program.id
@@ -73,7 +73,7 @@ async def test_a_scheduler_and_a_store_are_started_again_while_clients_ask(rolle
 
 @pytest.mark.slow
 async def test_every_process_is_started_again_while_clients_ask(doubled: Running) -> None:
-    async with load(doubled.cluster, ("warm", "cold"), clients=4) as made:
+    async with load(doubled.cluster.gateway_addresses, ("warm", "cold"), clients=4) as made:
         await made.more(10)
         for process in doubled.cluster.processes:
             made.going_on = process.program.id

@@ -32,16 +32,18 @@ async def seen(mirror: Mirror, *names: str) -> None:
 
 
 class Breakable:
-    """A Valkey on a Unix socket that keeps its address, but none of its data, over restarts."""
+    """A Valkey on a Unix socket that keeps its address over restarts; of its data none, or, with `keeps`, all."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keeps: bool = False) -> None:
         self._socket = directory / "redis.sock"
+        self._keeping = ("--appendonly", "yes", "--dir", str(directory)) if keeps else ()
         self.url = f"unix://{self._socket}"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Returns when it answers."""
         line = (str(server_binary()), "--port", "0", "--unixsocket", str(self._socket), "--save", "")
+        line += self._keeping
         nowhere = asyncio.subprocess.DEVNULL
         self._process = await asyncio.create_subprocess_exec(sys.executable, "-c", RUN, *line, stdout=nowhere)
         async with asyncio.timeout(WAIT_S):
@@ -49,7 +51,7 @@ class Breakable:
                 await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        """Ends it; its data is gone."""
+        """Ends it; unless it keeps them, its data are gone."""
         if self._process:
             self.thaw()
             await end(self._process, WAIT_S)
