@@ -7,12 +7,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 
+import structlog
+
 from mesh.errors import Broken, InvalidRequest, MeshError, NotFound, Unreachable
 from mesh.requests import PLAIN, FinishReason, Phase, Placement, Progress, ServiceClass, Wish
 from services.gateway.journal import Journal
 from services.gateway.places import Places
 from services.gateway.relay import Line, Lines
 from services.gateway.strand import Delta, Prepared, Strand
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class Answers:
         if any(journal.tokens for journal in journals) or len(trial.excluded) + 1 >= self._attempts:
             return False
         trial.excluded.add(trial.place.fence)
+        log.info("trying another worker", model=journals[0].model, error=error.message, tried=len(trial.excluded))
         return True
 
     async def _attempt(self, asked: Asked, journals: Sequence[Journal], trial: _Trial) -> AsyncGenerator[Event, None]:
