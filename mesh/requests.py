@@ -214,6 +214,11 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Farewell:
+    """A worker stops: it finishes what runs on a line, and wants nothing new on it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """What a worker says that a step gave one request. A frame with a failure ends its epoch."""
 

@@ -9,7 +9,7 @@ from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from mesh.clients.channel import Channels, our_errors
 from mesh.clients.sampling_wire import logprob_from, logprob_to, sampling_from, sampling_to
-from mesh.requests import Cancel, FinishReason, Frame, Grant
+from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant
 
 FINISHES = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
@@ -25,7 +25,7 @@ class RelayClient:
 
     def __init__(self, channels: Channels, address: str, gateway_id: str) -> None:
         self._stub, self._address = WorkerServiceStub(channels.to(address)), address
-        self._outgoing: asyncio.Queue[pb.RelayRequest] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[pb.RelayRequest | None] = asyncio.Queue()
         self._outgoing.put_nowait(pb.RelayRequest(hello=pb.Hello(gateway_id=gateway_id)))
 
     def send(self, command: Grant | Cancel) -> None:
@@ -36,16 +36,22 @@ class RelayClient:
             cancel = pb.Cancel(request_id=command.key, epoch=command.epoch)
             self._outgoing.put_nowait(pb.RelayRequest(cancel=cancel))
 
-    async def frames(self) -> AsyncIterator[Frame]:
-        """Every frame; raises the MeshError that broke the line."""
+    def finish(self) -> None:
+        """Nothing more is commanded: the worker ends the line."""
+        self._outgoing.put_nowait(None)
+
+    async def frames(self) -> AsyncIterator[Frame | Farewell]:
+        """Every frame, and the worker's farewell; raises the MeshError that broke the line."""
         with our_errors(f"worker at {self._address}"):
             async for response in self._stub.Relay(self._commands()):
                 for frame in response.frames:
                     yield _frame_from(frame)
+                if response.farewell:
+                    yield Farewell()
 
     async def _commands(self) -> AsyncIterator[pb.RelayRequest]:
-        while True:
-            yield await self._outgoing.get()
+        while request := await self._outgoing.get():
+            yield request
 
 
 def command_from(request: pb.RelayRequest) -> Grant | Cancel | None:
@@ -59,9 +65,10 @@ def command_from(request: pb.RelayRequest) -> Grant | Cancel | None:
             return None
 
 
-def response_to(frames: Iterable[Frame]) -> pb.RelayResponse:
-    """Frames to the wire."""
-    return pb.RelayResponse(frames=[_frame_to(frame) for frame in frames])
+def response_to(news: Iterable[Frame | Farewell]) -> pb.RelayResponse:
+    """What a worker says to the wire."""
+    frames = [_frame_to(one) for one in news if isinstance(one, Frame)]
+    return pb.RelayResponse(frames=frames, farewell=any(isinstance(one, Farewell) for one in news))
 
 
 def _frame_to(frame: Frame) -> pb.Frame:

@@ -10,7 +10,7 @@ import structlog
 from mesh.clients.channel import Channels
 from mesh.clients.relay import RelayClient
 from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, NotFound, Unreachable, Unsuitable
-from mesh.requests import Cancel, Frame
+from mesh.requests import Cancel, Farewell, Frame
 from services.gateway.journal import Journal
 
 log = structlog.get_logger()
@@ -30,13 +30,14 @@ class Line:
     def __init__(self, relay: RelayClient, worker_id: str, on_end: Callable[["Line"], None]) -> None:
         self._relay, self._worker_id = relay, worker_id
         self._journals: dict[str, Journal] = {}
+        self._leaving = False
         self._task = asyncio.create_task(self._read(), name=f"line to {worker_id}")
         self._task.add_done_callback(lambda _: on_end(self))
 
     @property
     def broken(self) -> bool:
-        """A broken line is replaced, not mended."""
-        return self._task.done()
+        """A broken line is replaced, not mended; so is one whose worker stops."""
+        return self._leaving or self._task.done()
 
     @contextmanager
     def granted(self, journal: Journal) -> Iterator[None]:
@@ -50,6 +51,7 @@ class Line:
             self._journals.pop(journal.key, None)
             if not journal.finish:
                 self._relay.send(Cancel(journal.key, grant.epoch))
+            self._finish_if_left()
 
     async def close(self) -> None:
         """Ends the stream; the worker cancels what still ran on it."""
@@ -59,8 +61,8 @@ class Line:
     async def _read(self) -> None:
         error: MeshError = Unreachable(f"worker {self._worker_id} closed its stream")
         try:
-            async for frame in self._relay.frames():
-                self._take(frame)
+            async for news in self._relay.frames():
+                self._take(news)
         except MeshError as broken:
             error = broken
             log.warning("line broken", worker=self._worker_id, error=error.message)
@@ -68,7 +70,15 @@ class Line:
             for journal in list(self._journals.values()):
                 journal.fail(journal.epoch, _lost(self._worker_id, error))
 
-    def _take(self, frame: Frame) -> None:
+    def _finish_if_left(self) -> None:
+        if self._leaving and not self._journals:
+            self._relay.finish()
+
+    def _take(self, frame: Frame | Farewell) -> None:
+        if isinstance(frame, Farewell):
+            self._leaving = True
+            self._finish_if_left()
+            return
         journal = self._journals.get(frame.key)
         if journal is None:
             return  # cancelled meanwhile
@@ -84,6 +94,7 @@ class Lines:
     def __init__(self, channels: Channels, gateway_id: str) -> None:
         self._channels, self._gateway_id = channels, gateway_id
         self._lines: dict[str, Line] = {}  # by address: a worker that came back has another
+        self._open: set[Line] = set()  # those that are replaced, but have not ended, too
 
     def to(self, worker_id: str, address: str) -> Line:
         """The line to a worker; a broken one is replaced."""
@@ -91,15 +102,17 @@ class Lines:
         if line is None or line.broken:
             relay = RelayClient(self._channels, address, self._gateway_id)
             line = self._lines[address] = Line(relay, worker_id, partial(self._forget, address))
+            self._open.add(line)
         return line
 
     def _forget(self, address: str, line: Line) -> None:
+        self._open.discard(line)
         if self._lines.get(address) is line:
             del self._lines[address]
 
     async def close(self) -> None:
         """Closes all lines."""
-        await asyncio.gather(*(line.close() for line in list(self._lines.values())))
+        await asyncio.gather(*(line.close() for line in list(self._open)))
 
 
 def _lost(worker_id: str, error: MeshError) -> MeshError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from mesh.errors import MeshError
-from mesh.requests import Cancel, FinishReason, Frame, Grant, Sampling
+from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant, Sampling
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import EngineError, GuideRefused, PromptTooLong, QueueFull, UnknownReplica
 from services.worker.engine.guide import Grammar
@@ -30,7 +30,7 @@ REASONS: dict[type[EngineError], str] = {
 class Line:
     """One gateway's stream: what waits to be sent on it."""
 
-    outgoing: asyncio.Queue[list[Frame]]
+    outgoing: asyncio.Queue[list[Frame | Farewell]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,14 @@ class Relay:
         """The engine's callback."""
         self._loop.call_soon_threadsafe(self._dispatch, steps)
 
-    async def serve(self, commands: AsyncIterator[Grant | Cancel]) -> AsyncGenerator[list[Frame], None]:
+    async def serve(self, commands: AsyncIterator[Grant | Cancel]) -> AsyncGenerator[list[Frame | Farewell], None]:
         """One line, until its commands end; what still runs on it is then cancelled."""
         line = Line(asyncio.Queue())
         self._lines.add(line)
         reader = asyncio.create_task(self._read(line, commands), name="relay")
         reader.add_done_callback(lambda _: line.outgoing.put_nowait([]))
+        if self._draining:
+            line.outgoing.put_nowait([Farewell()])
         try:
             last = False
             while not last and (frames := await line.outgoing.get()):
@@ -86,14 +88,13 @@ class Relay:
                 self._cancel(granted)
 
     def drain(self) -> None:
-        """Ends each line once nothing runs on it; gateways take what is new elsewhere."""
+        """Says farewell on each line: gateways take what is new elsewhere, and close it once nothing runs on it.
+
+        Were we to close it, what we had said just before could be lost where a grant crosses it.
+        """
         self._draining = True
         for line in self._lines:
-            self._end_if_idle(line)
-
-    def _end_if_idle(self, line: Line) -> None:
-        if self._draining and not any(granted.line is line for granted in self._by_key.values()):
-            line.outgoing.put_nowait([])
+            line.outgoing.put_nowait([Farewell()])
 
     async def _read(self, line: Line, commands: AsyncIterator[Grant | Cancel]) -> None:
         async for command in commands:
@@ -157,7 +158,7 @@ class Relay:
         self.engine.cancel(granted.engine_id)
 
     def _dispatch(self, steps: list[TokenStep]) -> None:
-        batches: defaultdict[Line, list[Frame]] = defaultdict(list)
+        batches: defaultdict[Line, list[Frame | Farewell]] = defaultdict(list)
         for step in steps:
             if granted := self._by_engine_id.get(step.request_id):
                 batches[granted.line].append(_frame(granted, step))
@@ -165,7 +166,6 @@ class Relay:
                     self._forget(granted)
         for line, frames in batches.items():
             line.outgoing.put_nowait(frames)
-            self._end_if_idle(line)
 
     def _forget(self, granted: Granted) -> None:
         self._by_engine_id.pop(granted.engine_id, None)

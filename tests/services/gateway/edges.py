@@ -16,7 +16,7 @@ from mesh.clients.relay import command_from, response_to
 from mesh.clients.wire import START_KINDS, progress_to, start_times_to
 from mesh.errors import MeshError, Unreachable
 from mesh.interceptor import Surround
-from mesh.requests import Cancel, Frame, Grant, Phase, Placement, Progress, StartKind, StartTimes
+from mesh.requests import Cancel, Farewell, Frame, Grant, Phase, Placement, Progress, StartKind, StartTimes
 
 Context = aio.ServicerContext[Any, Any]
 WAIT_S = 20.0
@@ -112,6 +112,7 @@ class FakeWorker(WorkerServiceServicer, Edge):
         super().__init__()
         self.commands: asyncio.Queue[Grant | Cancel] = asyncio.Queue()
         self.gateways: list[str] = []
+        self.closed = asyncio.Event()  # by a gateway, which commands nothing more on its line
         self.embedded: list[worker_pb2.EmbedRequest] = []
         self.embeds_at_most = 1 << 30  # calls; what comes after them is dropped with the process
         self._outgoing: asyncio.Queue[worker_pb2.RelayResponse | None] = asyncio.Queue()
@@ -146,6 +147,8 @@ class FakeWorker(WorkerServiceServicer, Edge):
                 self.commands.put_nowait(command)
             else:
                 self.gateways.append(request.hello.gateway_id)
+        self.closed.set()
+        self.hang_up()
 
     async def granted(self) -> Grant:
         """The next command, which is a grant."""
@@ -166,6 +169,10 @@ class FakeWorker(WorkerServiceServicer, Edge):
     def say(self, *frames: Frame) -> None:
         """One step's frames."""
         self._outgoing.put_nowait(response_to(frames))
+
+    def say_farewell(self) -> None:
+        """It stops."""
+        self._outgoing.put_nowait(response_to([Farewell()]))
 
     def hang_up(self) -> None:
         """Ends the line in peace."""

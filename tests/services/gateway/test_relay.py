@@ -45,6 +45,22 @@ async def test_a_broken_line_is_forgotten_and_the_next_request_gets_another(benc
     assert line(bench, fake) is not broken
 
 
+async def test_a_worker_that_stops_finishes_what_it_has_and_its_line_is_closed_then(bench: Bench) -> None:
+    fake, one = await bench.worker(), journal()
+    leaving = line(bench, fake)
+    with leaving.granted(one):
+        await fake.granted()
+        fake.say_farewell()
+        fake.say(Frame("k", 1, 0, (5,)))
+        assert await news(one) == (5,)
+        assert line(bench, fake) is not leaving
+        assert not fake.closed.is_set()
+        fake.say(Frame("k", 1, 1, (6,), FinishReason.LENGTH))
+        assert await news(one, 1) == (6,)
+    async with asyncio.timeout(WAIT_S):
+        await fake.closed.wait()
+
+
 async def test_a_grant_arrives_whole_and_its_frames_come_back(bench: Bench) -> None:
     fake, one = await bench.worker(), journal()
     with line(bench, fake).granted(one):

@@ -14,7 +14,7 @@ from mesh.checkpoint import layout
 from mesh.checkpoint.layout import File
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
-from mesh.requests import Cancel, FinishReason, Frame, Grant, Guide, GuideKind, Sampling, TokenBias
+from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant, Guide, GuideKind, Sampling, TokenBias
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import UnknownReplica
 from services.worker.guides import Guides
@@ -54,9 +54,10 @@ class Bench:
     def __init__(self, relay: Relay, engine: Engine, store: FakeStore) -> None:
         self.relay, self.engine, self.store = relay, engine, store
         self.digest = store.checkpoint.digest
-        self._commands: asyncio.Queue[Grant | Cancel] = asyncio.Queue()
+        self._commands: asyncio.Queue[Grant | Cancel | None] = asyncio.Queue()
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.line: asyncio.Task[None] | None = None
+        self.farewell = asyncio.Event()
 
     def grant(self, key: str, sampling: Sampling, log: tuple[int, ...] = (), epoch: int = 1, model: str = "m") -> None:
         """Sends a grant."""
@@ -82,8 +83,14 @@ class Bench:
                 going.remove(frame.key)
         return frames
 
+    async def leaves(self) -> None:
+        """Waits for the worker's farewell."""
+        async with asyncio.timeout(WAIT_S):
+            await self.farewell.wait()
+
     async def ended(self) -> None:
-        """Waits until the line has ended by itself."""
+        """Closes the line, as a gateway does after a farewell, and waits for its end."""
+        self._commands.put_nowait(None)
         assert self.line
         async with asyncio.timeout(WAIT_S):
             await self.line
@@ -92,13 +99,16 @@ class Bench:
         """The line, until it ends or is cancelled."""
 
         async def commands() -> AsyncIterator[Grant | Cancel]:
-            while True:
-                yield await self._commands.get()
+            while command := await self._commands.get():
+                yield command
 
         async with aclosing(self.relay.serve(commands())) as steps:
-            async for frames in steps:
-                for frame in frames:
-                    self._frames.put_nowait(frame)
+            async for news in steps:
+                for one in news:
+                    if isinstance(one, Farewell):
+                        self.farewell.set()
+                    else:
+                        self._frames.put_nowait(one)
 
 
 @asynccontextmanager
@@ -138,20 +148,15 @@ def tokens_of(frames: tuple[Frame, ...]) -> tuple[int, ...]:
     return sum((frame.tokens for frame in frames), ())
 
 
-async def test_a_worker_that_stops_ends_an_idle_line_at_once(bench: Bench) -> None:
-    bench.grant("r", replace(SAMPLING, max_tokens=2, stop_token_ids=()))
-    await bench.whole("r")
-    bench.relay.drain()
-    await bench.ended()
-
-
-async def test_a_worker_that_stops_ends_a_busy_line_with_the_last_token_of_the_last_answer(bench: Bench) -> None:
-    keys, long = tuple("abcdef"), replace(SAMPLING, max_tokens=40, stop_token_ids=())
-    for key in keys:
+async def test_a_worker_that_stops_says_farewell_and_finishes_what_crosses_it(bench: Bench) -> None:
+    long = replace(SAMPLING, max_tokens=40, stop_token_ids=())
+    for key in "abcdef":
         bench.grant(key, long)
     await bench.frame()
     bench.relay.drain()
-    answers = await bench.whole(*keys)
+    await bench.leaves()
+    bench.grant("late", long)
+    answers = await bench.whole(*"abcdef", "late")
     assert all(frames[-1].finish is FinishReason.LENGTH for frames in answers.values())
     await bench.ended()
 
