@@ -22,7 +22,7 @@ async def test_a_start_is_told_of_with_what_it_was_thought_to_take_and_what_was_
     told = await shared.client.explain("explained")
     (load,) = told.loads
     assert (load.worker_id, load.digest) == (answer.finished.worker_id, model.checkpoint.digest)
-    assert load.actual_s == pytest.approx(answer.finished.times.load_s, abs=0.5)
+    assert load.actual_s == pytest.approx(answer.finished.times.load_s, abs=5.0)
     assert load.predicted.p90_s > load.predicted.mean_s > 0
     slot = told.next.alternatives[0]
     assert (slot.way, slot.worker_id, slot.chosen) == (Way.SLOT, load.worker_id, True)
