@@ -43,7 +43,7 @@ def deploy(
     checkpoint: Annotated[str, typer.Option(metavar="DIGEST", help="A checkpoint imported before, instead.")] = "",
     base: Annotated[str, typer.Option(metavar="DIGEST", help=BASE_HELP)] = "",
     keep_alive: Annotated[
-        str, typer.Option(metavar="TIME", help="How long it stays loaded when idle: 30s, 5m. Empty: the default.")
+        str, typer.Option(metavar="TIME", help="Longest that it stays loaded when idle: 30s, 5m. Empty: the default.")
     ] = "",
     numerics: Annotated[NumericsLevel | None, typer.Option(help=NUMERICS_HELP, show_default=False)] = None,
     min_replicas: Annotated[int, typer.Option(min=0, help=MIN_HELP)] = 0,
