@@ -12,7 +12,7 @@ from policy.actions import Load, Prefetch, Unload
 from policy.candidates import least_need_bytes
 from policy.draft import Draft
 from policy.knobs import Knobs
-from policy.shelves import free_bytes, make_room, places, takes, worth_s
+from policy.shelves import free_bytes, make_room, places, takes, worth
 from policy.view import View
 
 SAFE = 2  # copies on disk of what is to be there whether or not anybody asks
@@ -54,11 +54,12 @@ def _safe_copy(view: View, entry: ModelEntry, now: float) -> Prefetch | None:
 
 
 def _near_copy(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Prefetch | None:
-    """A further copy in memory, where it saves clearly more than what has to leave for it did."""
+    """A further copy in memory, where what it surely saves is clearly more than what leaves for it is thought to."""
     digest = entry.checkpoint.digest
-    if worth_s(view, entry, 0, now, knobs) < knobs.copy_wins_s:
+    if worth(view, entry, 0, now, knobs).surely < knobs.copy_wins_s:
         return None
-    gain_s = worth_s(view, entry, len(places(view, digest, entry.checkpoint.bytes, Tier.DRAM)), now, knobs)
+    others = len(places(view, digest, entry.checkpoint.bytes, Tier.DRAM))
+    gain_s = worth(view, entry, others, now, knobs).surely
     if gain_s < knobs.copy_wins_s:
         return None
     able = [store for store in _close(view, entry) if takes(view, store, digest, now)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mesh.facts import NEARNESS, CheckpointFacts, Member, ModelEntry, StoreFacts, Tier
 from policy.estimate import Source
+from policy.forecast import NOTHING, Forecast
 from policy.knobs import Knobs
 from policy.rates import BYTES_OF, Rate
 from policy.view import View
@@ -24,25 +25,17 @@ class Shelf:
     loss_s: float = 0.0
 
 
-def worth_s(view: View, entry: ModelEntry, others: int, now: float, knobs: Knobs) -> float:
-    """Seconds that requests to come save by one copy in memory beside so many others, before `copy_horizon_s`."""
-    asked = _asked(view, entry.name, now, knobs.copy_horizon_s)
-    if not asked:
-        return 0.0
-    version = entry.checkpoint
-    holders = view.index.sources.holders(version.digest)
+def worth(view: View, entry: ModelEntry, others: int, now: float, knobs: Knobs) -> Forecast:
+    """Seconds that starts to come save by one copy in memory beside so many others, before `copy_horizon_s`. Starts,
+    not requests: what stays warm needs no copy. They come as they have come; the spread is that of their rate."""
+    starts = view.copying.starts.get(entry.name)
+    if starts is None:
+        return NOTHING
+    version, holders = entry.checkpoint, view.index.sources.holders(entry.checkpoint.digest)
     on_disk = any(_reaches(held, version.bytes, Tier.DISK) for held in holders)
     byte_s = _byte_s(view, Tier.DISK if on_disk else Tier.ORIGIN, knobs) - _byte_s(view, Tier.DRAM, knobs)
-    return asked * FURTHER**others * version.bytes * byte_s
-
-
-def _asked(view: View, model: str, now: float, within_s: float) -> float:
-    """Requests that one may count on: the mean of the hour's rate, less its deviation. Bursts are over too soon."""
-    history = view.demand.histories.get(model)
-    if history is None:
-        return 0.0
-    mean = history.base.per_s(now) * within_s
-    return max(0.0, mean - math.sqrt(mean + mean * mean / history.base.faded(now)))
+    mean = starts.per_s(now) * knobs.copy_horizon_s * FURTHER**others * version.bytes * byte_s
+    return Forecast(mean, mean / math.sqrt(starts.faded(now)))
 
 
 def places(view: View, digest: str, size: int, tier: Tier) -> set[str]:
@@ -99,7 +92,7 @@ def _loss_s(view: View, held: CheckpointFacts, now: float, knobs: Knobs) -> floa
     others = max(0, len(places(view, held.digest, held.bytes, Tier.DRAM)) - 1)
     entries = [view.cluster.models[name] for name in view.index.models_of(held.digest)]
     share = held.dram_bytes / max(1, held.bytes)
-    return share * sum(worth_s(view, entry, others, now, knobs) for entry in entries)
+    return share * sum(worth(view, entry, others, now, knobs).mean for entry in entries)
 
 
 def _read(view: View, store: Member) -> set[str]:
