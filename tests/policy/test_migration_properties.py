@@ -47,7 +47,8 @@ def running(draw: st.DrawFn) -> View:
         for seat in view.seats()
     }
     named = {spot: {key: replace(run, request_id=key) for key, run in each.items()} for spot, each in runs.items()}
-    return replace(view, runs={spot: each for spot, each in named.items() if each})
+    named = {spot: each for spot, each in named.items() if each}
+    return replace(view, runs=named, placed={spot: len(each) for spot, each in named.items()})
 
 
 @THOROUGH
