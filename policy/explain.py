@@ -1,7 +1,8 @@
 """Why requests for a model are where they are: the policy's own answers, put in words, and what else there was."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from mesh.explanation import Alternative, HeldRequest, Way
 from mesh.facts import ModelEntry
@@ -10,6 +11,7 @@ from policy.actions import Load, MakeWay, Place, Refuse, Unload
 from policy.alternatives import Case, alternatives
 from policy.draft import Draft
 from policy.knobs import Knobs
+from policy.order import Order
 from policy.placement import Choice, place
 from policy.view import View, Waiting
 
@@ -19,11 +21,20 @@ SHOWN = 5  # requests: the leader decides nothing meanwhile
 def explain(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> tuple[HeldRequest, ...]:
     """Of the first requests that wait for a model, and last of one that came now. Each sees what is done for those
     before it."""
-    waiting = [*view.queues.of(entry.name)][:SHOWN]
     newcomer = Waiting("", entry.name, now)
     with Draft(view) as draft:
-        asked = enumerate([*waiting, newcomer])
+        asked = enumerate([*islice(_in_turn(view, entry.name, now, knobs), SHOWN), newcomer])
         return tuple(_held(draft, Case(view, entry, request, ahead, now, knobs)) for ahead, request in asked)
+
+
+def _in_turn(view: View, model: str, now: float, knobs: Knobs) -> Iterator[Waiting]:
+    """Those who wait for a model, in the order in which they are served."""
+    order = Order(view.shares, view.queues.rank, now, knobs)
+    order.add(view.queues.of(model))
+    while flow := order.next():
+        yield flow.requests.popleft()
+        if flow.requests:
+            order.put(flow)
 
 
 def _held(draft: Draft, case: Case) -> HeldRequest:
@@ -49,7 +60,8 @@ def _done(choice: Choice) -> str:
         case [MakeWay(plan), *_]:
             return f"what runs on {plan.spot.worker_id} is to go on elsewhere, to make room there"
         case [Unload(spot), *rest]:
-            return f"{1 + len(rest)} idle replicas make room on {spot.worker_id}"
+            replicas = f"{1 + len(rest)} idle replicas make" if rest else "an idle replica makes"
+            return f"{replicas} room on {spot.worker_id}"
     return ""
 
 

@@ -18,7 +18,7 @@ LOAD = pb.Alternative(
     evicts=["godwit"],
 )
 TOO_SMALL = pb.Alternative(way=pb.WAY_LOAD, worker_id="worker-3", node="marsh", obstacle="it is too small")
-NEXT = pb.HeldRequest(why="1 idle replicas make room on worker-2", alternatives=[LOAD, TOO_SMALL])
+NEXT = pb.HeldRequest(why="an idle replica makes room on worker-2", alternatives=[LOAD, TOO_SMALL])
 HELD = pb.HeldRequest(
     number="7",
     waited=duration(1.5),
@@ -55,7 +55,7 @@ async def test_explain_shows_why_each_request_waits_and_what_else_there_is(fakes
     assert ended.code == 0
     assert lines[0] == "curlew: 3 wait"
     for line in (
-        "A request that came now: 1 idle replicas make room on worker-2",
+        "A request that came now: an idle replica makes room on worker-2",
         "* evict worker-2 shore 2.5 s 4 s others' bytes 500 ms, disk 1.8 s, init 200 ms evicts godwit",
         "load worker-3 marsh ? ? it is too small",
         "Request 7 of gulls (high), after 1.5 s, 2 before it: it waits for a slot",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.explanation import Alternative, HeldRequest, Way
-from mesh.facts import Member, ReplicaState, Tier
+from mesh.facts import Member, Priority, ReplicaState, Tier
 from policy.actions import Load, Place, Unload
 from policy.alternatives import SHOWN
 from policy.decide import decide
@@ -115,6 +115,13 @@ def test_each_sees_what_is_done_for_those_before_it() -> None:
         view_of(worker("w1", replica("m"), slots=1), worker("w2"), waiting=waiting), MODELS[0], NOW, KNOBS
     )
     assert (first.why, second.why) == ("it takes a slot on w1", "the model is loaded on w2")
+
+
+def test_they_are_told_of_in_the_order_in_which_they_are_served() -> None:
+    low, plain = replace(request("low", since_s=47.0), priority=Priority.LOW), request("plain", since_s=48.0)
+    waiting = (low, plain, replace(request("high", since_s=49.0), priority=Priority.HIGH))
+    told = explain(view_of(worker("w1", replica("m", running=2)), waiting=waiting), MODELS[0], NOW, KNOBS)
+    assert [held.number for held in told] == ["high", "plain", "low", ""]
 
 
 @pytest.mark.parametrize(
