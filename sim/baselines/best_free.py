@@ -6,8 +6,8 @@ wanted.
 """
 
 from sim.baselines.desk import Desk
-from sim.baselines.nearest import start_nearest
 from sim.baselines.serve import least_busy, serve
+from sim.baselines.starting import start_nearest
 from sim.policy import ClusterState, Plan, WaitingRequest
 
 

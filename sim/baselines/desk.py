@@ -1,15 +1,13 @@
 """One decision in the making: slots, memory and queues as they are after what has been decided so far."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from mesh.facts import ReplicaState
 from policy.actions import Load, LoadReason, Place, RefusalReason, Refuse, Unload, UnloadReason
 from policy.view import Spot
 from sim.baselines.startup import Queue, load_s, parts, queue
 from sim.policy import Action, ClusterState, Resident, WaitingRequest, WorkerState, spot
-
-Rank = float | tuple[float, ...]
 
 
 class Desk:
@@ -169,26 +167,6 @@ class Desk:
             self.close(one)
             self._leaving[one.spot.worker_id] += one.bytes
             self.actions.append(Unload(one.spot, reason))
-
-
-def start(desk: Desk, model: str, rank: Callable[[WorkerState], Rank]) -> bool:
-    """Loads a model on the first worker by `rank` that has room; where none has, waits for the room that comes, or
-    makes some by unloading what is idle, again on the first that can. False: nothing can be done now."""
-    able = sorted(desk.elsewhere(model), key=lambda worker: (rank(worker), worker.id))
-    free = next((worker for worker in able if desk.fits(worker, model)), None)
-    soon = free or next((worker for worker in able if desk.room_comes(worker, model)), None)
-    chosen = soon or next((worker for worker in able if desk.can_start(worker, model)), None)
-    return chosen is not None and start_at(desk, chosen, model)
-
-
-def start_at(desk: Desk, worker: WorkerState, model: str) -> bool:
-    """Loads a model on a worker that has room, or as soon as what is leaving or idle there has gone."""
-    if desk.fits(worker, model):
-        desk.load(worker, model)
-    else:
-        desk.unload(desk.evictions(worker, model))
-        desk.expect(worker, model)
-    return desk.join(model)
 
 
 def just_enough(residents: Iterable[Resident], missing_bytes: int) -> list[Resident]:

@@ -5,9 +5,10 @@ last request (OpenWhisk's default: 10 minutes), and when memory is wanted, the o
 longest, wherever it is. Given beside that: batching, joining, and the nearest worker among those with free memory.
 """
 
-from sim.baselines.desk import Desk, start
+from sim.baselines.desk import Desk
 from sim.baselines.keeping import expire
 from sim.baselines.serve import least_busy, serve
+from sim.baselines.starting import start
 from sim.policy import ClusterState, Plan, WaitingRequest, WorkerState
 
 KEEP_ALIVE_S = 600.0

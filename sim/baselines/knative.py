@@ -83,9 +83,8 @@ class Knative:
 
     def _note(self, desk: Desk, now: float) -> None:
         requests = Counter(request.model for request in desk.state.waiting if request.model in desk.models)
-        for worker in desk.workers.values():
-            for one in worker.residents:
-                requests[one.spot.model] += len(one.running)
+        for one in desk.state.residents():
+            requests[one.spot.model] += len(one.running)
         for model in requests.keys() | self._seen.keys():
             self._seen.setdefault(model, Concurrency(now)).note(now, requests[model])
 
@@ -107,12 +106,8 @@ class Knative:
 
     def _follow(self, desk: Desk) -> None:
         """Loads what is wanted where there is memory, and ends what is unused beyond it."""
-        there = Counter(
-            one.spot.model
-            for worker in desk.workers.values()
-            for one in worker.residents
-            if one.state is not ReplicaState.DRAINING
-        )
+        residents = desk.state.residents()
+        there = Counter(one.spot.model for one in residents if one.state is not ReplicaState.DRAINING)
         for model, wanted in self._wanted.items():
             for _ in range(wanted - there[model]):
                 free = [one for one in desk.elsewhere(model) if desk.fits(one, model)]

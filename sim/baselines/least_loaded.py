@@ -5,8 +5,9 @@ beside that: batching, joining, replicas that stay until their memory is wanted,
 one.
 """
 
-from sim.baselines.desk import Desk, start
+from sim.baselines.desk import Desk
 from sim.baselines.serve import least_busy, serve
+from sim.baselines.starting import start
 from sim.policy import ClusterState, Plan, WaitingRequest, WorkerState
 
 

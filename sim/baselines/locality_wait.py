@@ -9,8 +9,8 @@ there is such a load; batching, joining, replicas that stay until their memory i
 import math
 
 from sim.baselines.desk import Desk
-from sim.baselines.nearest import start_nearest
 from sim.baselines.serve import least_busy, serve
+from sim.baselines.starting import start_nearest
 from sim.baselines.waiting import soonest_s
 from sim.policy import ClusterState, Plan, WaitingRequest
 

@@ -7,8 +7,9 @@ eviction of the longest unused one on a worker drawn at random when no memory is
 
 import numpy as np
 
-from sim.baselines.desk import Desk, start
+from sim.baselines.desk import Desk
 from sim.baselines.serve import serve
+from sim.baselines.starting import start
 from sim.policy import ClusterState, Plan, Resident, WaitingRequest
 
 

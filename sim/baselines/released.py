@@ -61,14 +61,14 @@ class Released:
                 self._looks_s[model] += LOOK_S
 
     def _scale(self, desk: Desk, queues: dict[str, list[WaitingRequest]]) -> None:
-        waiting = {model: len(requests) for model, requests in queues.items()}
-        residents = [one for worker in desk.workers.values() for one in worker.residents]
-        running = Counter({one.spot.model: 0 for one in residents})
-        running.update({model: sum(len(r.running) for r in residents if r.spot.model == model) for model in running})
-        there = Counter(one.spot.model for one in residents if one.state is not ReplicaState.DRAINING)
-        starting = Counter(model for _, model in self._starting)
-        for model in sorted(running.keys() | waiting.keys()):
-            wanted = min(MOST_INSTANCES, running[model] + waiting.get(model, 0))
+        """Requests against instances, those on their way included."""
+        requests = Counter({model: len(waiting) for model, waiting in queues.items()})
+        there, starting = Counter[str](), Counter(model for _, model in self._starting)
+        for one in desk.state.residents():
+            requests[one.spot.model] += len(one.running)
+            there[one.spot.model] += one.state is not ReplicaState.DRAINING
+        for model in sorted(requests):
+            wanted = min(MOST_INSTANCES, requests[model])
             if wanted > there[model] + starting[model]:
                 self._starting.append((starting[model], model))
             elif wanted < there[model] + starting[model]:

@@ -7,8 +7,9 @@ eviction of the longest unused one on the worker whose turn is next.
 
 from collections import Counter
 
-from sim.baselines.desk import Desk, start
+from sim.baselines.desk import Desk
 from sim.baselines.serve import serve
+from sim.baselines.starting import start
 from sim.policy import ClusterState, Plan, Resident, WaitingRequest, WorkerState
 
 

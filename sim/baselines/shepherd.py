@@ -12,8 +12,8 @@ import math
 from sim.baselines.claims import Claims
 from sim.baselines.desk import Desk
 from sim.baselines.knapsack import Choice, cheapest
-from sim.baselines.nearest import start_nearest
 from sim.baselines.serve import least_busy, serve
+from sim.baselines.starting import start_nearest
 from sim.baselines.startup import resume_s
 from sim.baselines.waiting import soonest_s
 from sim.policy import ClusterState, Plan, Preempt, Resident, WaitingRequest, WorkerState
