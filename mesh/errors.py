@@ -188,13 +188,19 @@ def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> MeshError:
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest.FromString(detail.value)
             violations = tuple(Violation(v.field, v.description) for v in bad.field_violations)
-    if reason is None and code is grpc.StatusCode.INTERNAL and message == LOST_STATUS:
+    if reason is None and _is_broken_off(code, message):
         return Unreachable(f"{peer} ended the call, and why was lost", reason="CALL_ENDED", retry_after_s=1.0)
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
         message, retry_after_s = f"{peer} cannot be reached: {message}", 1.0
     return kind_of(code, reason)(
         message, reason=reason, retry_after_s=retry_after_s, violations=violations, metadata=metadata
     )
+
+
+def _is_broken_off(code: grpc.StatusCode, message: str) -> bool:
+    """Whether a peer let go of a call without a word; what we cancel ourselves is no error but a cancellation."""
+    lost = code is grpc.StatusCode.INTERNAL and message == LOST_STATUS
+    return lost or code is grpc.StatusCode.CANCELLED
 
 
 def kind_of(code: grpc.StatusCode, reason: str | None = None) -> type[MeshError]:

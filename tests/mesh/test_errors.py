@@ -136,5 +136,7 @@ async def test_a_status_without_our_details_becomes_the_error_of_its_code(
 def test_a_call_whose_status_was_lost_has_broken_off_and_is_no_fault_of_the_peer() -> None:
     met = aio.AioRpcError(grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "Internal error from Core")
     assert isinstance(from_rpc(met, "store at here:1"), Unreachable)
+    ended = aio.AioRpcError(grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "CANCELLED")
+    assert from_rpc(ended, "scheduler at here:1").reason == "CALL_ENDED"
     own = aio.AioRpcError(grpc.StatusCode.INTERNAL, aio.Metadata(), aio.Metadata(), "a bug")
     assert isinstance(from_rpc(own, "store at here:1"), Broken)
