@@ -73,12 +73,14 @@ class Admission:
         return soonest.then(self._known([prefill("", self._digest(request), request.prompt_tokens, self.knobs)]))
 
     def _turns(self, request: Waiting, ahead: int) -> Iterator[Prospect]:
-        """Until so many requests, and one more, have ended on the replicas that are there: of an Erlang law."""
+        """Until so many requests, and one more, have ended on the replicas that are there: of an Erlang law, whose mean
+        is not quite known."""
         view = self.view
         seats = [s for s in view.seats(request.model) if view.settled(s) and s.member.fence not in request.excluded]
+        held = view.rates.learnt.get(Rate(Quantity.HELD, "", request.model))
         if slots := sum(seat.slots for seat in seats):
-            held = self._known([Portion(Rate(Quantity.HELD, "", request.model), 1, self.knobs.held_s)])
-            yield Prospect(held.mean_s * (ahead + 1) / slots, held.variance + math.log1p(1 / (ahead + 1)))
+            spread = math.log1p(1 / (ahead + 1))
+            yield Prospect(held.mean_s * (ahead + 1) / slots, held.variance + spread) if held else Prospect()
 
     def _loads(self, request: Waiting) -> Iterator[Prospect]:
         """Until a replica is ready that is on its way."""
