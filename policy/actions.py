@@ -105,4 +105,12 @@ class MakeWay:
     evacuation: Evacuation
 
 
-Action = Place | Load | Unload | Refuse | Prefetch | Move | MakeWay
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """Replicas take nothing new: when what runs there has ended, they are evicted for the replica `to`."""
+
+    spots: tuple[Spot, ...]
+    to: Spot
+
+
+Action = Place | Load | Unload | Refuse | Prefetch | Move | MakeWay | Yield

@@ -22,6 +22,7 @@ from policy.tally import Tally
 from policy.underway import Loads
 from policy.view import View
 from policy.waits import place_ended
+from policy.yielding import Yielding
 
 
 class Books:
@@ -44,6 +45,7 @@ class Books:
         self.loads = Loads()
         self.shares = Shares(weights)
         self.backlog = Backlog()
+        self.yielding = Yielding()
         self._fresh: set[str] = set()
         self.tally = Tally()
         self._spots: dict[str, Spot] = {}  # of requests that hold a place
@@ -140,11 +142,11 @@ class Books:
         for spot in spots:
             self.index.claim(spot)
 
-    def late(self, moments: Iterable[tuple[str, float]]) -> None:
-        """When requests will have waited too long for their deadlines."""
+    def look_again(self, moments: Iterable[tuple[str, float]]) -> None:
+        """When requests will have waited too long for their deadlines, or long enough to go before others."""
         for request_id, at_s in moments:
             if self.queues.get(request_id):
-                self.queues.late.put(request_id, at_s)
+                self.queues.again.put(request_id, at_s)
 
     def distrust(self, worker_id: str, until_s: float) -> None:
         """A worker could not be reached."""
@@ -169,6 +171,7 @@ class Books:
         spots = self._changed(marks)
         self._note_idle(spots, now)
         self._void_claims(marks)
+        self._end_yields(marks)
         self._give_up_plans(marks, now)
         self.index.settle()
         self.copying.turn(now)
@@ -221,6 +224,7 @@ class Books:
             loads=self.loads,
             shares=self.shares,
             backlog=self.backlog,
+            yielding=self.yielding,
             fresh=fresh,
         )
 
@@ -237,6 +241,7 @@ class Books:
         self._spots[run.request_id] = spot
         self.idle_since_s.pop(spot, None)
         self.index.place(spot)
+        self.yielding.sat(run)
         self.shares.begin(run.request_id, spot.model, run.tenant, spot.worker_id, now)
 
     def _rise(self, request_id: str, now: float) -> tuple[Running, Spot] | None:
@@ -248,6 +253,7 @@ class Books:
         if not self.runs[spot]:
             del self.runs[spot]
         self.index.place(spot, -1)
+        self.yielding.rose(run)
         self.shares.end(request_id, now)
         return run, spot
 
@@ -286,6 +292,16 @@ class Books:
         for spot in index.claims.copy() if marks.all else claims:
             if not self._stands(spot):
                 index.unclaim(spot)
+                marks.models.add(spot.model)
+
+    def _end_yields(self, marks: Marks) -> None:
+        """Replicas take requests again once nobody waits for their memory, or it is found elsewhere."""
+        for spot, to in list(self.yielding.to.items()):
+            seat, entry = self.index.replicas.seat(spot), self.index.cluster.models.get(to.model)
+            waits = self.queues.of(to.model) and not self.index.replicas.loads_of(to.model)
+            current = entry is not None and entry.checkpoint.digest == to.digest
+            if not (waits and current and seat and self.index.replicas.settled(seat)):
+                self.yielding.drop([spot])
                 marks.models.add(spot.model)
 
     def _give_up_plans(self, marks: Marks, now: float) -> None:

@@ -97,6 +97,14 @@ def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> 
     return _candidates(view, entry, [name for name in near if _is_able(view, entry, name, now, NOBODY)], knobs)
 
 
+def used_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
+    """The same, and where they are none, a few workers of other nodes."""
+    if near := near_candidates(view, entry, now, knobs):
+        return near
+    able = (name for name in view.index.memory.roomiest(0) if _is_able(view, entry, name, now, NOBODY))
+    return _candidates(view, entry, list(islice(able, FAR)), knobs)
+
+
 def least_need_bytes(view: View, entry: ModelEntry) -> int:
     """Memory that a replica takes at least, wherever it comes to be; of an adapter, beside its base."""
     version = entry.checkpoint

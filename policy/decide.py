@@ -19,13 +19,13 @@ from policy.view import Spot, View
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now, and the moment at which time alone would change the answer (None: never). `claims` are the
-    versions for which room is being made, `late` the moments at which requests will have waited too long for their
-    deadlines; the books are to remember both."""
+    versions for which room is being made, `again` the moments at which requests are to be looked at again; the books
+    are to remember both."""
 
     actions: tuple[Action, ...]
     look_again_s: float | None
     claims: tuple[Spot, ...] = ()
-    late: tuple[tuple[str, float], ...] = ()
+    again: tuple[tuple[str, float], ...] = ()
 
 
 def decide(view: View, now: float, knobs: Knobs) -> Decision:
@@ -37,5 +37,5 @@ def decide(view: View, now: float, knobs: Knobs) -> Decision:
             actions=tuple(draft.actions),
             look_again_s=min((at_s for at_s in moments if at_s > now), default=None),
             claims=tuple(draft.claims),
-            late=tuple(draft.late.items()),
+            again=tuple(draft.again.items()),
         )

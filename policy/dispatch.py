@@ -8,8 +8,9 @@ from policy.admission import Admission
 from policy.agenda import Agenda, Line, is_apart
 from policy.draft import Draft
 from policy.knobs import Knobs
-from policy.order import Order
+from policy.order import Order, next_band_s
 from policy.placement import Choice, place, refusal, turn_away
+from policy.precedence import let_yield, waits_for_memory
 from policy.shares import LOADING
 from policy.view import Waiting
 
@@ -17,7 +18,7 @@ from policy.view import Waiting
 def dispatch(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     """Places, loads for, makes room for or turns away the requests that wait. Returns when to look at them again."""
     view = draft.view
-    due = frozenset((*view.queues.since.look(now, knobs.hold_s).due, *view.queues.late.look(now).due))
+    due = frozenset((*view.queues.since.look(now, knobs.hold_s).due, *view.queues.again.look(now).due))
     agenda = Agenda(view, due, now, knobs)
     while found := agenda.next():
         line, flow = found
@@ -36,9 +37,10 @@ def dispatch(draft: Draft, now: float, knobs: Knobs) -> list[float]:
 def _serve(draft: Draft, line: Line, request: Waiting, now: float, knobs: Knobs) -> tuple[Action, ...]:
     """Looks at one request."""
     if line.held < knobs.max_waiting:
-        choice = _in_time(
-            draft, line, request, place(draft.view, request, now, knobs), Admission(draft.view, now, knobs)
-        )
+        choice = place(draft.view, request, now, knobs)
+        choice = _in_time(draft, line, request, choice, Admission(draft.view, now, knobs))
+        if not choice.actions and not choice.claims:
+            choice = _go_before(draft, request, now, knobs)
     else:
         choice = turn_away(draft.view, request, RefusalReason.QUEUE_FULL, now, knobs)
     actions = tuple(replace(one, tenant=request.tenant) if isinstance(one, Load) else one for one in choice.actions)
@@ -59,8 +61,19 @@ def _in_time(draft: Draft, line: Line, request: Waiting, choice: Choice, admissi
     if verdict.late:
         return refusal(request, RefusalReason.TOO_LATE, verdict.retry_after_s)
     if not choice.ends:
-        draft.late[request.request_id] = verdict.late_at_s
+        draft.again[request.request_id] = verdict.late_at_s
     return choice
+
+
+def _go_before(draft: Draft, request: Waiting, now: float, knobs: Knobs) -> Choice:
+    """Has busy replicas make way for one that has found nothing, where it goes before those who use them. If it does
+    not, it may once it has waited longer."""
+    if not waits_for_memory(draft.view, request, now):
+        return Choice()
+    next_s = next_band_s(request, now, knobs)
+    draft.again[request.request_id] = min(next_s, draft.again.get(request.request_id, next_s))
+    yields = let_yield(draft.view, request, now, knobs)
+    return Choice((yields,) if yields else ())
 
 
 def _charge(order: Order, request: Waiting, actions: Iterable[Action]) -> None:
@@ -84,6 +97,6 @@ def _moments(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     def waits(number: str) -> bool:
         return number not in draft.answered
 
-    looks = (view.queues.since.look(now, knobs.hold_s, waits), view.queues.late.look(now, counts=waits))
+    looks = (view.queues.since.look(now, knobs.hold_s, waits), view.queues.again.look(now, counts=waits))
     moments = [look.next_s for look in looks if look.next_s is not None]
-    return [*view.distrusted_until_s.values(), *moments, *draft.late.values()]
+    return [*view.distrusted_until_s.values(), *moments, *draft.again.values()]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 
-from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload
+from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload, Yield
 from policy.copying import Copy
 from policy.index import Marks
 from policy.spot import Spot
@@ -18,7 +18,7 @@ class Draft:
         self.view = view
         self.actions: list[Action] = []
         self.claims: list[Spot] = []
-        self.late: dict[str, float] = {}  # when requests will have waited too long for their deadlines
+        self.again: dict[str, float] = {}  # when requests are to be looked at again
         self.answered: set[str] = set()  # requests with a place or a refusal
         self._back: list[Callable[[], None]] = []
         self._marks = Marks()
@@ -48,6 +48,8 @@ class Draft:
                 case Prefetch(store_id, digest, tier):
                     copy, copying = Copy(store_id, digest, tier), self.view.copying
                     self._do(partial(copying.under_way.add, copy), partial(copying.under_way.discard, copy))
+                case Yield(spots, to):
+                    self._do(partial(self.view.yielding.add, spots, to), partial(self.view.yielding.drop, spots))
                 case Refuse(number):
                     self.answered.add(number)
                 case Load(spot):

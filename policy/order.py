@@ -79,5 +79,11 @@ def band(request: Waiting, now: float, knobs: Knobs) -> int:
     return request.priority + int(max(0.0, now - request.since_s) // knobs.ageing_s)
 
 
+def next_band_s(request: Waiting, now: float, knobs: Knobs) -> float:
+    """The moment at which that is next so."""
+    aged = int(max(0.0, now - request.since_s) // knobs.ageing_s)
+    return request.since_s + (aged + 1) * knobs.ageing_s
+
+
 def _deadline_s(request: Waiting) -> float:
     return math.inf if request.deadline_s is None else request.deadline_s

@@ -75,6 +75,7 @@ def _open_slot(view: View, request: Waiting, seats: Collection[Seat]) -> Spot | 
         and view.settled(seat)
         and view.crowd(seat) < seat.slots
         and not view.cluster.is_draining(seat.member)
+        and seat.spot not in view.yielding.to
     ]
     return min(open_)[2] if open_ else None
 

@@ -41,7 +41,7 @@ class Queues(Collection[Waiting]):
         self._numbers: dict[str, int] = {}
         self._next = itertools.count()
         self.since: Timeline[str] = Timeline()
-        self.late: Timeline[str] = Timeline()  # when those with a deadline are to be looked at again
+        self.again: Timeline[str] = Timeline()  # when requests are to be looked at again, as decisions have said
         self.odd: Counter[str] = Counter()  # by model, of those that may fare otherwise than the rest
         for request in requests:
             self.add(request)
@@ -65,7 +65,7 @@ class Queues(Collection[Waiting]):
         if not line:
             del self._of[request.model]
         self.since.drop(request_id)
-        self.late.drop(request_id)
+        self.again.drop(request_id)
         self.odd[request.model] -= request.odd
         return request
 

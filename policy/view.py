@@ -17,6 +17,7 @@ from policy.seat import Running, Seat
 from policy.shares import Shares
 from policy.spot import Spot
 from policy.underway import Loads
+from policy.yielding import Yielding
 
 __all__ = ["NOBODY", "Running", "Seat", "Spot", "View", "Waiting"]
 NO_RUNS: Mapping[str, Running] = {}
@@ -43,6 +44,7 @@ class View:
     moving: Moving = field(default_factory=Moving)
     rates: Rates = field(default_factory=Rates)  # learnt
     loads: Loads = field(default_factory=Loads)  # of `loading`, those that were seen to begin, with what they bring
+    yielding: Yielding = field(default_factory=Yielding)
     shares: Shares = field(default_factory=Shares)  # of the tenants
     fresh: AbstractSet[str] = frozenset()  # requests that no decision has seen yet
     backlog: Backlog = field(default_factory=Backlog)  # of models that are not touched, and may use more room

@@ -1,7 +1,7 @@
 """Our own policy in the simulator: the very `decide` of the scheduler's loop, on the very view that its books build."""
 
 from mesh.facts import Priority
-from policy.actions import MakeWay
+from policy.actions import MakeWay, Yield
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
@@ -30,8 +30,8 @@ class Judgement:
         for action in decision.actions:
             self._telling.acts(action, facts, now)
         self._books.claimed(decision.claims)
-        self._books.late(decision.late)
-        done = tuple(action for action in decision.actions if not isinstance(action, MakeWay))
+        self._books.look_again(decision.again)
+        done = tuple(action for action in decision.actions if not isinstance(action, MakeWay | Yield))
         return Plan(done, decision.look_again_s)
 
     def waiting(self, one: WaitingRequest) -> Waiting:

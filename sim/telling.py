@@ -4,7 +4,7 @@ own: once, as it happens."""
 from collections.abc import Callable, Iterable
 
 from mesh.facts import ClusterFacts, ReplicaState, Tier
-from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload
+from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload, Yield
 from policy.books import Books
 from policy.copying import Copy
 from policy.knobs import Knobs
@@ -48,6 +48,8 @@ class Telling:
                 books.copying.began(Copy(store_id, digest, tier))
             case MakeWay(plan):
                 books.moving.add(plan)
+            case Yield(spots, to):
+                books.yielding.add(spots, to)
             case Load(spot):
                 if load := hauled(facts, action):
                     books.loads.begin(spot, load, now, books.rates, self._knobs)

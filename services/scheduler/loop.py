@@ -15,7 +15,7 @@ from mesh.state.catalogue import unknown_model
 from mesh.state.learnt import Notebook
 from mesh.state.mirror import Mirror
 from mesh.state.reservations import Reservations
-from policy.actions import Action, Load, Place, Prefetch, RefusalReason, Refuse, Unload
+from policy.actions import Action, Load, Place, Prefetch, RefusalReason, Refuse, Unload, Yield
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
@@ -116,7 +116,7 @@ class Scheduler:
             for action in decision.actions:
                 self._act(action, commands, prefetching)
             books.claimed(decision.claims)
-            books.late(decision.late)
+            books.look_again(decision.again)
             stirred = books.stirred(view)
             commands.end_unwanted_loads(view, stirred)
             prefetching.end_unwanted()
@@ -138,6 +138,8 @@ class Scheduler:
                 self.room.place(number, spot, self._member(Kind.WORKER, spot.worker_id))
             case Refuse(number, reason, retry_after_s):
                 self.room.refuse(number, self._refusal(number, reason, retry_after_s))
+            case Yield(spots, to):
+                commands.books.yielding.add(spots, to)
             case Load() | Unload() if self._mirror.stale:
                 commands.books.touch_all()  # Redis is gone: nobody knows whether we still lead, so what is loaded stays
             case Load():

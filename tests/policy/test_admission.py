@@ -87,7 +87,7 @@ def test_who_was_promised_a_token_is_given_up_only_when_it_is_hopeless() -> None
     rates, waits = learnt(held=10.0), asked("r", 20.0)
     promised = decided(0.0, waits, rates=rates)
     assert promised.actions == ()
-    ((name, late_at_s),) = promised.late
+    ((name, late_at_s),) = promised.again
     assert (name, promised.look_again_s) == ("r", late_at_s)
     assert 17.0 < late_at_s < 20.0
     assert refused(decided(late_at_s - 0.01, waits, rates=rates, fresh=False)) == []

@@ -85,14 +85,15 @@ def test_a_placed_request_is_no_reason_to_look_again() -> None:
 
 def test_the_end_of_distrust_is_looked_at_while_somebody_waits_and_only_then() -> None:
     members = [worker("w1"), STORE]
-    assert decided(1.0, members, request("r", since_s=1.0), w1=4.0) == Decision((), 4.0)
+    assert decided(1.0, members, request("r", since_s=1.0), w1=4.0).look_again_s == 4.0
     assert decided(1.0, members, w1=4.0) == Decision((), None)
 
 
 def test_the_earliest_of_all_ends_is_looked_at() -> None:
     members = [worker("w1", replica("m")), worker("w2"), STORE]
     waiting = request("r", "n", since_s=1.0, excluded=["w1"])
-    assert decided(1.0, members, waiting, w2=70.0).look_again_s == 60.0
+    assert decided(40.0, members, waiting, w2=70.0).look_again_s == 60.0
+    assert decided(1.0, members, waiting, w2=70.0).look_again_s == 31.0  # it counts as of the next band
 
 
 def test_of_two_models_that_want_the_same_memory_the_higher_band_gets_it() -> None:

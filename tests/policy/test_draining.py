@@ -65,7 +65,7 @@ def test_a_node_drains_all_of_its_workers() -> None:
 def test_a_request_waits_while_all_workers_drain_and_is_not_told_that_none_is_large_enough() -> None:
     facts = drained(cluster([worker("w1"), STORE], [model("m")]), "worker/w1")
     decision = decide(View(facts, (request("r", since_s=1.0),)), 2.0, KNOBS)
-    assert (decision.actions, decision.look_again_s) == ((), 1.0 + KNOBS.hold_s)
+    assert (decision.actions, decision.look_again_s) == ((), 1.0 + KNOBS.ageing_s)
 
 
 def test_a_worker_that_says_that_it_stops_gets_nothing_new() -> None:

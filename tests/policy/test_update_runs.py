@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.facts import ModelEntry, ReplicaFacts, ReplicaState
-from policy.actions import Load, Place, Unload
+from policy.actions import Load, Place, Unload, Yield
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
@@ -36,7 +36,15 @@ def anew(view: View) -> View:
         demand=view.demand,
         short=frozenset(view.short),
         surplus_since_s=dict(view.surplus_since_s),
+        runs=view.runs,
+        shares=view.shares,
+        yielding=view.yielding,
     )
+
+
+def _earlier(one_s: float | None, other_s: float | None) -> bool:
+    """Or at the same moment: a look for nothing costs little, and one that is missed is a wait."""
+    return other_s is None or (one_s is not None and one_s <= other_s)
 
 
 class World:
@@ -91,7 +99,10 @@ class World:
         self._now += 1.0
         view = self._view()
         decision = decide(view, self._now, KNOBS)
-        assert decision == decide(anew(view), self._now, KNOBS)  # what is not touched would fare as before
+        same = decide(anew(view), self._now, KNOBS)
+        assert (decision.actions, decision.claims) == (same.actions, same.claims)  # what is not touched fares as before
+        assert set(decision.again) <= set(same.again)
+        assert _earlier(decision.look_again_s, same.look_again_s)
         for action in decision.actions:
             match action:
                 case Place(number, spot):
@@ -99,12 +110,15 @@ class World:
                 case Load(spot):
                     self.books.load_began(action, self._now)
                     self.replicas[spot] = ReplicaFacts(spot.model, spot.digest, ReplicaState.LOADING, WEIGHTS + KV)
+                case Yield(spots, to):
+                    self.books.yielding.add(spots, to)
                 case Unload(spot):
                     assert not self.running[spot]
                     self.books.unload_began(spot)
                 case _:
                     raise AssertionError(f"{action} though its model can be had")
         self.books.claimed(decision.claims)
+        self.books.look_again(decision.again)
         self._end_unwanted(view)
         for worker_id, memory in self._memories.items():
             assert sum(r.bytes for spot, r in self.replicas.items() if spot.worker_id == worker_id) <= memory
