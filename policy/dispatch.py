@@ -68,7 +68,7 @@ def _in_time(draft: Draft, line: Line, request: Waiting, choice: Choice, admissi
 def _go_before(draft: Draft, request: Waiting, now: float, knobs: Knobs) -> Choice:
     """Has busy replicas make way for one that has found nothing, where it goes before those who use them. If it does
     not, it may once it has waited longer."""
-    if not waits_for_memory(draft.view, request, now):
+    if not waits_for_memory(draft.view, request, now, knobs):
         return Choice()
     next_s = next_band_s(request, now, knobs)
     draft.again[request.request_id] = min(next_s, draft.again.get(request.request_id, next_s))

@@ -31,6 +31,7 @@ class Knobs:
     prefetch_bar_s: float = 60.0  # a store that could not prefetch something is not asked again for this long
     ageing_s: float = 30.0  # for each of these that a request has waited, it counts as of one band more
     quantum_s: float = 4.0  # device-seconds by which a tenant may be ahead of its share before others come first
+    yields: bool = True  # whether busy replicas make way for a model whose requests go before theirs
     yield_s: float = 20.0  # device-seconds ahead of another at which a tenant's busy replica makes way for its model
     tenant_weights: Mapping[str, float] = field(default_factory=lambda: EQUAL)  # shares of the devices; 1 if not named
     init_s: float = 0.2  # of a start that is not bytes: skeleton, pool, first step

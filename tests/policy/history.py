@@ -20,7 +20,7 @@ from policy.knobs import Knobs
 from policy.view import Spot, View, Waiting
 from tests.policy.scene import KV, WEIGHTS, fence, model, store, worker
 
-KNOBS = Knobs(keep_alive_s=20.0, hold_s=30.0, max_waiting=3, distrust_s=5.0, unfit_s=7.0)
+KNOBS = Knobs(yields=False, keep_alive_s=20.0, hold_s=30.0, max_waiting=3, distrust_s=5.0, unfit_s=7.0)
 MODELS = {
     "a": model("a"),
     "b": model("b", weights=6, keep_alive_s=4.0),
