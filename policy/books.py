@@ -317,10 +317,9 @@ class Books:
         entry = self.index.cluster.models.get(claim.model)
         if entry is None or entry.checkpoint.digest != claim.digest:
             return False
-        model = claim.model
-        wanted = bool(self.queues.of(model)) or model in self.index.outdated
-        wanted = wanted or model in self.tally.short or model in self.demand.closes_s
-        return wanted and self.index.account(claim.worker_id).leaving_bytes > 0
+        wanted = bool(self.queues.of(claim.model)) or claim.model in self.index.outdated
+        ahead = claim.model in self.tally.short or claim.model in self.demand.closes_s
+        return (wanted or ahead) and self.index.account(claim.worker_id).leaving_bytes > 0
 
     def _retire(self, view: View, spots: Collection[Spot]) -> None:
         for spot in spots:

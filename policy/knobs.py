@@ -14,8 +14,7 @@ BANDWIDTHS = MappingProxyType({Tier.ORIGIN: 0.1e9, Tier.DISK: 2e9, Tier.DRAM: 10
 class Knobs:
     """Limits and guesses; what takes how long is learnt from then on (rates.py)."""
 
-    keep_alive_s: float | None = None  # an idle replica stays so long at most, unless its model says otherwise; None:
-    # until its memory is wanted
+    keep_alive_s: float | None = None  # an idle replica stays so long at most; None: until its memory is wanted
     horizon_s: float = 120.0  # what comes later than that makes no idle replica worth its memory
     scale_in_s: float = 60.0  # more replicas than a model needs are more than it needs for this long
     prewarm_gain: float = 1.5  # what is expected to be saved, over what is expected to be lost by it
