@@ -27,7 +27,7 @@ from mesh.facts import (
     Tier,
 )
 from mesh.interceptor import Surround
-from mesh.requests import Placement, Progress, Wish
+from mesh.requests import PLAIN, Placement, Progress, ServiceClass, Wish
 from mesh.state.catalogue import Catalogue
 from mesh.state.connection import State
 from mesh.state.leadership import Leadership
@@ -157,9 +157,16 @@ class Bench:
         await self.shown(lambda facts: name in facts.models)
         return stored
 
-    def assign(self, model: str = "m", *excluded: int, address: str = "", current_only: bool = False) -> Assigned:
+    def assign(
+        self,
+        model: str = "m",
+        *excluded: int,
+        address: str = "",
+        current_only: bool = False,
+        service: ServiceClass = PLAIN,
+    ) -> Assigned:
         """Asks for a place, once it is read. `excluded` are fences."""
-        wish = Wish("client's own id", model, frozenset(excluded), current_only)
+        wish = Wish("client's own id", model, frozenset(excluded), current_only, service)
         assigned = Assigned(SchedulerClient(self._channels).assign(address or self.address, wish))
         self._stack.push_async_callback(assigned.close)
         return assigned
