@@ -6,6 +6,7 @@ from policy.knobs import Knobs
 from policy.order import band
 from policy.room import just_enough, missing_bytes, spot_of
 from policy.view import Seat, View, Waiting
+from policy.worth import is_promised
 from policy.yielding import User
 
 MOST_OF_WORKERS = 8  # one in so many yields at a time, or one
@@ -78,13 +79,12 @@ def _behind(view: View, request: Waiting, candidate: Candidate, now: float, knob
     def comes_after(seat: Seat) -> bool:
         if not view.settled(seat) or view.busy(seat) > len(view.running(seat.spot)):
             return False  # nobody knows who uses it
-        if not _waits_after(view, request, seat.replica.model, now, knobs):
+        if is_promised(view, seat) or not _waits_after(view, request, seat.replica.model, now, knobs):
             return False
         users = {User(run.tenant, run.priority) for run in view.running(seat.spot)}
         return all(goes_before(view, request, user, now, knobs) for user in users)
 
-    seats = [
-        s for s in view.replicas.on(candidate.member.id) if s.spot not in view.yielding.to and s.replica.digest != base
-    ]
-    seats = [seat for seat in seats if all(map(comes_after, (seat, *view.adapters(seat))))]
-    return sorted(seats, key=lambda seat: (view.busy(seat), seat.spot))
+    others = (seat for seat in view.replicas.on(candidate.member.id) if seat.replica.digest != base)
+    seats = [seat for seat in others if seat.spot not in view.yielding.to]
+    behind = [seat for seat in seats if all(map(comes_after, (seat, *view.adapters(seat))))]
+    return sorted(behind, key=lambda seat: (view.busy(seat), seat.spot))

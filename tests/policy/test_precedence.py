@@ -123,6 +123,13 @@ def test_nobody_makes_way_whose_users_are_not_all_behind() -> None:
     assert decided(kept, 2.0) == ()
 
 
+def test_no_replica_makes_way_that_its_model_is_to_have() -> None:
+    kept = books(USES_N, n=Priority.LOW)
+    kept.observe(cluster([USES_N, STORE], (model("m"), replace(model("n"), min_replicas=1))))
+    kept.arrived(asked("r"))
+    assert decided(kept, 2.0) == ()
+
+
 def test_a_few_workers_make_way_at_a_time() -> None:
     workers = [worker("w1", replica("n", running=1)), worker("w2", replica("o", running=1))]
     kept = books(*workers, n=Priority.LOW, o=Priority.LOW)
