@@ -117,7 +117,6 @@ class Books:
         """A load was commanded; who demands it is charged. Its model waits for no other room any more."""
         spot = load.spot
         if load.reason is LoadReason.DEMAND:
-            self.copying.started(spot.model, now)
             self.shares.begin(spot, LOADING, load.tenant, spot.worker_id, now)
         for claim in tuple(self.index.claims_of(spot.model)):
             self.index.unclaim(claim)

@@ -4,9 +4,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mesh.facts import Tier
-from policy.history import BASE_S, Rate
-
-SEEN_S = 600.0
 
 
 class Copy(NamedTuple):
@@ -23,7 +20,6 @@ class Copying:
 
     under_way: set[Copy] = field(default_factory=set)
     barred_until_s: dict[tuple[str, str], float] = field(default_factory=dict)  # by store and digest; "": any digest
-    starts: dict[str, Rate] = field(default_factory=dict)  # by model: loads that requests waited for
     news: frozenset[str] = frozenset()  # checkpoints to look at: a copy has come, or may be asked for again
     _ended: set[str] = field(default_factory=set)
 
@@ -35,12 +31,6 @@ class Copying:
         """It is there, or nobody wants it any more."""
         self.under_way.discard(copy)
         self._ended.add(copy.digest)
-
-    def started(self, model: str, now: float) -> None:
-        """A request waits for a load. A model's first is taken for the only one in SEEN_S."""
-        if model not in self.starts:
-            self.starts[model] = Rate(BASE_S, now - SEEN_S)
-        self.starts[model].asked(now)
 
     def bar(self, store_id: str, digest: str, until_s: float, *, whole: bool) -> None:
         """A store could not bring a checkpoint, or cannot bring any: it is left alone with it until then."""

@@ -26,16 +26,17 @@ class Shelf:
 
 
 def worth(view: View, entry: ModelEntry, others: int, now: float, knobs: Knobs) -> Forecast:
-    """Seconds that starts to come save by one copy in memory beside so many others, before `copy_horizon_s`. Starts,
-    not requests: what stays warm needs no copy. They come as they have come; the spread is that of their rate."""
-    starts = view.copying.starts.get(entry.name)
-    if starts is None:
+    """Seconds that requests to come save by one copy in memory beside so many others, before `copy_horizon_s`: as many
+    as came lately, by the hour's rate. Bursts are over too soon."""
+    history = view.demand.histories.get(entry.name)
+    if history is None:
         return NOTHING
     version, holders = entry.checkpoint, view.index.sources.holders(entry.checkpoint.digest)
     on_disk = any(_reaches(held, version.bytes, Tier.DISK) for held in holders)
     byte_s = _byte_s(view, Tier.DISK if on_disk else Tier.ORIGIN, knobs) - _byte_s(view, Tier.DRAM, knobs)
-    mean = starts.per_s(now) * knobs.copy_horizon_s * FURTHER**others * version.bytes * byte_s
-    return Forecast(mean, mean / math.sqrt(starts.faded(now)))
+    asked = history.base.per_s(now) * knobs.copy_horizon_s
+    saved_s = FURTHER**others * version.bytes * byte_s
+    return Forecast(asked * saved_s, math.sqrt(asked + asked * asked / history.base.faded(now)) * saved_s)
 
 
 def places(view: View, digest: str, size: int, tier: Tier) -> set[str]:

@@ -11,6 +11,7 @@ from policy.actions import Prefetch
 from policy.books import Books
 from policy.copying import Copy, Copying
 from policy.decide import decide
+from policy.demand import Demand
 from policy.knobs import Knobs
 from policy.view import View
 from tests.policy.scene import REPLICA, WEIGHTS, at, cluster, model, replica, request, worker
@@ -36,19 +37,19 @@ def shelf(store_id: str, node: str, disk: str = "", dram: str = "", *, room: int
     return Member(Kind.STORE, store_id, node, f"{store_id}:1", 1, store=facts)
 
 
-def started(**often: int) -> Copying:
-    """So many loads of each model that requests waited for, evenly in the last thousand seconds."""
-    copying = Copying()
+def asked(**often: int) -> Demand:
+    """So many requests for each model, evenly in the last thousand seconds."""
+    demand = Demand()
     for name, count in often.items():
         for number in reversed(range(count)):
-            copying.started(name, NOW - 1000.0 * number / count)
-    return copying
+            demand.arrived(name, NOW - 1000.0 * (number + 0.5) / count)
+    return demand
 
 
 def prefetches(*members: Member, models: tuple[ModelEntry, ...] = (M, HOT, COLD), **rest: Any) -> list[Prefetch]:
-    """What is prefetched at NOW; unless told, m is often started, and it is loaded, for a request waits."""
+    """What is prefetched at NOW; unless told, m is often asked for, and it is loaded, for a request waits."""
     rest.setdefault("waiting", (request("r", since_s=NOW),))
-    rest.setdefault("copying", started(m=100))
+    rest.setdefault("demand", asked(m=100))
     knobs = rest.pop("knobs", KNOBS)
     decision = decide(View(cluster(members, models), **rest), NOW, knobs)
     return [action for action in decision.actions if isinstance(action, Prefetch)]
@@ -57,13 +58,13 @@ def prefetches(*members: Member, models: tuple[ModelEntry, ...] = (M, HOT, COLD)
 ELSEWHERE = Prefetch("s2", "m@1", Tier.DRAM)
 
 
-def test_what_is_often_loaded_gets_a_copy_in_another_nodes_memory() -> None:
+def test_what_is_loaded_and_often_asked_for_gets_a_copy_in_another_nodes_memory() -> None:
     assert prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), shelf("s2", "n2")) == [ELSEWHERE]
 
 
-@pytest.mark.parametrize("copying", [started(), started(m=1), started(hot=100)])
-def test_what_is_seldom_loaded_gets_none(copying: Copying) -> None:
-    assert prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), shelf("s2", "n2"), copying=copying) == []
+@pytest.mark.parametrize("demand", [asked(), asked(m=1), asked(hot=100)])
+def test_what_is_seldom_asked_for_gets_none(demand: Demand) -> None:
+    assert prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), shelf("s2", "n2"), demand=demand) == []
 
 
 def test_each_further_copy_must_be_worth_more() -> None:
@@ -80,13 +81,13 @@ def test_nothing_is_copied_where_it_is_switched_off() -> None:
 
 def test_what_is_worth_less_than_half_leaves_and_the_least_first() -> None:
     full = shelf("s2", "n2", dram="hot cold", room=20)
-    found = prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), full, copying=started(m=100, hot=30, cold=1))
+    found = prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), full, demand=asked(m=100, hot=30, cold=1))
     assert found == [replace(ELSEWHERE, instead=("cold@1",))]
 
 
 def test_what_is_worth_as_much_stays() -> None:
     full = shelf("s2", "n2", dram="hot", room=10)
-    assert prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), full, copying=started(m=100, hot=100)) == []
+    assert prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), full, demand=asked(m=100, hot=100)) == []
 
 
 def test_a_store_with_room_is_preferred_to_one_where_something_leaves() -> None:
@@ -109,16 +110,14 @@ def test_a_checkpoint_larger_than_a_stores_memory_is_not_brought_there() -> None
 
 def test_a_store_brings_one_at_a_time_and_none_while_it_is_barred() -> None:
     members = [LOADING, IDLE, shelf("s1", "n1", dram="m"), shelf("s2", "n2")]
-    assert prefetches(*members, copying=replace(started(m=100), under_way={Copy("s2", "hot@1", Tier.DRAM)})) == []
+    assert prefetches(*members, copying=Copying(under_way={Copy("s2", "hot@1", Tier.DRAM)})) == []
     for digest in ("m@1", ""):
-        assert prefetches(*members, copying=replace(started(m=100), barred_until_s={("s2", digest): NOW + 1.0})) == []
-    assert prefetches(*members, copying=replace(started(m=100), barred_until_s={("s2", "hot@1"): NOW + 1.0})) == [
-        ELSEWHERE
-    ]
+        assert prefetches(*members, copying=Copying(barred_until_s={("s2", digest): NOW + 1.0})) == []
+    assert prefetches(*members, copying=Copying(barred_until_s={("s2", "hot@1"): NOW + 1.0})) == [ELSEWHERE]
 
 
 def test_a_copy_on_its_way_counts() -> None:
-    on_its_way = replace(started(m=100), under_way={Copy(f"s{n}", "m@1", Tier.DRAM) for n in range(3, 9)})
+    on_its_way = Copying(under_way={Copy(f"s{n}", "m@1", Tier.DRAM) for n in range(3, 9)})
     assert prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), shelf("s2", "n2"), copying=on_its_way) == []
 
 
@@ -128,12 +127,12 @@ READY = worker("w1", replica("m"), node="n1")
 
 def test_what_is_to_be_there_always_has_two_copies_on_disk() -> None:
     members = [READY, shelf("s1", "n1", disk="m"), shelf("s2", "n2", disk_room=50), shelf("s3", "n3", disk_room=60)]
-    assert prefetches(*members, models=(ALWAYS,), waiting=(), copying=started()) == [Prefetch("s3", "m@1", Tier.DISK)]
-    assert prefetches(*members, models=(M,), waiting=(), copying=started()) == []
+    assert prefetches(*members, models=(ALWAYS,), waiting=(), demand=asked()) == [Prefetch("s3", "m@1", Tier.DISK)]
+    assert prefetches(*members, models=(M,), waiting=(), demand=asked()) == []
     endless = [*members, shelf("s4", "n4", disk="hot", disk_room=0)]  # as much as there is
-    assert prefetches(*endless, models=(ALWAYS,), waiting=(), copying=started()) == [Prefetch("s4", "m@1", Tier.DISK)]
+    assert prefetches(*endless, models=(ALWAYS,), waiting=(), demand=asked()) == [Prefetch("s4", "m@1", Tier.DISK)]
     two = [*members, shelf("s4", "n4", disk="m")]
-    assert prefetches(*two, models=(ALWAYS,), waiting=(), copying=started()) == []
+    assert prefetches(*two, models=(ALWAYS,), waiting=(), demand=asked()) == []
 
 
 def test_when_a_store_may_be_asked_again_it_is() -> None:
