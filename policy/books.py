@@ -291,7 +291,6 @@ class Books:
         for spot in index.claims.copy() if marks.all else claims:
             if not self._stands(spot):
                 index.unclaim(spot)
-                marks.models.add(spot.model)
 
     def _end_yields(self, marks: Marks) -> None:
         """Replicas take requests again once nobody waits for their memory, or it is found elsewhere."""

@@ -132,6 +132,7 @@ class Index:
         self.claims.add(spot)
         self._claims_on.setdefault(spot.worker_id, set()).add(spot)
         self._claims_of.setdefault(spot.model, set()).add(spot)
+        self.marks.models.add(spot.model)
         self._stale.add(spot.worker_id)
 
     def unclaim(self, spot: Spot) -> None:
@@ -139,6 +140,7 @@ class Index:
         self.claims.discard(spot)
         discard(self._claims_on, spot.worker_id, spot)
         discard(self._claims_of, spot.model, spot)
+        self.marks.models.add(spot.model)
         self._stale.add(spot.worker_id)
 
     def claims_on(self, worker_id: str) -> Collection[Spot]:

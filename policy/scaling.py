@@ -1,10 +1,11 @@
 """How many replicas a model has: never fewer than it is to have, more while one is worth its load, and the first to go
 when its others have been enough."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from mesh.facts import ModelEntry
-from policy.actions import LoadReason, Unload, UnloadReason
+from policy.actions import Load, LoadReason, Unload, UnloadReason
 from policy.candidates import candidates, free_candidates, load
 from policy.draft import Draft
 from policy.forecast import coming
@@ -33,14 +34,22 @@ def fill(draft: Draft, now: float, knobs: Knobs) -> list[float]:
 def spread(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     """More replicas of models whose own have more to do than they should; fewer of those with more than they may."""
     view = draft.view
-    names = view.cluster.models if view.touched is None else view.touched | view.crowded
-    for name in sorted(names):
+    for name in sorted(_changed(draft)):
         entry = view.cluster.models.get(name)
         if entry and entry.max_replicas and len(view.up(entry)) > entry.max_replicas:
             _shrink(draft, entry)
         elif entry and not view.is_unfit(entry.checkpoint.digest, now):
             _grow(draft, entry, now, knobs)
     return []
+
+
+def _changed(draft: Draft) -> Iterable[str]:
+    """Models that were touched or are loaded now, and where there is more room, those whose replicas are crowded."""
+    view = draft.view
+    if view.touched is None:
+        return view.cluster.models
+    loaded = {action.spot.model for action in draft.actions if isinstance(action, Load)}
+    return view.touched | loaded | (view.crowded if view.roomier else set())
 
 
 def make(draft: Draft, entry: ModelEntry, reason: LoadReason, now: float, knobs: Knobs) -> bool:

@@ -24,7 +24,7 @@ class Tally:
                 view.demand.forget(model)
             have = len(view.up(entry)) + view.coming(entry) if entry else 0
             _keep(self.short, model, entry is not None and have < entry.min_replicas)
-            _keep(self.crowded, model, have > 0 and bool(view.queues.of(model)))
+            _keep(self.crowded, model, entry is not None and have > 0 and _is_crowded(view, entry))
             if entry and _has_surplus(view, entry):
                 self.surplus_since_s.setdefault(model, now)
             else:
@@ -36,6 +36,13 @@ def _keep(names: set[str], model: str, belongs: bool) -> None:
         names.add(model)
     else:
         names.discard(model)
+
+
+def _is_crowded(view: View, entry: ModelEntry) -> bool:
+    """Whether as much is asked of all replicas, those on their way aside, as they should have, or more."""
+    seats = view.up(entry)
+    most = sum(entry.target_concurrency or seat.slots for seat in seats)
+    return bool(view.queues.of(entry.name)) or sum(view.crowd(seat) for seat in seats) >= most
 
 
 def _has_surplus(view: View, entry: ModelEntry) -> bool:
