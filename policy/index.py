@@ -34,11 +34,12 @@ class Marks:
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Of the workers: the most memory of any one, all of it and beside the KV pool that a replica brings; and the
-    smallest such pool."""
+    smallest such pool, and the fewest slots, of any."""
 
     memory_bytes: int
     beside_pool_bytes: int
     least_pool_bytes: int
+    least_slots: int
 
 
 class Index:
@@ -195,6 +196,7 @@ class Index:
                 memory_bytes=max((size.memory_bytes for size in sizes), default=0),
                 beside_pool_bytes=max((size.memory_bytes - size.kv_bytes for size in sizes), default=0),
                 least_pool_bytes=min((size.kv_bytes for size in sizes), default=0),
+                least_slots=min((size.slots for size in sizes), default=0),
             )
         return self._sizes
 

@@ -24,7 +24,7 @@ class Tally:
                 view.demand.forget(model)
             have = len(view.up(entry)) + view.coming(entry) if entry else 0
             _keep(self.short, model, entry is not None and have < entry.min_replicas)
-            _keep(self.crowded, model, entry is not None and have > 0 and _is_crowded(view, entry))
+            _keep(self.crowded, model, entry is not None and have > 0 and _is_crowded(view, entry, have))
             if entry and _has_surplus(view, entry):
                 self.surplus_since_s.setdefault(model, now)
             else:
@@ -38,11 +38,10 @@ def _keep(names: set[str], model: str, belongs: bool) -> None:
         names.discard(model)
 
 
-def _is_crowded(view: View, entry: ModelEntry) -> bool:
-    """Whether as much is asked of all replicas, those on their way aside, as they should have, or more."""
-    seats = view.up(entry)
-    most = sum(entry.target_concurrency or seat.slots for seat in seats)
-    return bool(view.queues.of(entry.name)) or sum(view.crowd(seat) for seat in seats) >= most
+def _is_crowded(view: View, entry: ModelEntry, have: int) -> bool:
+    """Whether as much is asked of so many replicas as they should have, or more."""
+    asked = len(view.queues.of(entry.name)) + sum(view.crowd(seat) for seat in view.up(entry))
+    return asked >= have * (entry.target_concurrency or view.index.sizes().least_slots)
 
 
 def _has_surplus(view: View, entry: ModelEntry) -> bool:
