@@ -52,6 +52,7 @@ bench: $(STAMP) ## run the benchmarks
 	@python -m benchmarks.serving
 	@python -m benchmarks.loading
 	@python -m benchmarks.engine
+	@python -m benchmarks.scheduling
 
 bench-peers: ## install what the loading and engine benchmarks compare with, each in an environment of its own
 	@for peer in fastsafetensors==0.5.0 runai-model-streamer==0.17.0 tensorizer==2.12.1; do \

@@ -88,7 +88,7 @@ def _is_worth_another(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs)
     asked = sum(view.crowd(seat) for seat in view.up(entry)) + waiting
     if entry.target_concurrency:
         return asked > have * entry.target_concurrency
-    if asked < have * view.index.sizes().least_slots:
+    if not knobs.grow_ahead or asked < have * view.index.sizes().least_slots:
         return False
     able = candidates(view, entry, now, knobs)
     if not able:
