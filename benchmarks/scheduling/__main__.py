@@ -8,12 +8,15 @@ from benchmarks.args import parser
 from benchmarks.machine import cores
 from benchmarks.measured import measured
 from benchmarks.report import say
+from benchmarks.scheduling.decisions import measure_decisions
 from benchmarks.scheduling.experiments import ALL, QUICK, Experiment, experiment, scenarios
 from benchmarks.scheduling.report import Figures, say_figures
 from benchmarks.scheduling.speed import measure_speed
 
-PARTS = ("speed", "market", "markets", "paper")
-QUICK_PARTS = ("speed", "market")
+PARTS = ("decisions", "speed", "market", "markets", "paper")
+QUICK_PARTS = ("decisions", "speed", "market")
+DECISIONS, QUICK_DECISIONS = 10_000, 500  # of each kind
+TIMED = ("decisions", "speed")
 SEEDS, QUICK_SEEDS = 30, 1
 
 
@@ -40,9 +43,13 @@ def _options() -> argparse.Namespace:
 
 
 async def _measure(options: argparse.Namespace) -> Figures:
-    parts = options.only or (QUICK_PARTS if options.quick else PARTS[:1] + PARTS[2:])
-    figures = Figures(speed=measure_speed() if "speed" in parts and not options.scenario else None)
-    names = options.scenario or dict.fromkeys(name for part in parts if part != "speed" for name in scenarios(part))
+    parts = options.only or (QUICK_PARTS if options.quick else [part for part in PARTS if part != "market"])
+    timed = [part for part in TIMED if part in parts and not options.scenario]
+    figures = Figures(
+        speed=measure_speed() if "speed" in timed else None,
+        decisions=measure_decisions(QUICK_DECISIONS if options.quick else DECISIONS) if "decisions" in timed else (),
+    )
+    names = options.scenario or dict.fromkeys(name for part in parts if part not in TIMED for name in scenarios(part))
     for name in names:
         found = _experiment(name, options)
         say(found.text())

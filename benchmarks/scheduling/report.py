@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.report import say
+from benchmarks.scheduling.decisions import Decisions, total_per_s
 from benchmarks.scheduling.experiments import MARKET, PAPER, Experiment
 from benchmarks.scheduling.speed import Speed
 
@@ -14,11 +15,14 @@ class Figures:
     """What was measured; None and empty: left out."""
 
     speed: Speed | None = None
+    decisions: Sequence[Decisions] = ()
     experiments: Sequence[Experiment] = ()
 
     def json(self) -> str:
         """One object: how many times ours the paper's policy takes, and how fast the simulator is."""
         figures: dict[str, float] = {}
+        if self.decisions:
+            figures["decisions_per_s"] = total_per_s(self.decisions)
         if self.speed:
             figures["simulated_vs_real_time"] = self.speed.times_real
         for one in self.experiments:
@@ -37,6 +41,8 @@ def _json(one: Experiment) -> dict[str, float]:
 
 def say_figures(figures: Figures) -> None:
     """What is not said yet."""
+    for kind in figures.decisions:
+        say(kind.text())
     if figures.speed:
         say(figures.speed.text())
     for one in figures.experiments:

@@ -1,0 +1,14 @@
+"""The cluster on paper that decisions are timed on does what is decided."""
+
+from benchmarks.scheduling.decisions import measure_decisions, total_per_s
+
+
+def test_each_kind_of_decision_comes_to_what_it_is_to_show() -> None:
+    warm, cold, evicting, backlog = measure_decisions(120, workers=64, models=800)
+    assert set(warm.done) == {"Place"}
+    assert cold.done["Load"] > 0
+    assert "Unload" not in cold.done
+    assert min(evicting.done["Load"], evicting.done["Unload"], evicting.done["Place"]) > 0
+    assert backlog.count >= 120
+    kinds = (warm, cold, evicting, backlog)
+    assert min(kind.per_s for kind in kinds) <= total_per_s(kinds) <= max(kind.per_s for kind in kinds)
