@@ -99,6 +99,8 @@ class Replicas:
 
     def crowd(self, seat: Seat) -> int:
         """Requests that share a replica's slots: its own, and those of all adapters on the same weights."""
+        if not self._base:  # the usual case, on the path of every request
+            return self.busy(seat)
         base = self.base(seat)
         return self.busy(base) + sum(self.busy(one) for one in self.adapters(base))
 
