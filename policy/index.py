@@ -9,7 +9,7 @@ from policy.memory import Account, Memory
 from policy.replicas import Replicas, discard, seats_of
 from policy.rest import Rest
 from policy.seat import Seat
-from policy.size import account
+from policy.size import account, loads
 from policy.sources import Sources
 from policy.spot import Spot
 
@@ -208,7 +208,8 @@ class Index:
         self.marks.models.add(name)
         self.marks.entries.add(name)
         self._date(name)
-        for spot in self.replicas.loads_of(name):  # how much they take is known from the catalogue
+        coming = [seat.spot for seat in (*self.replicas.seats(name), *self.replicas.seats("")) if loads(seat)]
+        for spot in (*self.replicas.loads_of(name), *coming):  # how much they take is known from the catalogue
             self._stale.add(spot.worker_id)
 
     def _worker(self, worker_id: str, new: Member | None) -> None:

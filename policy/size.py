@@ -3,9 +3,19 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from mesh.facts import CheckpointSummary, ClusterFacts, Member, ModelEntry, ReplicaFacts, RunnerKind, WorkerFacts
+from mesh.facts import (
+    CheckpointSummary,
+    ClusterFacts,
+    Member,
+    ModelEntry,
+    ReplicaFacts,
+    ReplicaState,
+    RunnerKind,
+    WorkerFacts,
+)
 from policy.memory import Account
 from policy.replicas import Replicas
+from policy.seat import Seat
 from policy.spot import Spot
 
 
@@ -20,6 +30,14 @@ class Known(Protocol):
     @property
     def replicas(self) -> Replicas:
         """Replicas, and commands under way."""
+        ...
+
+
+class Indexed(Known, Protocol):
+    """What is looked at of the index alone."""
+
+    def models_of(self, digest: str) -> Collection[str]:
+        """Models whose current version is this checkpoint, or adapts it."""
         ...
 
 
@@ -57,12 +75,17 @@ def version_of(known: Known, spot: Spot) -> CheckpointSummary | None:
     return next((version for version in versions if version and version.digest == spot.digest), None)
 
 
+def loads(seat: Seat) -> bool:
+    """Whether a replica is not there yet, as its worker says."""
+    return seat.replica.state is ReplicaState.LOADING
+
+
 def is_base(entry: ModelEntry, replica: ReplicaFacts) -> bool:
     """Whether a replica is what an adapter can be put on."""
     return not replica.base and replica.digest == entry.checkpoint.base
 
 
-def account(known: Known, member: Member, worker: WorkerFacts, claims: Collection[Spot]) -> Account:
+def account(known: Indexed, member: Member, worker: WorkerFacts, claims: Collection[Spot]) -> Account:
     """What there is of a worker's memory. `claims` are the versions for which room is being made there."""
     replicas = known.replicas
     seats = replicas.on(member.id)
@@ -75,21 +98,36 @@ def account(known: Known, member: Member, worker: WorkerFacts, claims: Collectio
     )
 
 
-def _coming_bytes(known: Known, member: Member, worker: WorkerFacts) -> int:
-    """What the facts do not show yet of loads under way."""
-    spots = known.replicas.loads_on(member.id)
-    coming, bases = 0, dict[str, int]()
-    for spot in spots:
-        version = version_of(known, spot)
-        shown = known.replicas.seat(spot)  # from the first moment, its size known only later
-        if version and version.base:
-            bases[version.base] = version.base_bytes + worker.kv_bytes
-        size = version.bytes + (0 if version.base else kv_bytes(version, worker)) if version else 0
-        coming += max(0, size - (shown.replica.bytes if shown else 0))
-    for digest in bases.keys() - {spot.digest for spot in spots}:
+def _coming_bytes(known: Indexed, member: Member, worker: WorkerFacts) -> int:
+    """What the facts do not show yet of loads under way: of those that are commanded, and of what the worker itself
+    says that it loads, for that goes on a while after its command was given up or its leader has gone."""
+    replicas = known.replicas
+    own = (seat.spot for seat in replicas.on(member.id) if loads(seat) and not replicas.leaves(seat))
+    spots = {*replicas.loads_on(member.id), *own}
+    if not spots:  # the usual case
+        return 0
+    sizes = {spot: size for spot in spots if (size := _whole_bytes(known, spot, worker))}
+    bases = {v.base: v.base_bytes + worker.kv_bytes for spot in spots if (v := version_of(known, spot)) and v.base}
+    coming = sum(max(0, size - _shown_bytes(replicas.seat(spot))) for spot, size in sizes.items())
+    for digest in bases.keys() - {spot.digest for spot in sizes}:
         shown_bytes = max((r.bytes for r in worker.replicas if r.digest == digest), default=0)
         coming += max(0, bases[digest] - shown_bytes)
     return coming
+
+
+def _shown_bytes(seat: Seat | None) -> int:
+    """Of a load: there from the first moment, its size known only later."""
+    return seat.replica.bytes if seat else 0
+
+
+def _whole_bytes(known: Indexed, spot: Spot, worker: WorkerFacts) -> int:
+    """What a load comes to, its pool included; of a base that no model has asked for, as its adapters say. 0: not
+    known."""
+    if version := version_of(known, spot):
+        return version.bytes + (0 if version.base else kv_bytes(version, worker))
+    names = () if spot.model else known.models_of(spot.digest)
+    adapters = (known.cluster.models[name].checkpoint for name in names)
+    return max((one.base_bytes + worker.kv_bytes for one in adapters if one.base == spot.digest), default=0)
 
 
 def _claimed_bytes(known: Known, member: Member, worker: WorkerFacts, claims: Collection[Spot]) -> int:

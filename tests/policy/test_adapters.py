@@ -63,6 +63,16 @@ def test_a_base_on_its_way_is_counted_once_for_all_its_adapters() -> None:
     assert actions([coming], loading=frozenset({at("w1", "a")}), waiting=(request("2", "b", since_s=NOW),)) == set()
 
 
+def test_a_base_that_loads_by_nobodys_command_will_take_its_memory_all_the_same() -> None:
+    coming, none_left = replica("m", state=ReplicaState.LOADING, size=0), REPLICA + REPLICA
+    beside = frozenset({at("w1", "other")})
+    assert actions([worker("w1", coming, memory=none_left)], loading=beside) == set()
+    assert actions([worker("w1", coming, memory=none_left + OWN)], loading=beside) == {LOAD_A}
+    unasked = replace(coming, model="")  # its adapters say what it takes
+    assert actions([worker("w1", unasked, memory=none_left)], loading=beside) == set()
+    assert len(actions([worker("w1", unasked, memory=none_left + OWN)], loading=beside)) == 1
+
+
 def test_an_adapter_of_which_no_store_has_the_base_waits_for_none_in_vain() -> None:
     lacking = store("s1", "a@1")
     view = View(cluster([lacking, worker("w1", memory=BOTH)], (A,)), waiting=(request("r", "a", since_s=NOW),))

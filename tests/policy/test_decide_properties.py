@@ -16,7 +16,7 @@ from policy.knobs import Knobs
 from policy.size import need_bytes
 from policy.succession import succession, successions
 from policy.view import Seat, Spot, View, Waiting
-from tests.policy.scene import cluster, fence, model, replica, store, worker
+from tests.policy.scene import WEIGHTS, cluster, fence, model, replica, store, worker
 
 THOROUGH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KNOBS = Knobs(keep_alive_s=30.0, hold_s=50.0, max_waiting=2, distrust_s=5.0)
@@ -29,16 +29,17 @@ MOMENTS = st.integers(0, 130).map(float)
 
 @st.composite
 def entries(draw: st.DrawFn, name: str, base: str) -> ModelEntry:
-    """A model of one of two checkpoints, which may have had the other before; an adapter, with a base."""
+    """A model of one of two checkpoints, which may have had the other before. With a `base`, c is an adapter, and says
+    what that takes."""
     number = draw(st.integers(1, 2))
     keep_alive_s = draw(st.sampled_from([None, 0.0, 5.0, 1000.0]))
     return model(
         name,
         digest=f"{name}@{number}",
-        weights=draw(st.integers(1, 12)),
+        weights=WEIGHTS if base.startswith(name) else draw(st.integers(1, 12)),
         keep_alive_s=keep_alive_s,
         previous=draw(st.sampled_from(["", f"{name}@{3 - number}"])),
-        base=base,
+        base=base if name == ADAPTER else "",
     )
 
 
@@ -76,7 +77,8 @@ def views(draw: st.DrawFn) -> View:
     base = draw(st.sampled_from(["", "a@1"]))
     members = [draw(workers(f"w{n}", base)) for n in range(draw(st.integers(0, 3)))]
     sources = [draw(stores(f"s{n}")) for n in range(draw(st.integers(0, 2)))]
-    models = [draw(entries(name, base if name == ADAPTER else "")) for name in NAMES if draw(st.integers(0, 4))]
+    models = [draw(entries(name, base)) for name in NAMES if draw(st.integers(0, 4))]
+    members = [_fitting(member, models) for member in members]
     facts = cluster([*members, *sources], models)
     spots = [Spot(m.id, r.model, r.digest) for m in members if m.worker for r in m.worker.replicas]
     view = View(
@@ -127,18 +129,37 @@ def loads(draw: st.DrawFn, view: View, members: list[Member]) -> frozenset[Spot]
 
 
 def committed(view: View, member: Member) -> int:
-    """Memory left on a worker when every load under way has come to its end."""
+    """Memory left on a worker when every load under way has come to its end, whoever began it."""
     assert member.worker
     shown = {(r.model, r.digest): r.bytes for r in member.worker.replicas}
+    loads = {(s.model, s.digest) for s in view.loading if s.worker_id == member.id}
+    for one in member.worker.replicas:
+        if one.state is ReplicaState.LOADING and Spot(member.id, one.model, one.digest) not in view.unloading:
+            loads.add((one.model, one.digest))
     coming: dict[tuple[str, str], int] = {}
-    for spot in (s for s in view.loading if s.worker_id == member.id):
-        version = view.cluster.models[spot.model].checkpoint
-        coming[spot.model, spot.digest] = version.bytes + (0 if version.base else member.worker.kv_bytes)
-        if version.base and not any(s.digest == version.base for s in view.loading if s.worker_id == member.id):
+    for name, digest in loads:
+        entry = view.cluster.models.get(name)
+        version = (
+            next((v for v in (entry.checkpoint, entry.previous) if v and v.digest == digest), None) if entry else None
+        )
+        if version is None:
+            continue
+        coming[name, digest] = version.bytes + (0 if version.base else member.worker.kv_bytes)
+        if version.base and not any(other == version.base for _, other in loads):
             there = [r.model for r in member.worker.replicas if r.digest == version.base]
             coming[there[0] if there else "", version.base] = version.base_bytes + member.worker.kv_bytes
     everything = {name: max(shown.get(name, 0), coming.get(name, 0)) for name in {*shown, *coming}}
     return member.worker.memory_bytes - sum(everything.values())
+
+
+def _fitting(member: Member, models: list[ModelEntry]) -> Member:
+    """A worker without the loads that could not have begun there."""
+    facts = member.worker
+    if facts is None or committed(View(cluster([member], models)), member) >= 0:
+        return member
+    return replace(
+        member, worker=replace(facts, replicas=tuple(r for r in facts.replicas if r.state is not ReplicaState.LOADING))
+    )
 
 
 def member_of(view: View, worker_id: str) -> Member:

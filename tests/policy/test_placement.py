@@ -140,6 +140,7 @@ def test_a_load_counts_in_full_while_the_worker_reports_it_without_its_size() ->
     """A worker lists a replica from the load's first moment, and knows its size only from the manifest."""
     starting = worker("w1", replica("other", state=ReplicaState.LOADING, size=0))
     assert actions([starting, STORE], loading=frozenset({at("w1", "other")})) == ()
+    assert actions([starting, STORE]) == ()  # nor while no command for it is under way: a former leader's is
 
 
 def test_a_worker_that_could_not_be_reached_gets_no_load_until_it_is_trusted_again() -> None:
