@@ -1,4 +1,5 @@
-"""python -m benchmarks.scheduling: our policy beside others in the simulator, and how fast it simulates."""
+"""python -m benchmarks.scheduling: our policy beside others in the simulator, how fast it simulates and decides, and
+what the scheduler adds to a warm request."""
 
 import argparse
 from dataclasses import replace
@@ -9,14 +10,19 @@ from benchmarks.machine import cores
 from benchmarks.measured import measured
 from benchmarks.report import say
 from benchmarks.scheduling.decisions import measure_decisions
+from benchmarks.scheduling.dispatch import measure_dispatch
 from benchmarks.scheduling.experiments import ALL, QUICK, Experiment, experiment, scenarios
 from benchmarks.scheduling.report import Figures, say_figures
 from benchmarks.scheduling.speed import measure_speed
 
-PARTS = ("decisions", "speed", "market", "markets", "paper")
-QUICK_PARTS = ("decisions", "speed", "market")
+PARTS = ("dispatch", "decisions", "speed", "market", "markets", "paper")
+QUICK_PARTS = ("dispatch", "decisions", "market")
+LEFT_OUT = (
+    "With --quick: ours and the paper's policy alone, on one seed of the market; fewer decisions and warm requests; "
+    "and nothing of how fast the simulator is."
+)
 DECISIONS, QUICK_DECISIONS = 10_000, 500  # of each kind
-TIMED = ("decisions", "speed")
+TIMED = ("dispatch", "decisions", "speed")
 SEEDS, QUICK_SEEDS = 30, 1
 
 
@@ -30,7 +36,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    made = parser("scheduling", "Compares scheduling policies on simulated clusters, seed by seed.")
+    made = parser("scheduling", f"Compares scheduling policies on simulated clusters, seed by seed. {LEFT_OUT}")
     made.add_argument("--only", choices=PARTS, action="append", help="measure this part; may be repeated")
     made.add_argument(
         "--scenario", action="append", help="of python -m sim compare, in place of a part's; may be repeated"
@@ -46,8 +52,9 @@ async def _measure(options: argparse.Namespace) -> Figures:
     parts = options.only or (QUICK_PARTS if options.quick else [part for part in PARTS if part != "market"])
     timed = [part for part in TIMED if part in parts and not options.scenario]
     figures = Figures(
-        speed=measure_speed() if "speed" in timed else None,
+        dispatch=await measure_dispatch(quick=options.quick) if "dispatch" in timed else None,
         decisions=measure_decisions(QUICK_DECISIONS if options.quick else DECISIONS) if "decisions" in timed else (),
+        speed=measure_speed() if "speed" in timed else None,
     )
     names = options.scenario or dict.fromkeys(name for part in parts if part not in TIMED for name in scenarios(part))
     for name in names:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from benchmarks.report import say
 from benchmarks.scheduling.decisions import Decisions, total_per_s
-from benchmarks.scheduling.experiments import MARKET, PAPER, Experiment
+from benchmarks.scheduling.dispatch import Dispatch
+from benchmarks.scheduling.experiments import MARKET, Experiment
 from benchmarks.scheduling.speed import Speed
 
 
@@ -14,13 +15,17 @@ from benchmarks.scheduling.speed import Speed
 class Figures:
     """What was measured; None and empty: left out."""
 
-    speed: Speed | None = None
+    dispatch: Dispatch | None = None
     decisions: Sequence[Decisions] = ()
+    speed: Speed | None = None
     experiments: Sequence[Experiment] = ()
 
     def json(self) -> str:
-        """One object: how many times ours the paper's policy takes, and how fast the simulator is."""
+        """One object: how many times ours the paper's policy takes, and how fast we decide, dispatch and simulate."""
         figures: dict[str, float] = {}
+        if self.dispatch:
+            figures["dispatch_scheduler_p99_ms"] = self.dispatch.inside_ms(0.99)
+            figures["dispatch_end_to_end_p99_ms"] = self.dispatch.whole_ms(0.99)
         if self.decisions:
             figures["decisions_per_s"] = total_per_s(self.decisions)
         if self.speed:
@@ -32,19 +37,20 @@ class Figures:
 
 def _json(one: Experiment) -> dict[str, float]:
     name = one.scenario.replace("-", "_").replace(".", "_")
-    found = {f"p99_vs_paper_{name}": one.times_ours(PAPER, "p99_s").mean}
-    found[f"mean_vs_paper_{name}"] = one.times_ours(PAPER, "mean_s").mean
+    found = {f"{key.removesuffix('_s')}_vs_paper_{name}": times.mean for key, times in one.times_papers().items()}
     if one.scenario == MARKET:
-        found |= {f"{key}_gap_closed_{name}": one.gap_closed(f"{key}_s") for key in ("p99", "mean")}
+        found |= {f"{key.removesuffix('_s')}_gap_closed_{name}": gap for key, gap in one.gaps_closed().items()}
     return found
 
 
 def say_figures(figures: Figures) -> None:
     """What is not said yet."""
+    if figures.dispatch:
+        say(figures.dispatch.text())
     for kind in figures.decisions:
         say(kind.text())
     if figures.speed:
         say(figures.speed.text())
     for one in figures.experiments:
-        mean, p99 = one.times_ours(PAPER, "mean_s"), one.times_ours(PAPER, "p99_s")
-        say(f"{one.scenario}: the paper's policy takes {mean.text(2)} times our mean, {p99.text(2)} times our P99")
+        for key, times in one.times_papers().items():
+            say(f"{one.scenario}: the paper's policy takes {times.text(2)} times our {key.removesuffix('_s')}")
