@@ -14,6 +14,7 @@ from benchmarks.scheduling.dispatch import measure_dispatch
 from benchmarks.scheduling.experiments import ALL, QUICK, Experiment, experiment, scenarios
 from benchmarks.scheduling.report import Figures, say_figures
 from benchmarks.scheduling.speed import measure_speed
+from mesh.telemetry import configure_logs
 
 PARTS = ("dispatch", "decisions", "speed", "market", "markets", "paper")
 QUICK_PARTS = ("dispatch", "decisions", "market")
@@ -29,6 +30,7 @@ SEEDS, QUICK_SEEDS = 30, 1
 def main() -> None:
     """Exit codes: 0 measured, 1 could not be."""
     options = _options()
+    configure_logs("benchmark", "warning")
     figures = measured("scheduling", _measure(options))
     say_figures(figures)
     if options.json:

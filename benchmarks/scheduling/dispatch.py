@@ -6,9 +6,8 @@ import random
 import socket
 import time
 import urllib.request
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 
@@ -16,36 +15,19 @@ from benchmarks.child import child
 from benchmarks.cpu import cpu_s
 from benchmarks.machine import load_average
 from benchmarks.scheduling.histogram import Buckets
+from benchmarks.scheduling.papers import MODELS, PATIENCE_S, Papers, name, published
 from benchmarks.series import BenchmarkBroken
 from cli.cluster import HOST
 from mesh.clients.channel import Channels
 from mesh.clients.scheduler import SchedulerClient
-from mesh.facts import (
-    CheckpointFacts,
-    CheckpointSummary,
-    Kind,
-    Member,
-    ModelEntry,
-    ReplicaFacts,
-    ReplicaState,
-    StoreFacts,
-    Tier,
-    WorkerFacts,
-)
 from mesh.requests import Placement, Wish
-from mesh.state.catalogue import Catalogue
 from mesh.state.connection import State
 from mesh.state.embedded import embedded_redis
-from mesh.state.leases import Membership
 from mesh.state.mirror import Mirror
-from services.worker.report import Report
 
 NAME, METRIC = "dispatch", "whimbrel_dispatch_seconds"
-WORKERS, MODELS_EACH, SLOTS = 4, 8, 256
-WEIGHTS_BYTES, KV_BYTES = 2 << 30, 1 << 30
 PER_S, HELD_S = 500.0, 0.05
 WARM_S, MEASURED_S, QUICK_S = 2.0, 30.0, 5.0
-LEASE_S, PATIENCE_S = 5.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,52 +58,24 @@ class Dispatch:
         )
 
 
-class Papers:
-    """A worker's lease and facts: its replicas are ready, and run what was sent to them. They are told as a real
-    worker tells them."""
-
-    def __init__(self, membership: Membership, models: list[ModelEntry]) -> None:
-        self._models = models
-        self._running: Counter[str] = Counter()  # by digest
-        self._report = Report(membership, self._facts)
-        self._report.life()
-
-    def runs(self, digest: str, change: int) -> None:
-        """One request more, or one less."""
-        self._running[digest] += change
-        self._report.load()
-
-    def _facts(self) -> WorkerFacts:
-        replicas = tuple(
-            ReplicaFacts(
-                one.name,
-                one.checkpoint.digest,
-                ReplicaState.READY,
-                WEIGHTS_BYTES + KV_BYTES,
-                running=self._running[one.checkpoint.digest],
-            )
-            for one in self._models
-        )
-        memory_bytes = MODELS_EACH * (WEIGHTS_BYTES + KV_BYTES)
-        return WorkerFacts("host", memory_bytes, KV_BYTES, SLOTS, replicas)
-
-
 async def measure_dispatch(*, quick: bool) -> Dispatch:
     """Requests come at random, whatever becomes of those before; each holds its place for a moment."""
-    async with AsyncExitStack() as stack:
-        redis_url = await stack.enter_async_context(embedded_redis())
-        state = await stack.enter_async_context(State(redis_url, NAME))
-        papers = await _published(state, stack)
-        async with _scheduler(redis_url) as (pid, page_url), Mirror(state).running() as mirror:
-            if not await mirror.until(lambda facts: facts.leader is not None, PATIENCE_S):
-                raise BenchmarkBroken(f"no scheduler leads after {PATIENCE_S:g} s")
-            assert mirror.facts.leader
-            client = Client(mirror.facts.leader.address, papers)
-            await client.ask(WARM_S)
-            before, before_s = await _page(page_url), cpu_s(pid)
-            whole_s = await client.ask(QUICK_S if quick else MEASURED_S)
-            inside, cpu = (await _page(page_url)).since(before), cpu_s(pid) - before_s
-            await client.close()
+    async with (
+        embedded_redis() as redis_url,
+        State(redis_url, NAME) as state,
+        published(state) as papers,
+        _scheduler(redis_url) as (pid, page_url),
+        Mirror(state).running() as mirror,
+    ):
+        if not await mirror.until(lambda facts: facts.leader is not None, PATIENCE_S):
+            raise BenchmarkBroken(f"no scheduler leads after {PATIENCE_S:g} s")
+        assert mirror.facts.leader
+        client = Client(mirror.facts.leader.address, papers)
+        await client.ask(WARM_S)
+        before, before_s = await _page(page_url), cpu_s(pid)
+        whole_s = await client.ask(QUICK_S if quick else MEASURED_S)
+        inside, cpu = (await _page(page_url)).since(before), cpu_s(pid) - before_s
+        await client.close()
     if inside.count != len(whole_s):
         raise BenchmarkBroken(f"of {len(whole_s)} requests, {inside.count} found a place at the first look")
     return Dispatch(inside, tuple(sorted(whole_s)), cpu / len(whole_s) * 1e6, load_average())
@@ -130,7 +84,7 @@ async def measure_dispatch(*, quick: bool) -> Dispatch:
 class Client:
     """Asks as gateways do."""
 
-    def __init__(self, address: str, papers: dict[str, Papers]) -> None:
+    def __init__(self, address: str, papers: Mapping[str, Papers]) -> None:
         self._channels, self._address, self._papers = Channels(), address, papers
         self._scheduler = SchedulerClient(self._channels)
         self._rng, self._numbers = random.Random(0), count()
@@ -151,7 +105,7 @@ class Client:
         await self._channels.close()
 
     async def _one(self) -> float:
-        wish = Wish(f"r{next(self._numbers)}", _name(self._rng.randrange(WORKERS * MODELS_EACH)))
+        wish = Wish(f"r{next(self._numbers)}", name(self._rng.randrange(MODELS)))
         began_s = time.perf_counter()
         async with aclosing(self._scheduler.assign(self._address, wish)) as events:
             async for event in events:
@@ -163,24 +117,6 @@ class Client:
                     papers.runs(event.digest, -1)
                     return took_s
         raise BenchmarkBroken("a place was refused; see the scheduler's log")
-
-
-async def _published(state: State, stack: AsyncExitStack) -> dict[str, Papers]:
-    """Workers by id, a store and the catalogue, as the state shows them."""
-    models = [await Catalogue(state).add(_model(number)) for number in range(WORKERS * MODELS_EACH)]
-    held = tuple(CheckpointFacts(one.checkpoint.digest, WEIGHTS_BYTES, Tier.DISK) for one in models)
-    store = Member(Kind.STORE, "store", NAME, "store:1", store=StoreFacts(0, 0, 0, held))
-    await stack.enter_async_context(Membership(state, store, LEASE_S))
-    papers: dict[str, Papers] = {}
-    for number in range(WORKERS):
-        member = Member(Kind.WORKER, f"worker-{number}", NAME, f"worker-{number}:1")
-        membership = await stack.enter_async_context(Membership(state, member, LEASE_S))
-        papers[member.id] = Papers(membership, models[number::WORKERS])
-    async with Mirror(state).running() as mirror:
-        seen = await mirror.until(lambda facts: all(m.worker for m in facts.of_kind(Kind.WORKER)), PATIENCE_S)
-    if not seen:
-        raise BenchmarkBroken("the workers' facts do not come")
-    return papers
 
 
 @asynccontextmanager
@@ -210,13 +146,3 @@ async def _page(url: str) -> Buckets:
             return str(answer.read().decode())
 
     return Buckets.on(await asyncio.to_thread(read), METRIC)
-
-
-def _name(number: int) -> str:
-    return f"model-{number}"
-
-
-def _model(number: int) -> ModelEntry:
-    name = _name(number)
-    checkpoint = CheckpointSummary(f"{name}@1", WEIGHTS_BYTES, "LlamaForCausalLM", "bfloat16", 4096, 32, 291, 131072)
-    return ModelEntry(name, checkpoint, "/models", None, created_s=0.0, updated_s=0.0)
