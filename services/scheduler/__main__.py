@@ -1,6 +1,7 @@
 """python -m services.scheduler: one process that decides, or stands by for the one that does."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +23,8 @@ from services.scheduler.service import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.waiting import drains
 
+GARBAGE = 10_000  # objects that come and stay between two looks for cycles, of which only gRPC makes any
+
 
 @asynccontextmanager
 async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
@@ -37,6 +40,7 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
         )
         async with owned(_lead(ground, leadership, scheduler), ground):
             servicer = SchedulerServicer(scheduler)
+            _spare_requests_from_collections()
             yield [
                 Mounted(
                     "whimbrel.scheduler.v1.SchedulerService",
@@ -44,6 +48,13 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
                 )
             ]
     await channels.close()
+
+
+def _spare_requests_from_collections() -> None:
+    """The collector stops everything while it looks for cycles. What is here from the start it need never look at."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 async def _lead(ground: Ground, leadership: Leadership, scheduler: Scheduler) -> None:

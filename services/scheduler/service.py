@@ -19,34 +19,12 @@ from mesh.requests import Placement, Progress, Wish
 from services.scheduler.loop import Scheduler
 
 Context = aio.ServicerContext[Any, Any]
-DISPATCH_MS = (
-    0.05,
-    0.1,
-    0.15,
-    0.2,
-    0.25,
-    0.3,
-    0.35,
-    0.4,
-    0.45,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    1,
-    1.25,
-    1.5,
-    2,
-    3,
-    5,
-    10,
-    100,
-)
+FINE_MS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+COARSE_MS = (1.25, 1.5, 2, 3, 5, 10, 100, 1000)
 DISPATCH = Histogram(
     "whimbrel_dispatch_seconds",
     "From a request's arrival to its place, of those that found one at the first look.",
-    buckets=[bound_ms / 1e3 for bound_ms in DISPATCH_MS],
+    buckets=[bound_ms / 1e3 for bound_ms in FINE_MS + COARSE_MS],
 )
 
 
