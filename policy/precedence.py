@@ -67,7 +67,7 @@ def _may(view: View, request: Waiting, now: float, knobs: Knobs) -> bool:
     yielding = view.yielding
     if any(to.model == request.model for to in yielding.to.values()):
         return False
-    if len(yielding.to) >= max(1, len(view.workers()) // MOST_OF_WORKERS):
+    if len(yielding.to) >= max(1, len(view.index.workers) // MOST_OF_WORKERS):
         return False
     return any(goes_before(view, request, user, now, knobs) for user in yielding.users)
 

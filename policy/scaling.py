@@ -69,23 +69,29 @@ def make(draft: Draft, entry: ModelEntry, reason: LoadReason, now: float, knobs:
 
 def is_full(view: View, entry: ModelEntry) -> bool:
     """Whether a model has as many replicas as it may, those on their way included."""
-    return 0 < entry.max_replicas <= _have(view, entry)
+    return entry.max_replicas > 0 and _suffices(entry, _have(view, entry))
+
+
+def _suffices(entry: ModelEntry, have: int) -> bool:
+    return 0 < entry.max_replicas <= have
 
 
 def _grow(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs) -> None:
     """The first replica is its requests' own matter. Once one is there or on its way, others come beside it."""
     view = draft.view
-    while _have(view, entry) > 0 and not is_full(view, entry) and _is_worth_another(draft, entry, now, knobs):
+    while (have := _have(view, entry)) > 0 and not _suffices(entry, have):
+        if not _is_worth_another(draft, entry, have, now, knobs):
+            return
         if not make(draft, entry, LoadReason.SCALE_OUT, now, knobs):
             return
 
 
-def _is_worth_another(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs) -> bool:
+def _is_worth_another(draft: Draft, entry: ModelEntry, have: int, now: float, knobs: Knobs) -> bool:
     """Whether more is asked of its replicas than they should have; where nobody has said how much that is, whether
     requests beyond their slots, those expected until then among them, would wait longer than another takes to load."""
-    view, have = draft.view, _have(draft.view, entry)
-    waiting = sum(request.request_id not in draft.answered for request in view.queues.of(entry.name))
-    asked = sum(view.crowd(seat) for seat in view.up(entry)) + waiting
+    view = draft.view
+    waiting = sum([request.request_id not in draft.answered for request in view.queues.of(entry.name)])
+    asked = sum([view.crowd(seat) for seat in view.up(entry)]) + waiting
     if entry.target_concurrency:
         return asked > have * entry.target_concurrency
     if not knobs.grow_ahead or asked < have * view.index.sizes().least_slots:

@@ -1,10 +1,11 @@
 """Which models have fewer replicas than they are to have, or more than they need, and since when."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mesh.facts import ModelEntry
-from policy.view import View
+from policy.view import Seat, View
 
+NO_SEATS: list[Seat] = []
 SURPLUS_SHARE = 0.5  # of what the others should have at most: below it one is not needed, up to 1 it stays as it is
 
 
@@ -22,10 +23,12 @@ class Tally:
             entry = view.cluster.models.get(model)
             if entry is None:
                 view.demand.forget(model)
-            have = len(view.up(entry)) + view.coming(entry) if entry else 0
+            up = view.up(entry) if entry else NO_SEATS
+            have = len(up) + view.coming(entry) if entry else 0
+            asked = len(view.queues.of(model)) + sum([view.crowd(seat) for seat in up]) if have else 0
             _keep(self.short, model, entry is not None and have < entry.min_replicas)
-            _keep(self.crowded, model, entry is not None and have > 0 and _is_crowded(view, entry, have))
-            if entry and _has_surplus(view, entry):
+            _keep(self.crowded, model, entry is not None and have > 0 and asked >= have * _wanted(view, entry))
+            if entry and _has_surplus(entry, up, asked):
                 self.surplus_since_s.setdefault(model, now)
             else:
                 self.surplus_since_s.pop(model, None)
@@ -38,17 +41,14 @@ def _keep(names: set[str], model: str, belongs: bool) -> None:
         names.discard(model)
 
 
-def _is_crowded(view: View, entry: ModelEntry, have: int) -> bool:
-    """Whether as much is asked of so many replicas as they should have, or more."""
-    asked = len(view.queues.of(entry.name)) + sum(view.crowd(seat) for seat in view.up(entry))
-    return asked >= have * (entry.target_concurrency or view.index.sizes().least_slots)
+def _wanted(view: View, entry: ModelEntry) -> int:
+    """How much a replica should have at most: as much makes a crowd."""
+    return entry.target_concurrency or view.index.sizes().least_slots
 
 
-def _has_surplus(view: View, entry: ModelEntry) -> bool:
+def _has_surplus(entry: ModelEntry, up: Sequence[Seat], asked: int) -> bool:
     """Whether all replicas but one would be half as busy, at most, as they are to be."""
-    seats = view.up(entry)
-    if len(seats) < 2:
+    if len(up) < 2:
         return False
-    others = sum(entry.target_concurrency or seat.slots for seat in seats[1:])
-    asked = sum(view.crowd(seat) for seat in seats) + len(view.queues.of(entry.name))
+    others = sum(entry.target_concurrency or seat.slots for seat in up[1:])
     return asked <= SURPLUS_SHARE * others

@@ -45,6 +45,14 @@ class Timeline(Generic[K]):
     def look(self, now: float, after_s: float = 0.0, counts: Callable[[K], bool] | None = None) -> Look[K]:
         """The keys of which `after_s` has passed by `now` since their moment, oldest first, and when the next will be
         one. Keys that do not count are as if they were not there."""
+        if not self._heap:
+            return Look([], None)
+        at_s, key = self._heap[0]
+        if at_s + after_s > now and self.at_s.get(key) == at_s and (counts is None or counts(key)):
+            return Look([], at_s + after_s)  # the usual case: all others come later
+        return self._search(now, after_s, counts)
+
+    def _search(self, now: float, after_s: float, counts: Callable[[K], bool] | None) -> Look[K]:
         due: dict[K, float] = {}
         next_s: float | None = None
         places = [0]

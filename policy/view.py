@@ -140,21 +140,19 @@ class View:
 
     def up(self, entry: ModelEntry) -> list[Seat]:
         """Replicas that answer for the current version of a model, and stay."""
-        seats = self.replicas.seats(entry.name)
-        return [
-            seat
-            for seat in seats
-            if seat.spot.digest == entry.checkpoint.digest
-            and self.settled(seat)
-            and not self.cluster.is_draining(seat.member)
-        ]
+        seats = self.index.replicas.seats(entry.name)
+        if not seats:
+            return []
+        digest, settled, is_draining = entry.checkpoint.digest, self.index.replicas.settled, self.cluster.is_draining
+        return [seat for seat in seats if seat.spot.digest == digest and settled(seat) and not is_draining(seat.member)]
 
     def coming(self, entry: ModelEntry) -> int:
         """How many more are on their way, or have room made for them."""
-        digest, seats = entry.checkpoint.digest, self.replicas.seats(entry.name)
-        spots = {*self.replicas.loads_of(entry.name), *self.index.claims_of(entry.name)}
-        spots |= {seat.spot for seat in seats if seat.replica.state is ReplicaState.LOADING}
-        return sum(spot.digest == digest for spot in spots)
+        name, replicas = entry.name, self.index.replicas
+        spots = [*replicas.loads_of(name), *self.index.claims_of(name)]
+        spots += [seat.spot for seat in replicas.seats(name) if seat.replica.state is ReplicaState.LOADING]
+        digest = entry.checkpoint.digest
+        return len({spot for spot in spots if spot.digest == digest}) if spots else 0
 
     def former(self, entry: ModelEntry) -> list[Seat]:
         """Replicas of versions that the catalogue has moved on from, which answer until the current one does."""
@@ -187,9 +185,14 @@ class View:
 
     def _is_indexed(self) -> bool:
         """Whether the index is one of the very same things."""
-        index, same = self.index, (self.cluster, self.placed, self.loading, self.unloading, self.claims)
-        known = (index.cluster, index.replicas.placed, index.replicas.loading, index.replicas.unloading, index.claims)
-        return all(one is other for one, other in zip(same, known, strict=True))
+        index, replicas = self.index, self.index.replicas
+        commands = self.loading is replicas.loading and self.unloading is replicas.unloading
+        return (
+            commands
+            and self.cluster is index.cluster
+            and self.placed is replicas.placed
+            and self.claims is index.claims
+        )
 
     def _make_index(self) -> None:
         """From scratch. What it keeps up to date of the commands are its own copies."""
