@@ -1,15 +1,17 @@
 """Workers that could load a version, and what loading it there would take."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from mesh.facts import Member, ModelEntry, RunnerKind, WorkerFacts
 from policy.actions import Load
-from policy.estimate import Source, haul, mean_s
+from policy.estimate import Source
 from policy.haul import Haul
 from policy.knobs import Knobs
-from policy.size import full_bytes, has_base, need_bytes
+from policy.offers import Offer, Offers
+from policy.size import full_bytes, need_bytes
 from policy.view import NOBODY, Spot, View
 
 NEAR, FAR = 16, 4  # most workers that are looked at: of nodes with the checkpoint, and those with most room anywhere
@@ -21,9 +23,18 @@ class Candidate:
 
     member: Member
     worker: WorkerFacts
-    source: Source
-    load: Haul
+    offer: Offer
     estimate_s: float
+
+    @property
+    def source(self) -> Source:
+        """The store to load from."""
+        return self.offer.source
+
+    @property
+    def load(self) -> Haul:
+        """What has to be brought there."""
+        return replace(self.offer.load, worker_id=self.member.id)
 
 
 def free_candidates(
@@ -31,21 +42,18 @@ def free_candidates(
 ) -> list[Candidate]:
     """Workers with memory free that could load the current version and have no replica of it already: of each node
     where it lies, the one that loads the least and has most free; of all, those that have most free."""
-    least_bytes, index = least_need_bytes(view, entry), view.index
-
-    def able(worker_id: str) -> bool:
-        return _is_able(view, entry, worker_id, now, excluded)
+    least_bytes, index, memory = least_need_bytes(view, entry), view.index, view.index.memory
+    able, loads_on = _ability(view, entry, now, excluded), view.replicas.loads_on
 
     def rank(worker_id: str) -> tuple[int, int, str]:
-        return len(view.replicas.loads_on(worker_id)), -index.account(worker_id).free_bytes, worker_id
+        return len(loads_on(worker_id)), -memory.account(worker_id).free_bytes, worker_id
 
     found = dict.fromkeys(filter(able, _with_base(view, entry)))
     for workers in index.near(entry.checkpoint.digest):
-        free = [
-            name for name in workers if index.account(name).free_bytes >= _need_bytes(view, entry, name) and able(name)
-        ]
-        found |= dict.fromkeys([min(free, key=rank)] if free else [])
-    found |= dict.fromkeys(islice(filter(able, index.memory.freest(least_bytes)), FAR))
+        roomy = [name for name in workers if memory.account(name).free_bytes >= least_bytes]
+        free = [name for name in roomy if memory.account(name).free_bytes >= _need_bytes(view, entry, name)]
+        found |= dict.fromkeys(islice(filter(able, sorted(free, key=rank)), 1))
+    found |= dict.fromkeys(islice(filter(able, memory.freest(least_bytes)), FAR))
     return _candidates(view, entry, found, knobs)
 
 
@@ -55,54 +63,37 @@ def candidates(
     """Workers that could load the current version and have no replica of it already: all that have one of another
     version, and of those where idle replicas could make room, the ones with most room of the nodes where it lies, and
     of all."""
-    least_bytes, memory = least_need_bytes(view, entry), view.index.memory
-
-    def able(worker_id: str) -> bool:
-        return _is_able(view, entry, worker_id, now, excluded)
-
-    near = {
-        name: memory.account(name).room_bytes
-        for workers in view.index.near(entry.checkpoint.digest)
-        for name in workers
-    }
-    near = {name: room_bytes for name, room_bytes in near.items() if room_bytes >= least_bytes and able(name)}
-    found = dict.fromkeys(sorted(near, key=lambda name: (-near[name], name))[:NEAR])
-    former = {seat.spot.worker_id for seat in view.seats(entry.name)}
-    found |= dict.fromkeys(filter(able, [*sorted(former), *_with_base(view, entry)]))
-    found |= dict.fromkeys(islice(filter(able, memory.roomiest(least_bytes)), FAR))
+    found = _roomy_near(view, entry, now, excluded) | _former_or_roomiest(view, entry, now, excluded)
     return _candidates(view, entry, found, knobs)
 
 
+def sooner_candidates(
+    view: View, entry: ModelEntry, now: float, knobs: Knobs, *, before_s: float, excluded: frozenset[int] = NOBODY
+) -> list[Candidate]:
+    """Those of them where it would be ready in less than so long."""
+    offers = Offers(view, entry, knobs)
+    near = {} if _is_nowhere(view, entry, offers, before_s) else _roomy_near(view, entry, now, excluded)
+    found = near | _former_or_roomiest(view, entry, now, excluded)
+    return _offered(view, found, offers, before_s)
+
+
 def candidate_at(view: View, entry: ModelEntry, member: Member, knobs: Knobs) -> Iterator[Candidate]:
-    """A worker as a candidate. Where an adapter's base would have to come too, from the store that has most of that;
-    none where no store has it."""
-    version, sources = entry.checkpoint, view.index.sources
-    source = sources.nearest(version.digest, member.node)
-    if member.worker is None or source is None:
-        return
-    brought = haul(version, source, member)
-    if version.base and not has_base(view, entry, member):
-        source = sources.nearest(version.base, member.node)
-        if source is None:
-            return
-        base = replace(version, digest=version.base, bytes=version.base_bytes)
-        brought = brought.plus(haul(base, source, member))
-    estimate_s = mean_s(brought, view.loads.beside(brought), view.rates, knobs)
-    yield Candidate(member, member.worker, source, brought, estimate_s)
+    """A worker as a candidate; none where no store has what it would need."""
+    yield from _candidates(view, entry, [member.id], knobs)
 
 
 def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
     """The workers of the nodes where the version lies, whoever uses their memory."""
     near = (name for workers in view.index.near(entry.checkpoint.digest) for name in workers)
-    return _candidates(view, entry, [name for name in near if _is_able(view, entry, name, now, NOBODY)], knobs)
+    return _candidates(view, entry, filter(_ability(view, entry, now, NOBODY), near), knobs)
 
 
 def used_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
     """The same, and where they are none, a few workers of other nodes."""
     if near := near_candidates(view, entry, now, knobs):
         return near
-    able = (name for name in view.index.memory.roomiest(0) if _is_able(view, entry, name, now, NOBODY))
-    return _candidates(view, entry, list(islice(able, FAR)), knobs)
+    able = filter(_ability(view, entry, now, NOBODY), view.index.memory.roomiest(0))
+    return _candidates(view, entry, islice(able, FAR), knobs)
 
 
 def least_need_bytes(view: View, entry: ModelEntry) -> int:
@@ -132,14 +123,45 @@ def _need_bytes(view: View, entry: ModelEntry, worker_id: str) -> int:
     return need_bytes(view, entry, member, member.worker) if member.worker else 0
 
 
-def _is_able(view: View, entry: ModelEntry, worker_id: str, now: float, excluded: frozenset[int]) -> bool:
-    member = view.index.workers[worker_id]
-    if member.worker is None or member.fence in excluded or view.distrusts(worker_id, now):
-        return False
-    if view.cluster.is_draining(member) or full_bytes(entry, member.worker) > member.worker.memory_bytes:
-        return False
-    spot = Spot(worker_id, entry.name, entry.checkpoint.digest)
-    return view.replicas.seat(spot) is None and spot not in view.loading
+def _ability(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> Callable[[str], bool]:
+    """Says of a worker whether it may get a replica at all: it is trusted, stays, is large enough, and has none."""
+    name, digest, workers = entry.name, entry.checkpoint.digest, view.index.workers
+    theirs = [*(seat.spot for seat in view.replicas.seats(name)), *view.replicas.loads_of(name)]
+    taken = {spot.worker_id for spot in theirs if spot.digest == digest}
+
+    def able(worker_id: str) -> bool:
+        member = workers[worker_id]
+        if member.worker is None or worker_id in taken or member.fence in excluded:
+            return False
+        if view.distrusts(worker_id, now) or view.cluster.is_draining(member):
+            return False
+        return full_bytes(entry, member.worker) <= member.worker.memory_bytes
+
+    return able
+
+
+def _roomy_near(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:
+    """Those with most room of the nodes where a version lies."""
+    least_bytes, memory, able = least_need_bytes(view, entry), view.index.memory, _ability(view, entry, now, excluded)
+    near = (name for workers in view.index.near(entry.checkpoint.digest) for name in workers)
+    rooms = [(-memory.account(name).room_bytes, name) for name in near]
+    order = (name for room, name in sorted(rooms) if -room >= least_bytes)
+    return dict.fromkeys(islice(filter(able, order), NEAR))
+
+
+def _former_or_roomiest(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:
+    """Those that have another version, or an adapter's base, and those with most room of all."""
+    able = _ability(view, entry, now, excluded)
+    former = sorted({seat.spot.worker_id for seat in view.seats(entry.name)})
+    roomiest = islice(filter(able, view.index.memory.roomiest(least_need_bytes(view, entry))), FAR)
+    return dict.fromkeys((*filter(able, (*former, *_with_base(view, entry))), *roomiest))
+
+
+def _is_nowhere(view: View, entry: ModelEntry, offers: Offers, before_s: float) -> bool:
+    """Whether it cannot be ready in less than so long on any of the nodes where it lies."""
+    nodes = view.index.sources.nodes(entry.checkpoint.digest)
+    offered = (offers.within(node) for node in nodes)
+    return not entry.checkpoint.base and all(one is None or one.estimate_s >= before_s for one in offered)
 
 
 def _with_base(view: View, entry: ModelEntry) -> list[str]:
@@ -153,4 +175,13 @@ def _with_base(view: View, entry: ModelEntry) -> list[str]:
 
 
 def _candidates(view: View, entry: ModelEntry, names: Iterable[str], knobs: Knobs) -> list[Candidate]:
-    return [one for name in names for one in candidate_at(view, entry, view.index.workers[name], knobs)]
+    return _offered(view, names, Offers(view, entry, knobs))
+
+
+def _offered(view: View, names: Iterable[str], offers: Offers, before_s: float = math.inf) -> list[Candidate]:
+    found = []
+    for member in map(view.index.workers.__getitem__, names):
+        offer = offers.at(member) if member.worker else None
+        if member.worker and offer and offer.estimate_s < before_s:
+            found.append(Candidate(member, member.worker, offer, offer.estimate_s))
+    return found

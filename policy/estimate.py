@@ -2,7 +2,7 @@
 each tier over its rate, and what is not bytes. DESIGN §7's formula, by rates that were learnt."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from mesh.facts import CheckpointFacts, CheckpointSummary, Member, Tier
@@ -82,7 +82,17 @@ def source_at(store: Member, digest: str) -> Source:
 
 def haul(version: CheckpointSummary, source: Source, worker: Member) -> Haul:
     """Of a checkpoint from there. What comes from another node's store all crosses the network."""
-    return _haul(version.bytes, source, Haul(worker.id, worker.node, version.architecture))
+    return hauled_from(source, version, worker.id, worker.node)
+
+
+def hauled_from(source: Source, version: CheckpointSummary, worker_id: str, node: str) -> Haul:
+    """The same, to a worker by its name."""
+    size = version.bytes
+    dram = disk = 0
+    if source.store.node == node:
+        dram = min(size, source.dram_bytes)
+        disk = min(size - dram, source.disk_bytes)
+    return Haul(worker_id, node, version.architecture, dram, disk, size - dram - disk)
 
 
 def load_work(load: Haul, knobs: Knobs, beside: Mapping[Tier, int] = ALONE) -> Work:
@@ -136,14 +146,6 @@ def mean_s(load: Haul, beside: Mapping[Tier, int], rates: Rates, knobs: Knobs) -
 def _byte_s(rates: Rates, tier: Tier, node: str, knobs: Knobs) -> float:
     known = rates.learnt.get(Rate(BYTES_OF[tier], node))
     return known.mean_s if known else rates.mean_s(Rate(BYTES_OF[tier], node), 1 / knobs.bytes_per_s[tier])
-
-
-def _haul(size_bytes: int, source: Source, to: Haul) -> Haul:
-    if source.store.node != to.node:
-        return replace(to, origin_bytes=size_bytes)
-    dram = min(size_bytes, source.dram_bytes)
-    disk = min(size_bytes - dram, source.disk_bytes)
-    return replace(to, dram_bytes=dram, disk_bytes=disk, origin_bytes=size_bytes - dram - disk)
 
 
 def _bytes(node: str, tier: Tier, size: int, knobs: Knobs) -> Portion:

@@ -22,7 +22,7 @@ class Account:
     @property
     def room_bytes(self) -> int:
         """What could be free, were all that is idle unloaded."""
-        return self.coming_bytes + self.idle_bytes
+        return self.free_bytes + self.leaving_bytes - self.claimed_bytes + self.idle_bytes
 
 
 NOTHING = Account()

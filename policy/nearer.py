@@ -2,7 +2,7 @@
 sooner that it pays to have them loaded again."""
 
 from mesh.facts import ModelEntry
-from policy.candidates import Candidate, candidates
+from policy.candidates import Candidate, sooner_candidates
 from policy.evacuation import no_farther
 from policy.knobs import Knobs
 from policy.room import Plan, cheapest_eviction
@@ -18,10 +18,11 @@ def nearer_room(
     latest_s = best.estimate_s - knobs.unload_s - wins_s
     if latest_s <= 0 or _is_nearest(best):
         return None
-    able = no_farther(view, entry, candidates(view, entry, now, knobs, excluded))
-    return cheapest_eviction(view, entry, [one for one in able if one.estimate_s < latest_s], now, knobs)
+    able = no_farther(view, entry, sooner_candidates(view, entry, now, knobs, before_s=latest_s, excluded=excluded))
+    return cheapest_eviction(view, entry, able, now, knobs) if able else None
 
 
 def _is_nearest(one: Candidate) -> bool:
     """Whether all comes from its own node's memory."""
-    return not one.load.disk_bytes and not one.load.origin_bytes
+    load = one.offer.load
+    return not load.disk_bytes and not load.origin_bytes

@@ -59,12 +59,14 @@ def cheapest_eviction(
 ) -> Plan | None:
     """Unloads of idle replicas on the worker that needs the fewest; None when nothing helps."""
     plans = []
-    for candidate in able:
+    for candidate in sorted(able, key=lambda one: (one.estimate_s, one.member.id)):
         if _account(view, candidate).room_bytes < _need_bytes(view, entry, candidate):
             continue
         idle = [seat for seat in first_to_leave(view, entry, candidate, now, knobs) if not spared & _spots(view, seat)]
         if chosen := just_enough(view, idle, missing_bytes(view, entry, candidate)):
             plans.append((len(chosen), candidate.estimate_s, candidate.member.id, chosen, candidate))
+            if len(chosen) == 1:
+                break  # none of the others needs fewer, or is sooner
     if not plans:
         return None
     *_, chosen, best = min(plans, key=lambda plan: plan[:3])
