@@ -95,7 +95,7 @@ class WorkerFacts:
     @property
     def memory_used_bytes(self) -> int:
         """Bytes held by replicas, those on their way included."""
-        return sum(replica.bytes for replica in self.replicas)
+        return sum([replica.bytes for replica in self.replicas])
 
     def replica(self, model: str, digest: str) -> ReplicaFacts | None:
         """The replica of this checkpoint of `model`, in whatever state."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from policy.forecast import window
-from policy.history import EDGES_S, History, bin_of, tails
+from policy.history import EDGES_S, History, bin_of
 from policy.timeline import Timeline
 
 MOST = 32  # models that are looked at again because there is more room
@@ -36,7 +36,7 @@ class Demand:
     def recall(self, model: str, last_s: float, weights: Sequence[float]) -> None:
         """What an earlier leader knew of a model: when it was asked last, and its histogram then."""
         history = History.begun(last_s)
-        history.weights, history.tails = list(weights), tails(weights)
+        history.weights = list(weights)
         self.histories[model] = history
         self._expect(model, history)
 

@@ -51,14 +51,14 @@ class Rate:
 
 @dataclass(eq=False, slots=True)
 class History:
-    """Of one model. `tails[i]` is the weight of pauses of at least EDGES_S[i], the prior's included."""
+    """Of one model."""
 
     last_s: float
     base: Rate
     burst: Rate
     forgot_s: float  # the moment that the weights are of
     weights: list[float] = field(default_factory=lambda: [0.0] * BINS)
-    tails: Sequence[float] = field(default_factory=lambda: tails([0.0] * BINS))
+    _tails: Sequence[float] | None = None  # until somebody asks
 
     @classmethod
     def begun(cls, now: float) -> "History":
@@ -68,13 +68,20 @@ class History:
         history.burst.asked(now)
         return history
 
+    @property
+    def tails(self) -> Sequence[float]:
+        """At each bin, the weight of pauses of at least EDGES_S[bin], the prior's included."""
+        if self._tails is None:
+            self._tails = tails(self.weights)
+        return self._tails
+
     def asked(self, now: float) -> None:
         """Another request has come."""
         if now - self.forgot_s >= FORGET_S:
             self.forget(now - self.forgot_s)
             self.forgot_s = now
         self.weights[bin_of(now - self.last_s)] += 1.0
-        self.tails = tails(self.weights)
+        self._tails = None
         self.last_s = now
         self.base.asked(now)
         self.burst.asked(now)
@@ -83,7 +90,7 @@ class History:
         """So much time has passed."""
         kept = math.pow(0.5, passed_s / HALF_LIFE_S)
         self.weights = [weight * kept for weight in self.weights]
-        self.tails = tails(self.weights)
+        self._tails = None
 
     def longer(self, pause_s: float) -> float:
         """The weight of pauses longer than this one. Within a bin they are spread evenly."""

@@ -95,7 +95,8 @@ class Replicas:
 
     def busy(self, seat: Seat) -> int:
         """Requests on a replica: what it reports or what was sent there, whichever is more."""
-        return max(seat.replica.running + seat.replica.waiting, self.placed.get(seat.spot, 0))
+        reported, sent = seat.replica.running + seat.replica.waiting, self.placed.get(seat.spot, 0)
+        return sent if sent > reported else reported
 
     def crowd(self, seat: Seat) -> int:
         """Requests that share a replica's slots: its own, and those of all adapters on the same weights."""
@@ -111,7 +112,9 @@ class Replicas:
 
     def idle(self, seat: Seat) -> bool:
         """Whether a replica may be unloaded, with the adapters on it: nothing runs there or was sent there."""
-        return self.settled(seat) and self.busy(seat) == 0 and all(self.idle(one) for one in self.adapters(seat))
+        if self.busy(seat) or not self.settled(seat):
+            return False
+        return not self._adapters or all(self.idle(one) for one in self.adapters(seat))
 
     def leaves(self, seat: Seat) -> bool:
         """Whether a replica is on its way out."""

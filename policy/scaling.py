@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from mesh.facts import ModelEntry
-from policy.actions import Load, LoadReason, Unload, UnloadReason
+from policy.actions import Load, LoadReason, Move, Unload, UnloadReason
 from policy.candidates import candidates, free_candidates, load
 from policy.draft import Draft
 from policy.forecast import coming
@@ -44,12 +44,22 @@ def spread(draft: Draft, now: float, knobs: Knobs) -> list[float]:
 
 
 def _changed(draft: Draft) -> Iterable[str]:
-    """Models that were touched or are loaded now, and where there is more room, those whose replicas are crowded."""
+    """Models that were touched or are loaded now, and where there is more room, those whose replicas are crowded. As
+    long as none leaves, one that was not crowded cannot have become so."""
     view = draft.view
     if view.touched is None:
         return view.cluster.models
-    loaded = {action.spot.model for action in draft.actions if isinstance(action, Load)}
-    return view.touched | loaded | (view.crowded if view.roomier else set())
+    loaded = {spot.model for spot in draft.claims}
+    loaded.update(action.spot.model for action in draft.actions if isinstance(action, Load))
+    touched = view.touched
+    if not any(isinstance(action, Unload | Move) for action in draft.actions):
+        touched = [name for name in touched if name in view.crowded or _is_bounded(view, name)]
+    return loaded.union(touched, view.crowded if view.roomier else ())
+
+
+def _is_bounded(view: View, name: str) -> bool:
+    entry = view.cluster.models.get(name)
+    return entry is not None and entry.max_replicas > 0
 
 
 def make(draft: Draft, entry: ModelEntry, reason: LoadReason, now: float, knobs: Knobs) -> bool:

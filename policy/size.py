@@ -89,12 +89,17 @@ def account(known: Indexed, member: Member, worker: WorkerFacts, claims: Collect
     """What there is of a worker's memory. `claims` are the versions for which room is being made there."""
     replicas = known.replicas
     seats = replicas.on(member.id)
-    leaving_bytes = sum(seat.replica.bytes for seat in seats if replicas.leaves(seat))
+    leaving_bytes = idle_bytes = 0
+    for seat in seats:
+        if replicas.idle(seat):
+            idle_bytes += seat.replica.bytes
+        elif replicas.leaves(seat):
+            leaving_bytes += seat.replica.bytes
     return Account(
         free_bytes=worker.memory_bytes - worker.memory_used_bytes - _coming_bytes(known, member, worker),
         leaving_bytes=leaving_bytes,
         claimed_bytes=_claimed_bytes(known, member, worker, claims) if leaving_bytes else 0,
-        idle_bytes=sum(seat.replica.bytes for seat in seats if replicas.idle(seat)),
+        idle_bytes=idle_bytes,
     )
 
 
