@@ -38,23 +38,25 @@ class Candidate:
 
 
 def free_candidates(
-    view: View, entry: ModelEntry, now: float, knobs: Knobs, excluded: frozenset[int] = NOBODY
+    view: View, entry: ModelEntry, now: float, offers: Offers, excluded: frozenset[int] = NOBODY
 ) -> list[Candidate]:
     """Workers with memory free that could load the current version and have no replica of it already: of each node
     where it lies, the one that loads the least and has most free; of all, those that have most free."""
     least_bytes, index, memory = least_need_bytes(view, entry), view.index, view.index.memory
     able, loads_on = _ability(view, entry, now, excluded), view.replicas.loads_on
 
+    def takes(worker_id: str) -> bool:
+        return memory.account(worker_id).free_bytes >= _need_bytes(view, entry, worker_id) and able(worker_id)
+
     def rank(worker_id: str) -> tuple[int, int, str]:
         return len(loads_on(worker_id)), -memory.account(worker_id).free_bytes, worker_id
 
     found = dict.fromkeys(filter(able, _with_base(view, entry)))
     for workers in index.near(entry.checkpoint.digest):
-        roomy = [name for name in workers if memory.account(name).free_bytes >= least_bytes]
-        free = [name for name in roomy if memory.account(name).free_bytes >= _need_bytes(view, entry, name)]
-        found |= dict.fromkeys(islice(filter(able, sorted(free, key=rank)), 1))
+        free = [name for name in workers if memory.account(name).free_bytes >= least_bytes]
+        found |= dict.fromkeys(islice(filter(takes, sorted(free, key=rank)), 1))
     found |= dict.fromkeys(islice(filter(able, memory.freest(least_bytes)), FAR))
-    return _candidates(view, entry, found, knobs)
+    return _offered(view, found, offers)
 
 
 def candidates(
@@ -68,10 +70,9 @@ def candidates(
 
 
 def sooner_candidates(
-    view: View, entry: ModelEntry, now: float, knobs: Knobs, *, before_s: float, excluded: frozenset[int] = NOBODY
+    view: View, entry: ModelEntry, now: float, offers: Offers, before_s: float, *, excluded: frozenset[int] = NOBODY
 ) -> list[Candidate]:
     """Those of them where it would be ready in less than so long."""
-    offers = Offers(view, entry, knobs)
     near = {} if _is_nowhere(view, entry, offers, before_s) else _roomy_near(view, entry, now, excluded)
     found = near | _former_or_roomiest(view, entry, now, excluded)
     return _offered(view, found, offers, before_s)

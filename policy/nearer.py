@@ -5,12 +5,20 @@ from mesh.facts import ModelEntry
 from policy.candidates import Candidate, sooner_candidates
 from policy.evacuation import no_farther
 from policy.knobs import Knobs
+from policy.offers import Offers
 from policy.room import Plan, cheapest_eviction
 from policy.view import NOBODY, View
 
 
 def nearer_room(
-    view: View, entry: ModelEntry, best: Candidate, now: float, knobs: Knobs, *, excluded: frozenset[int] = NOBODY
+    view: View,
+    entry: ModelEntry,
+    best: Candidate,
+    now: float,
+    knobs: Knobs,
+    *,
+    offers: Offers,
+    excluded: frozenset[int] = NOBODY,
 ) -> Plan | None:
     """Unloads on a worker where the version starts clearly sooner than at `best`, which has memory free; None if there
     is no such worker."""
@@ -18,7 +26,7 @@ def nearer_room(
     latest_s = best.estimate_s - knobs.unload_s - wins_s
     if latest_s <= 0 or _is_nearest(best):
         return None
-    able = no_farther(view, entry, sooner_candidates(view, entry, now, knobs, before_s=latest_s, excluded=excluded))
+    able = no_farther(view, entry, sooner_candidates(view, entry, now, offers, latest_s, excluded=excluded))
     return cheapest_eviction(view, entry, able, now, knobs) if able else None
 
 

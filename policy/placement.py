@@ -10,6 +10,7 @@ from policy.evacuation import leaves, no_farther
 from policy.knobs import Knobs
 from policy.migration import make_way
 from policy.nearer import nearer_room
+from policy.offers import Offers
 from policy.retry import retry_after_s
 from policy.room import cheapest_eviction, coming_room, soonest
 from policy.scaling import is_full
@@ -92,12 +93,15 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
     fits = _fits_somewhere(view, entry)
     if view.index.workers and not fits and not former:
         return refusal(request, RefusalReason.TOO_LARGE, None)
-    able = no_farther(view, entry, free_candidates(view, entry, now, knobs, request.excluded))
+    offers = Offers(view, entry, knobs)
+    able = no_farther(view, entry, free_candidates(view, entry, now, offers, request.excluded))
     best = soonest(view, entry, able)
     if best is None:
         able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
     steps = [] if request.odd else make_way(view, entry, able, now, knobs, best=best)
-    near = nearer_room(view, entry, best, now, knobs, excluded=request.excluded) if best and not steps else None
+    near = None
+    if best and not steps:
+        near = nearer_room(view, entry, best, now, knobs, offers=offers, excluded=request.excluded)
     if best and not (steps or near):
         steps = [load(view, entry, best)]
     if steps or near:

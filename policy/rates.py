@@ -83,7 +83,8 @@ class Rates:
 
     def mean_s(self, rate: Rate, guess_s: float) -> float:
         """A piece of it, on average."""
-        return self.of(rate, guess_s).mean_s
+        known = self.learnt.get(rate) or self.learnt.get(Rate(rate.quantity, "", rate.of))
+        return known.mean_s if known else max(LEAST_S, guess_s)
 
     def seconds(self, portion: Portion) -> float:
         """What a portion takes, on average."""

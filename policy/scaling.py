@@ -10,6 +10,7 @@ from policy.candidates import candidates, free_candidates, load
 from policy.draft import Draft
 from policy.forecast import coming
 from policy.knobs import Knobs
+from policy.offers import Offers
 from policy.rates import Quantity, Rate
 from policy.room import cheapest_eviction, coming_room, soonest
 from policy.view import View
@@ -51,10 +52,10 @@ def _changed(draft: Draft) -> Iterable[str]:
         return view.cluster.models
     loaded = {spot.model for spot in draft.claims}
     loaded.update(action.spot.model for action in draft.actions if isinstance(action, Load))
-    touched = view.touched
-    if not any(isinstance(action, Unload | Move) for action in draft.actions):
-        touched = [name for name in touched if name in view.crowded or _is_bounded(view, name)]
-    return loaded.union(touched, view.crowded if view.roomier else ())
+    crowded = view.crowded if view.roomier else ()
+    if any(isinstance(action, Unload | Move) for action in draft.actions):
+        return loaded.union(view.touched, crowded)
+    return loaded.union((name for name in view.touched if name in view.crowded or _is_bounded(view, name)), crowded)
 
 
 def _is_bounded(view: View, name: str) -> bool:
@@ -65,7 +66,7 @@ def _is_bounded(view: View, name: str) -> bool:
 def make(draft: Draft, entry: ModelEntry, reason: LoadReason, now: float, knobs: Knobs) -> bool:
     """Loads a replica where it starts soonest, or makes room for one. Whether one more is on its way."""
     view, before = draft.view, draft.view.coming(entry)
-    if best := soonest(view, entry, free_candidates(view, entry, now, knobs)):
+    if best := soonest(view, entry, free_candidates(view, entry, now, Offers(view, entry, knobs))):
         draft.take([replace(load(view, entry, best), reason=reason)])
         return True
     able = candidates(view, entry, now, knobs)
