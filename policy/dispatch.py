@@ -18,6 +18,8 @@ from policy.view import Waiting
 def dispatch(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     """Places, loads for, makes room for or turns away the requests that wait. Returns when to look at them again."""
     view = draft.view
+    if not len(view.queues):
+        return []
     due = frozenset((*view.queues.since.look(now, knobs.hold_s).due, *view.queues.again.look(now).due))
     agenda = Agenda(view, due, now, knobs)
     while found := agenda.next():

@@ -1,6 +1,7 @@
 """What will be asked, as far as the past tells, and how much that is to be believed. Pure."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -69,5 +70,4 @@ def window(history: History) -> Window | None:
 
 
 def _bin(sums: Sequence[float], quantile: float) -> int:
-    wanted = quantile * sums[-1]
-    return next(n for n, so_far in enumerate(sums, 1) if so_far >= wanted)
+    return bisect_left(sums, quantile * sums[-1]) + 1

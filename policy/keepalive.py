@@ -22,11 +22,12 @@ def expire(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     common = NONE if keep_s is None else rest.common.look(now, keep_s, trusted)
     own = rest.own.look(now, counts=trusted)
     over = rest.over.look(now, counts=trusted)
-    reasons = dict.fromkeys((*common.due, *own.due), UnloadReason.IDLE)
-    reasons |= dict.fromkeys(over.due, UnloadReason.SUPERSEDED)
-    draft.take(Unload(spot, reason) for spot, reason in sorted(reasons.items()))
+    if common.due or own.due or over.due:
+        reasons = dict.fromkeys((*common.due, *own.due), UnloadReason.IDLE)
+        reasons |= dict.fromkeys(over.due, UnloadReason.SUPERSEDED)
+        draft.take(Unload(spot, reason) for spot, reason in sorted(reasons.items()))
     moments = [look.next_s for look in (common, own, over) if look.next_s is not None]
-    return moments + _after_distrust(view, now, knobs)
+    return moments + _after_distrust(view, now, knobs) if view.distrusted_until_s else moments
 
 
 def _after_distrust(view: View, now: float, knobs: Knobs) -> list[float]:

@@ -32,6 +32,8 @@ class Succession:
 
 def successions(view: View) -> list[ModelEntry]:
     """The models of which a former version can answer and the current one cannot yet, by name."""
+    if not view.index.outdated:
+        return []
     entries = (view.cluster.models.get(name) for name in sorted(view.index.outdated))
     return [entry for entry in entries if entry and view.former(entry)]
 

@@ -39,18 +39,23 @@ class Timeline(Generic[K]):
     def drop(self, key: K) -> None:
         """Forgets a key, if it is there."""
         self.at_s.pop(key, None)
-        while self._heap and self.at_s.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
+        self._sweep()
 
     def look(self, now: float, after_s: float = 0.0, counts: Callable[[K], bool] | None = None) -> Look[K]:
         """The keys of which `after_s` has passed by `now` since their moment, oldest first, and when the next will be
         one. Keys that do not count are as if they were not there."""
+        self._sweep()
         if not self._heap:
             return Look([], None)
         at_s, key = self._heap[0]
-        if at_s + after_s > now and self.at_s.get(key) == at_s and (counts is None or counts(key)):
+        if at_s + after_s > now and (counts is None or counts(key)):
             return Look([], at_s + after_s)  # the usual case: all others come later
         return self._search(now, after_s, counts)
+
+    def _sweep(self) -> None:
+        """Takes from the top of the heap what is out of date."""
+        while self._heap and self.at_s.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
 
     def _search(self, now: float, after_s: float, counts: Callable[[K], bool] | None) -> Look[K]:
         due: dict[K, float] = {}
