@@ -41,7 +41,9 @@ def _serve(draft: Draft, line: Line, request: Waiting, now: float, knobs: Knobs)
     if line.held < knobs.max_waiting:
         choice = place(draft.view, request, now, knobs)
         choice = _in_time(draft, line, request, choice, Admission(draft.view, now, knobs))
-        if not choice.actions and not choice.claims:
+        if choice.again_s is not None:
+            _again(draft, request, choice.again_s)
+        elif not choice.actions and not choice.claims:
             choice = _go_before(draft, request, now, knobs)
     else:
         choice = turn_away(draft.view, request, RefusalReason.QUEUE_FULL, now, knobs)
@@ -72,10 +74,13 @@ def _go_before(draft: Draft, request: Waiting, now: float, knobs: Knobs) -> Choi
     not, it may once it has waited longer."""
     if not waits_for_memory(draft.view, request, now, knobs):
         return Choice()
-    next_s = next_band_s(request, now, knobs)
-    draft.again[request.request_id] = min(next_s, draft.again.get(request.request_id, next_s))
+    _again(draft, request, next_band_s(request, now, knobs))
     yields = let_yield(draft.view, request, now, knobs)
     return Choice((yields,) if yields else ())
+
+
+def _again(draft: Draft, request: Waiting, at_s: float) -> None:
+    draft.again[request.request_id] = min(at_s, draft.again.get(request.request_id, at_s))
 
 
 def _charge(order: Order, request: Waiting, actions: Iterable[Action]) -> None:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 from mesh.facts import ModelEntry, RunnerKind
 from policy.actions import Action, Place, RefusalReason, Refuse
-from policy.candidates import any_source, candidates, free_candidates, load
+from policy.candidates import Candidate, any_source, candidates, free_candidates, load
 from policy.evacuation import leaves, no_farther
 from policy.knobs import Knobs
 from policy.migration import make_way
 from policy.nearer import nearer_room
 from policy.offers import Offers
+from policy.patience import Patience
 from policy.retry import retry_after_s
-from policy.room import cheapest_eviction, coming_room, soonest
+from policy.room import Plan, cheapest_eviction, coming_room, soonest
 from policy.scaling import is_full
 from policy.succession import succession
 from policy.view import Seat, Spot, View, Waiting
@@ -21,10 +22,12 @@ from policy.worth import is_spare
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is done for a request; without actions it waits. `claims`: for what room is being made."""
+    """What is done for a request; without actions it waits, and is looked at again at `again_s`, if nothing happens
+    before. `claims`: for what room is being made."""
 
     actions: tuple[Action, ...] = ()
     claims: tuple[Spot, ...] = ()
+    again_s: float | None = None
 
     @property
     def ends(self) -> bool:
@@ -99,20 +102,38 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
     if best is None:
         able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
     steps = [] if request.odd else make_way(view, entry, able, now, knobs, best=best)
-    near = None
-    if best and not steps:
+    if steps:
+        return Choice(tuple(steps))
+    if best:
         near = nearer_room(view, entry, best, now, knobs, offers=offers, excluded=request.excluded)
-    if best and not (steps or near):
-        steps = [load(view, entry, best)]
-    if steps or near:
-        return Choice(near.unloads, (near.claim,)) if near else Choice(tuple(steps))
+        return _evict(near) if near else _load(view, request, best, now, knobs)
     if fits and not able and not former and not any_source(view, entry):
         return refusal(request, RefusalReason.NO_CHECKPOINT, knobs.distrust_s)
+    return _find_room(view, request, able, now, knobs)
+
+
+def _load(view: View, request: Waiting, best: Candidate, now: float, knobs: Knobs) -> Choice:
+    """Into free memory, unless it is sooner to wait."""
+    entry = view.cluster.models[request.model]
+    until_s = Patience(view, now, knobs).until_s(entry, request, best)
+    return Choice((load(view, entry, best),)) if until_s is None else Choice(again_s=until_s)
+
+
+def _find_room(view: View, request: Waiting, able: list[Candidate], now: float, knobs: Knobs) -> Choice:
+    """Where others leave, or idle replicas can."""
+    entry = view.cluster.models[request.model]
     if coming := coming_room(view, entry, able):
         return Choice((), (coming,)) if now < request.since_s + knobs.hold_s else _hold(view, request, now, knobs)
-    if plan := cheapest_eviction(view, entry, able, now, knobs):
-        return Choice(plan.unloads, (plan.claim,))
-    return _hold(view, request, now, knobs)
+    plan = cheapest_eviction(view, entry, able, now, knobs)
+    if plan is None:
+        return _hold(view, request, now, knobs)
+    there = next(one for one in able if one.member.id == plan.claim.worker_id)
+    until_s = Patience(view, now, knobs).until_s(entry, request, there)
+    return _evict(plan) if until_s is None else Choice(again_s=until_s)
+
+
+def _evict(plan: Plan) -> Choice:
+    return Choice(plan.unloads, (plan.claim,))
 
 
 def _fits_somewhere(view: View, entry: ModelEntry) -> bool:

@@ -35,7 +35,7 @@ def _is_there(view: View, entry: ModelEntry, now: float) -> bool:
 
 def _ready(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs) -> None:
     view = draft.view
-    able = [one for one in candidates(view, entry, now, knobs) if not _is_busy(view, one)]
+    able = [one for one in _near(view, entry, candidates(view, entry, now, knobs)) if not _is_busy(view, one)]
     best = soonest(view, entry, able)
     if best and (view.is_claimed(entry) or _saved_s(view, entry, best, now, knobs) > 0):
         draft.take([replace(load(view, entry, best), reason=LoadReason.PREWARM)])
@@ -69,6 +69,13 @@ def _saved_s(view: View, entry: ModelEntry, one: Candidate, now: float, knobs: K
         history, pause_s, closes_s - history.last_s, min(pause_s + one.estimate_s, closes_s - history.last_s)
     )
     return (chance.surely - knobs.prewarm_io_share) * one.estimate_s
+
+
+def _near(view: View, entry: ModelEntry, able: list[Candidate]) -> list[Candidate]:
+    """Of the candidates, those where the checkpoint lies, if it lies anywhere: what comes over the network takes memory
+    from what is needed there, and long."""
+    lies_somewhere = any(view.index.near(entry.checkpoint.digest))
+    return [one for one in able if not (lies_somewhere and one.load.origin_bytes)]
 
 
 def _is_busy(view: View, one: Candidate) -> bool:

@@ -10,7 +10,7 @@ from policy.knobs import Knobs
 from policy.rates import BYTES_OF, Rate
 from policy.view import View
 
-FURTHER = 0.25  # so much less often than one copy is the next needed; assumed
+FURTHER = 0.1  # so much less often than one copy is the next needed: who waits for the nearest worker needs none
 AT_ONCE = 1  # prefetches of one store
 NO_LIMIT = 1 << 62  # bytes
 

@@ -1,8 +1,10 @@
-"""The loads under way: what each still has to bring, and what passes beside it through the same bus, disk or network.
-A new load learns from it what it will share these with, a finished one what it did share. No clock."""
+"""The loads under way, which come one after another through each bus, disk and network: what each still has to bring,
+what is before it, and whose turn it is. Two at once would both be done when the later of two in turn is. No clock."""
 
+import itertools
+import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.facts import Tier
@@ -12,10 +14,12 @@ from policy.knobs import Knobs
 from policy.rates import Rates
 from policy.spot import Spot
 
+LATE = 3.0  # times its P90, after which a load is thought to be stuck, and others pass
+
 
 @dataclass(slots=True)
 class Underway:
-    """One load. `left` is what its progress has not shown yet."""
+    """One load. `left` is what its progress has not shown yet, `beside` what was before it."""
 
     load: Haul
     began_s: float
@@ -23,6 +27,7 @@ class Underway:
     left: Haul
     beside: Counter[Tier]
     arrived_s: float | None = None  # all bytes
+    late_s: float = math.inf  # once it has its turn: when it will have taken so long that others need not wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +42,38 @@ class Lesson:
 
 @dataclass(slots=True)
 class Loads:
-    """All of them. What several pass through, they share equally: one with n bytes is done when n bytes of each other,
-    or all that these have, have passed too (processor sharing)."""
+    """All of them, in order."""
 
     by_spot: dict[Spot, Underway] = field(default_factory=dict)
-    by_lane: defaultdict[Lane, set[Spot]] = field(default_factory=lambda: defaultdict(set))
+    by_lane: defaultdict[Lane, dict[Spot, None]] = field(default_factory=lambda: defaultdict(dict))
 
     def beside(self, load: Haul, spot: Spot | None = None) -> Mapping[Tier, int]:
-        """Bytes of others than `spot` that pass beside a load from now on."""
+        """Bytes that pass before those of a load at `spot`; without it, of one that is to come."""
         if not self.by_lane:
             return ALONE
         sums = dict[Tier, int]()
-        for lane, size in load.lanes():
-            for other in self.by_lane.get(lane, ()):
-                if other != spot:
-                    sums[lane.tier] = sums.get(lane.tier, 0) + min(size, self.by_spot[other].left.of(lane.tier))
+        for lane, _ in load.lanes():
+            for other in self._before(lane, spot):
+                sums[lane.tier] = sums.get(lane.tier, 0) + self.by_spot[other].left.of(lane.tier)
         return sums
+
+    def turn_s(self, spot: Spot, now: float) -> float | None:
+        """When a load need not wait any longer for those before it, though they be too slow; None: it has its turn. So
+        has one that nobody saw begin."""
+        late_s = max((one.late_s for one in self._blockers(spot)), default=now)
+        return None if late_s <= now else late_s
+
+    def rest_before_s(self, spot: Spot, rates: Rates, knobs: Knobs) -> float:
+        """How long until it has its turn, as far as one can tell."""
+        one = self.by_spot.get(spot)
+        beside = self.beside(one.load, spot) if one else ALONE
+        return estimate(load_work(one.load, knobs, beside), rates).io_queue_s if one else 0.0
+
+    def take_turn(self, spot: Spot, now: float, rates: Rates, knobs: Knobs) -> None:
+        """Its bytes come from now on."""
+        if one := self.by_spot.get(spot):
+            alone = estimate(load_work(one.load, knobs), rates)
+            one.late_s = now + LATE * alone.p90_s
 
     def begin(self, spot: Spot, load: Haul, now: float, rates: Rates, knobs: Knobs) -> None:
         """One begins."""
@@ -71,13 +92,13 @@ class Loads:
                 one.arrived_s = now
 
     def end(self, spot: Spot) -> None:
-        """One is over before it was done, or nobody knows how: nothing is learnt. What it has not brought has passed
-        beside nobody."""
+        """One is over before it was done, or nobody knows how: nothing is learnt. What it has not brought was before
+        nobody."""
         one = self.by_spot.get(spot)
         for lane, size in one.left.lanes() if one else ():
-            for other in self.by_lane[lane] - {spot}:
-                there = self.by_spot[other]
-                there.beside[lane.tier] -= min(size, there.left.of(lane.tier))
+            order = list(self.by_lane[lane])
+            for other in order[order.index(spot) + 1 :]:
+                self.by_spot[other].beside[lane.tier] -= size
         self._forget(spot)
 
     def done(self, spot: Spot, now: float, rates: Rates, knobs: Knobs) -> Lesson | None:
@@ -101,16 +122,24 @@ class Loads:
 
     def _add(self, spot: Spot, load: Haul, began_s: float, predicted: Estimate) -> None:
         beside = Counter(self.beside(load))
-        for lane, size in load.lanes():
-            for other in self.by_lane.get(lane, ()):
-                one = self.by_spot[other]
-                one.beside[lane.tier] += min(size, one.left.of(lane.tier))
-            self.by_lane[lane].add(spot)
+        for lane, _ in load.lanes():
+            self.by_lane[lane][spot] = None
         self.by_spot[spot] = Underway(load, began_s, predicted, load, beside)
+
+    def _blockers(self, spot: Spot) -> Iterator[Underway]:
+        """Loads of which bytes are still to come through what this one passes through, too."""
+        one = self.by_spot.get(spot)
+        for lane, _ in one.load.lanes() if one else ():
+            ahead = (self.by_spot[other] for other in self._before(lane, spot))
+            yield from (other for other in ahead if other.left.of(lane.tier))
+
+    def _before(self, lane: Lane, spot: Spot | None) -> Iterator[Spot]:
+        """Those of a lane that came before `spot`."""
+        return itertools.takewhile(lambda other: other != spot, self.by_lane.get(lane, ()))
 
     def _forget(self, spot: Spot) -> None:
         one = self.by_spot.pop(spot, None)
         for lane, _ in one.load.lanes() if one else ():
-            self.by_lane[lane].discard(spot)
+            self.by_lane[lane].pop(spot, None)
             if not self.by_lane[lane]:
                 del self.by_lane[lane]

@@ -1,7 +1,7 @@
 """Our own policy in the simulator: the very `decide` of the scheduler's loop, on the very view that its books build."""
 
 from mesh.facts import Priority
-from policy.actions import MakeWay, Yield
+from policy.actions import Load, MakeWay, Yield
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
@@ -31,8 +31,10 @@ class Judgement:
             self._telling.acts(action, facts, now)
         self._books.claimed(decision.claims)
         self._books.look_again(decision.again)
-        done = tuple(action for action in decision.actions if not isinstance(action, MakeWay | Yield))
-        return Plan(done, decision.look_again_s)
+        done = (action for action in decision.actions if not isinstance(action, MakeWay | Yield | Load))
+        loads, turn_s = self._telling.loads.turns(now)
+        moments = [at_s for at_s in (decision.look_again_s, turn_s) if at_s is not None]
+        return Plan((*done, *loads), min(moments, default=None))
 
     def waiting(self, one: WaitingRequest) -> Waiting:
         """A request as the policy knows it; one that has a token already is in time."""

@@ -11,6 +11,7 @@ from policy.knobs import Knobs
 from policy.start import hauled
 from policy.view import Spot, Waiting
 from sim.policy import ClusterState, NodeState, Resident, WaitingRequest, WorkerState
+from sim.turns import Turns
 
 NOTHING: dict[Spot, Resident] = {}
 
@@ -24,6 +25,7 @@ class Telling:
         self._workers: dict[str, WorkerState] = {}
         self._residents: dict[str, dict[Spot, Resident]] = {}  # by worker
         self._waiting: dict[str, WaitingRequest] = {}
+        self.loads = Turns(books, knobs)
 
     def happened(self, state: ClusterState, now: float) -> None:
         """Requests that came or went, and commands that came to their end."""
@@ -54,6 +56,7 @@ class Telling:
                 if load := hauled(facts, action):
                     books.loads.begin(spot, load, now, books.rates, self._knobs)
                 books.load_began(action, now)
+                self.loads.waiting[spot] = action
             case Unload(spot):
                 books.unload_began(spot)
 
@@ -102,7 +105,8 @@ class Telling:
         for load in [load for node in changed for load in node.loads]:
             if under_way := books.loads.by_spot.get(load.spot):
                 books.loads.progressed(load.spot, under_way.load.bytes - load.left_bytes, now)
-        for spot in [spot for spot in books.loading if self._state(spot) is not ReplicaState.LOADING]:
+        for spot in [spot for spot in books.loading if not self._loads(spot)]:
+            self.loads.waiting.pop(spot, None)
             if self._state(spot) is ReplicaState.READY:
                 books.loads.done(spot, now, books.rates, self._knobs)
             else:
@@ -136,6 +140,11 @@ class Telling:
 
     def _residents_of(self, worker_id: str) -> dict[Spot, Resident]:
         return self._residents.get(worker_id, NOTHING)
+
+    def _loads(self, spot: Spot) -> bool:
+        """Whether it is on its way, or waits for its turn on a worker that is there."""
+        waits = spot in self.loads.waiting and spot.worker_id in self._workers
+        return waits or self._state(spot) is ReplicaState.LOADING
 
     def _state(self, spot: Spot) -> ReplicaState | None:
         resident = self._residents_of(spot.worker_id).get(spot)

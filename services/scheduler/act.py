@@ -20,6 +20,7 @@ from policy.knobs import Knobs
 from policy.view import Spot, View
 from services.scheduler.learning import Learning
 from services.scheduler.reserving import Reserving
+from services.scheduler.turns import Turns
 from services.scheduler.waiting import Loading, WaitingRoom
 
 log = structlog.get_logger()
@@ -43,6 +44,7 @@ class Commands:
     wake: Callable[[], None]
     learning: Learning
     reserving: Reserving
+    turns: Turns
     spared_until_s: dict[Spot, float] = field(default_factory=dict)  # inherited: who waits for them is still to come
     loads: dict[Spot, asyncio.Task[None]] = field(default_factory=dict)
     ahead: set[Spot] = field(default_factory=set)  # of these, those that need nobody to wait for them
@@ -97,15 +99,18 @@ class Commands:
         self.group.create_task(self._unload(spot), name=f"unload {spot}")
 
     async def _load(self, action: Load, command: LoadCommand) -> None:
-        spot, began_s = action.spot, self.clock.now()
+        spot = action.spot
         try:
             worker = self._worker(spot)
             async with self.reserving.reserved(action, worker):
+                await self.turns.of(spot)
+                began_s = self.clock.now()
                 async with aclosing(self.workers.load(worker.address, command)) as events:
                     async for event in events:
                         progress = event if isinstance(event, LoadProgress) else _complete(event)
                         self.room.loading(Loading(spot, progress, began_s))
                         self.learning.progressed(spot, progress.bytes_done)
+                        self.turns.look()
                 await self._seen(lambda _: self._ready(spot))
             self.learning.done(spot)
             load_s = self.clock.now() - began_s
@@ -115,6 +120,7 @@ class Commands:
         finally:
             self.books.load_ended(spot, self.clock.now())
             self.learning.ended(spot)
+            self.turns.look()
             del self.loads[spot]
             self.ahead.discard(spot)
             self.room.loaded(spot)

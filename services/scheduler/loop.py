@@ -28,6 +28,7 @@ from services.scheduler.notes import Notes
 from services.scheduler.prefetching import Prefetching
 from services.scheduler.rate_notes import rates_topic
 from services.scheduler.reserving import Reserving
+from services.scheduler.turns import Turns
 from services.scheduler.waiting import WaitingRoom, stands_by
 
 log = structlog.get_logger()
@@ -84,7 +85,8 @@ class Scheduler:
                     reserving = Reserving(self._reservations, fence)
                     group.create_task(reserving.run(), name="reservations")
                     command = (self._workers, self._mirror, self.room, books, group, fence)
-                    commands = Commands(*command, self._clock, self._knobs, self.wake, learning, reserving)
+                    turns = Turns(books, self._clock, self._knobs)
+                    commands = Commands(*command, self._clock, self._knobs, self.wake, learning, reserving, turns)
                     prefetching = Prefetching(
                         self._stores, self._mirror, books, group, self._clock, self._knobs, self.wake
                     )

@@ -1,4 +1,4 @@
-"""Loads under way: who shares what with whom, what is left of each, and what is learnt when one is done."""
+"""Loads under way: what is before each and whose turn it is, what is left, and what is learnt when one is done."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -48,10 +48,41 @@ def test_a_load_alone_takes_its_bytes_over_their_rates_and_the_fixed_part(cluste
     assert cluster.begins("w1", "a", dram=100, disk=100, origin=10) == pytest.approx(1 + 10 + 10 + 0.5)
 
 
-def test_two_of_a_node_share_its_disk_until_the_smaller_one_is_done(cluster: Cluster) -> None:
+def test_two_of_a_node_come_from_its_disk_one_after_the_other(cluster: Cluster) -> None:
     cluster.begins("w1", "a", disk=40)
     assert cluster.begins("w2", "b", disk=100) == pytest.approx((40 + 100) / 10 + 0.5)
-    assert cluster.rest_s("w1", "a") == pytest.approx((40 + 40) / 10 + 0.5)
+    assert cluster.rest_s("w1", "a") == pytest.approx(40 / 10 + 0.5)
+
+
+def test_a_load_has_its_turn_when_all_bytes_before_it_have_come(cluster: Cluster) -> None:
+    cluster.begins("w1", "a", disk=40, dram=10)
+    cluster.begins("w2", "b", disk=100)
+    cluster.loads.take_turn(HERE, 0.0, cluster.rates, KNOBS)
+    assert cluster.loads.turn_s(HERE, 0.0) is None
+    assert cluster.loads.turn_s(THERE, 0.0)
+    assert cluster.loads.rest_before_s(THERE, cluster.rates, KNOBS) == pytest.approx(4.0)
+    cluster.loads.progressed(HERE, 49, now=4.0)
+    assert cluster.loads.turn_s(THERE, 4.0)
+    cluster.loads.progressed(HERE, 50, now=4.1)
+    assert cluster.loads.turn_s(THERE, 4.1) is None
+
+
+def test_nobody_waits_for_a_load_that_is_stuck(cluster: Cluster) -> None:
+    cluster.begins("w1", "a", disk=40)
+    cluster.begins("w2", "b", disk=100)
+    assert cluster.loads.turn_s(THERE, 0.0) == float("inf")  # the one before it has not begun itself
+    cluster.loads.take_turn(HERE, 0.0, cluster.rates, KNOBS)
+    late_s = cluster.loads.turn_s(THERE, 0.0)
+    assert late_s
+    assert 3 * 4.5 < late_s < float("inf")
+    assert cluster.loads.turn_s(THERE, late_s) is None
+
+
+def test_what_passes_through_something_else_has_its_turn_at_once(cluster: Cluster) -> None:
+    cluster.begins("w1", "a", disk=40)
+    cluster.begins("w2", "b", disk=100, node="n2")
+    assert cluster.loads.turn_s(THERE, 0.0) is None
+    assert cluster.loads.turn_s(at("w9", "nobody"), 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -81,15 +112,16 @@ def test_once_all_bytes_are_there_the_fixed_part_passes(cluster: Cluster) -> Non
     assert cluster.rest_s("w1", "a") == 0
 
 
-def test_a_disk_that_was_shared_is_not_thought_to_be_slow(cluster: Cluster) -> None:
-    """Two loads at once through 10 bytes a second: each sees half of it."""
+def test_a_disk_that_others_used_first_is_not_thought_to_be_slow(cluster: Cluster) -> None:
+    """Two loads through 10 bytes a second: the second waits for the first."""
     for _ in range(20):
         cluster.begins("w1", "a", disk=1000)
         cluster.begins("w2", "b", disk=1000)
-        cluster.now_s += 200.5
         for spot in (HERE, THERE):
+            cluster.now_s += 100
             cluster.loads.progressed(spot, 1000, cluster.now_s)
-            assert cluster.loads.done(spot, cluster.now_s, cluster.rates, KNOBS)
+            assert cluster.loads.done(spot, cluster.now_s + 0.5, cluster.rates, KNOBS)
+        cluster.now_s += 0.5
     assert 1 / cluster.rates.of(Rate(Quantity.DISK, "n1"), 1.0).mean_s == pytest.approx(10.0, rel=0.02)
 
 
@@ -103,11 +135,11 @@ def test_what_a_load_that_was_ended_early_did_not_bring_has_passed_beside_nobody
     assert cluster.rest_s("w2", "b") == pytest.approx(10.5)
 
 
-def test_one_that_is_only_expected_delays_others_until_it_is_taken_back(cluster: Cluster) -> None:
+def test_one_that_is_only_expected_is_before_those_that_come_until_it_is_taken_back(cluster: Cluster) -> None:
     cluster.begins("w2", "b", disk=100)
-    before = deepcopy(cluster.loads)
+    before, next_one = deepcopy(cluster.loads), Haul("w3", "n1", "Llama", 0, 20, 0)
     cluster.loads.expect(HERE, Haul("w1", "n1", "Llama", 0, 40, 0))
-    assert cluster.rest_s("w2", "b") == pytest.approx((40 + 100) / 10 + 0.5)
+    assert cluster.loads.beside(next_one) == {Tier.DISK: 140}
     cluster.loads.end(HERE)
     assert cluster.loads == before
 

@@ -1,0 +1,81 @@
+"""Whether a request should wait though a load could begin: for a slot of a replica that is there, or for memory where
+the checkpoint lies, when anywhere else a start takes so much longer that this is sooner. Like skis that are rented
+before they are bought: nobody waits longer for that than the load takes."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mesh.facts import ModelEntry
+from policy.candidates import Candidate, near_candidates
+from policy.knobs import Knobs
+from policy.rates import Quantity, Rate
+from policy.room import missing_bytes
+from policy.view import Running, Seat, View, Waiting
+from policy.waits import slot_wait
+from policy.worth import is_promised
+
+LEAST_SHARE = 0.25  # of an average answer: what one is thought to take yet that has taken longer than that
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Of one moment."""
+
+    view: View
+    now: float
+    knobs: Knobs
+
+    def until_s(self, entry: ModelEntry, request: Waiting, load: Candidate) -> float | None:
+        """When to look again at a request that waits instead of having its model loaded there; None if it should not
+        wait, or no longer."""
+        until_s = request.since_s + load.estimate_s
+        if request.odd or self.now >= until_s:
+            return None
+        wins_s = max(self.knobs.move_wins_s, self.knobs.move_wins_share * load.estimate_s)
+        waits = self._slot_s(entry) < load.estimate_s or self.near_s(entry, load.estimate_s) < load.estimate_s - wins_s
+        return until_s if waits else None
+
+    def near_s(self, entry: ModelEntry, most_s: float = math.inf) -> float:
+        """Until it would be ready on a worker where the checkpoint lies, once what runs there has ended; of those where
+        it starts sooner than `most_s`."""
+        near = near_candidates(self.view, entry, self.now, self.knobs)
+        starts_s = ((one, one.estimate_s + self.knobs.unload_s) for one in near)
+        return min(
+            (start_s + self._room_s(entry, one) for one, start_s in starts_s if start_s < most_s), default=math.inf
+        )
+
+    def _slot_s(self, entry: ModelEntry) -> float:
+        """Until all that wait for the model have a slot of those that it has."""
+        view, digest = self.view, entry.checkpoint.digest
+        slots = sum(one.slots for one in view.seats(entry.name) if one.replica.digest == digest and view.settled(one))
+        if not slots:
+            return math.inf
+        wait = slot_wait(view.rates, entry.name, len(view.queues.of(entry.name)), slots, self.knobs)
+        return view.rates.seconds(wait)
+
+    def _room_s(self, entry: ModelEntry, near: Candidate) -> float:
+        """Until enough of what runs on a worker is thought to have ended."""
+        missing, waited_s = missing_bytes(self.view, entry, near), 0.0
+        for rest_s, size in sorted(self._leavers(near)):
+            if missing <= 0:
+                break
+            missing, waited_s = missing - size, rest_s
+        return waited_s if missing <= 0 else math.inf
+
+    def _leavers(self, near: Candidate) -> Iterator[tuple[float, int]]:
+        """When each replica of a worker that nobody waits for is thought to be idle, and its bytes."""
+        view = self.view
+        for seat in view.replicas.on(near.member.id):
+            alone = not seat.replica.base and not view.adapters(seat) and not is_promised(view, seat)
+            if alone and view.settled(seat) and not view.queues.of(seat.spot.model):
+                rests_s = [self._rest_s(seat, one) for one in view.running(seat.spot)]
+                if view.busy(seat) == len(rests_s):
+                    yield max(rests_s, default=0.0), seat.replica.bytes
+
+    def _rest_s(self, seat: Seat, one: Running) -> float:
+        """Until one request is thought to end."""
+        rates = self.view.rates
+        any_s = rates.mean_s(Rate(Quantity.HELD, ""), self.knobs.held_s)
+        mean_s = rates.mean_s(Rate(Quantity.HELD, "", seat.spot.model), any_s)
+        return max(LEAST_SHARE * mean_s, mean_s - (self.now - one.placed_s))
