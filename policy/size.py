@@ -115,9 +115,17 @@ def _coming_bytes(known: Indexed, member: Member, worker: WorkerFacts) -> int:
     bases = {v.base: v.base_bytes + worker.kv_bytes for spot in spots if (v := version_of(known, spot)) and v.base}
     coming = sum(max(0, size - _shown_bytes(replicas.seat(spot))) for spot, size in sizes.items())
     for digest in bases.keys() - {spot.digest for spot in sizes}:
-        shown_bytes = max((r.bytes for r in worker.replicas if r.digest == digest), default=0)
-        coming += max(0, bases[digest] - shown_bytes)
+        coming += max(0, bases[digest] - _there_bytes(known, member, digest, bases[digest]))
     return coming
+
+
+def _there_bytes(known: Known, member: Member, digest: str, whole_bytes: int) -> int:
+    """What of a base is on a worker: all of it where it is ready and stays, whatever its adapters think it takes."""
+    replicas = known.replicas
+    there = [seat for seat in replicas.on(member.id) if seat.replica.digest == digest]
+    if any(not loads(seat) and not replicas.leaves(seat) for seat in there):
+        return whole_bytes
+    return max((seat.replica.bytes for seat in there), default=0)
 
 
 def _shown_bytes(seat: Seat | None) -> int:

@@ -73,6 +73,16 @@ def test_a_base_that_loads_by_nobodys_command_will_take_its_memory_all_the_same(
     assert len(actions([worker("w1", unasked, memory=none_left + OWN)], loading=beside)) == 1
 
 
+def test_a_base_that_is_ready_takes_what_its_worker_says_and_no_more() -> None:
+    small = worker("w1", replica("m", size=REPLICA - 1), adapter("a"), memory=REPLICA + OWN + OWN)
+    waits = (request("r", "c", since_s=NOW),)
+    coming = frozenset({at("w1", "b")})
+    third = (M, A, B, model("c", weights=OWN, base="m@1"))
+    stores = store("s2", "m@1", "c@1")
+    load = Load(at("w1", "c"), "s2", "m@1", "m")
+    assert actions([stores, small], models=third, waiting=waits, loading=coming) == {load}
+
+
 def test_an_adapter_of_which_no_store_has_the_base_waits_for_none_in_vain() -> None:
     lacking = store("s1", "a@1")
     view = View(cluster([lacking, worker("w1", memory=BOTH)], (A,)), waiting=(request("r", "a", since_s=NOW),))

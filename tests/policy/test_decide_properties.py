@@ -145,9 +145,14 @@ def committed(view: View, member: Member) -> int:
         if version is None:
             continue
         coming[name, digest] = version.bytes + (0 if version.base else member.worker.kv_bytes)
-        if version.base and not any(other == version.base for _, other in loads):
-            there = [r.model for r in member.worker.replicas if r.digest == version.base]
-            coming[there[0] if there else "", version.base] = version.base_bytes + member.worker.kv_bytes
+        there = [r for r in member.worker.replicas if r.digest == version.base]
+        stays = [
+            r
+            for r in there
+            if r.state is ReplicaState.READY and Spot(member.id, r.model, r.digest) not in view.unloading
+        ]
+        if version.base and not stays and not any(other == version.base for _, other in loads):
+            coming[there[0].model if there else "", version.base] = version.base_bytes + member.worker.kv_bytes
     everything = {name: max(shown.get(name, 0), coming.get(name, 0)) for name in {*shown, *coming}}
     return member.worker.memory_bytes - sum(everything.values())
 
