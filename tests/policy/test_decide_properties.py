@@ -233,7 +233,7 @@ def test_a_request_is_placed_only_on_a_ready_replica_with_a_free_slot_that_it_do
 def test_no_workers_memory_is_promised_twice(view: View) -> None:
     loaded = [a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load)]
     after = replace(view, loading=view.loading | {a.spot for a in loaded})
-    assert all(committed(after, member) >= 0 for member in view.workers())
+    assert all(committed(after, member_of(view, a.spot.worker_id)) >= 0 for a in loaded)
 
 
 @THOROUGH
