@@ -43,6 +43,13 @@ def measure_decisions(count: int, workers: int = WORKERS, models: int = MODELS) 
     return [_measured(kind, run, Fleet(workers, models, seed=1), count) for kind, run in kinds.items()]
 
 
+def measure_books(workers: int = WORKERS, models: int = MODELS) -> int:
+    """Bytes that the books take, their index above all, when every worker is full."""
+    fleet = Fleet(workers, models, seed=1)
+    fleet.fill(1.0, idle=True)
+    return fleet.books_bytes()
+
+
 def total_per_s(kinds: Sequence[Decisions]) -> float:
     """Of all kinds, each for as many decisions."""
     return len(kinds) / sum(1 / one.per_s for one in kinds)

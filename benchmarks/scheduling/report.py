@@ -17,6 +17,7 @@ class Figures:
 
     dispatch: Dispatch | None = None
     decisions: Sequence[Decisions] = ()
+    books_bytes: int = 0
     speed: Speed | None = None
     experiments: Sequence[Experiment] = ()
 
@@ -28,6 +29,7 @@ class Figures:
             figures["dispatch_end_to_end_p99_ms"] = self.dispatch.whole_ms(0.99)
         if self.decisions:
             figures["decisions_per_s"] = total_per_s(self.decisions)
+            figures["books_mb"] = self.books_bytes / 1e6
         if self.speed:
             figures["simulated_vs_real_time"] = self.speed.times_real
         for one in self.experiments:
@@ -49,6 +51,8 @@ def say_figures(figures: Figures) -> None:
         say(figures.dispatch.text())
     for kind in figures.decisions:
         say(kind.text())
+    if figures.books_bytes:
+        say(f"books: {figures.books_bytes / 1e6:.1f} MB")
     if figures.speed:
         say(figures.speed.text())
     for one in figures.experiments:

@@ -1,6 +1,6 @@
 """The cluster on paper that decisions are timed on does what is decided."""
 
-from benchmarks.scheduling.decisions import measure_decisions, total_per_s
+from benchmarks.scheduling.decisions import measure_books, measure_decisions, total_per_s
 
 
 def test_each_kind_of_decision_comes_to_what_it_is_to_show() -> None:
@@ -12,3 +12,7 @@ def test_each_kind_of_decision_comes_to_what_it_is_to_show() -> None:
     assert backlog.count >= 120
     kinds = (warm, cold, evicting, backlog)
     assert min(kind.per_s for kind in kinds) <= total_per_s(kinds) <= max(kind.per_s for kind in kinds)
+
+
+def test_the_books_of_a_larger_cluster_take_more_memory() -> None:
+    assert 0 < measure_books(workers=8, models=100) < measure_books(workers=64, models=800)
