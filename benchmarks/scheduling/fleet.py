@@ -1,5 +1,6 @@
 """A large cluster on paper, whose workers do what is decided: what decisions are timed on."""
 
+import gc
 import heapq
 import itertools
 import random
@@ -68,6 +69,7 @@ class Fleet:
             for _ in range(SLOTS):
                 self._sit(str(next(self._numbers)), seat.spot)
         self.books.view(self.now_s)
+        _spare_decisions_from_collections()
 
     def books_bytes(self) -> int:
         """Memory that books of these facts take beside the facts themselves, as Python counts it; nobody waits, and
@@ -164,6 +166,13 @@ class Fleet:
 
     def _facts(self) -> ClusterFacts:
         return ClusterFacts(dict(self._members), self.models)
+
+
+def _spare_decisions_from_collections() -> None:
+    """What was set up is not looked through for cycles while decisions are timed, as in the scheduler's process."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _model(name: str, number: int) -> ModelEntry:
