@@ -42,13 +42,24 @@ class Leadership:
     async def run(self, lead: Callable[[int], Awaitable[None]]) -> None:
         """Stands by, leads, stands by again, until cancelled; resigns then."""
         while True:
-            standing = await self._bid(fence=0)
+            standing = await self._first_bid()
             if standing is None:
                 await asyncio.sleep(RETRY_S)
             elif standing.holder == self._id:
                 await self._lead(standing.fence, lead)
             else:
                 await self._stand_by(standing)
+
+    async def _first_bid(self) -> Standing | None:
+        """For the leadership of nobody. Told to end meanwhile, it gives back at once what the bid has won."""
+        bid = asyncio.ensure_future(self._bid(fence=0))
+        try:
+            return await asyncio.shield(bid)
+        except asyncio.CancelledError:
+            standing = await bid
+            if standing and standing.holder == self._id:
+                await self._resign(standing.fence)
+            raise
 
     async def _stand_by(self, standing: Standing) -> None:
         """Until the leader's lease ends, for it cannot be taken earlier, or until it resigns.

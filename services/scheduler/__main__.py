@@ -5,6 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 
@@ -72,7 +73,17 @@ async def _lead(ground: Ground, leadership: Leadership, scheduler: Scheduler) ->
         scheduler.close(drains)
         leading.cancel()
         told.cancel()
-        await asyncio.wait([leading, told])
+        await _ended(leading, told)
+
+
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
+    """Waits for tasks that were told to end; when the caller is told so itself, too, for what they give back."""
+    ending = asyncio.ensure_future(asyncio.wait(tasks))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await ending
+        raise
 
 
 if __name__ == "__main__":
