@@ -70,12 +70,11 @@ async def measure_dispatch(*, quick: bool) -> Dispatch:
         if not await mirror.until(lambda facts: facts.leader is not None, PATIENCE_S):
             raise BenchmarkBroken(f"no scheduler leads after {PATIENCE_S:g} s")
         assert mirror.facts.leader
-        client = Client(mirror.facts.leader.address, papers)
-        await client.ask(WARM_S)
-        before, before_s = await _page(page_url), cpu_s(pid)
-        whole_s = await client.ask(QUICK_S if quick else MEASURED_S)
-        inside, cpu = (await _page(page_url)).since(before), cpu_s(pid) - before_s
-        await client.close()
+        async with aclosing(Client(mirror.facts.leader.address, papers)) as client:
+            await client.ask(WARM_S)
+            before, before_s = await _page(page_url), cpu_s(pid)
+            whole_s = await client.ask(QUICK_S if quick else MEASURED_S)
+            inside, cpu = (await _page(page_url)).since(before), cpu_s(pid) - before_s
     if inside.count != len(whole_s):
         raise BenchmarkBroken(f"of {len(whole_s)} requests, {inside.count} found a place at the first look")
     return Dispatch(inside, tuple(sorted(whole_s)), cpu / len(whole_s) * 1e6, load_average())
@@ -90,18 +89,24 @@ class Client:
         self._rng, self._numbers = random.Random(0), count()
 
     async def ask(self, duration_s: float) -> list[float]:
-        """At the rate, for so long. Seconds from each call to its place."""
-        began_s, at_s = time.perf_counter(), self._rng.expovariate(PER_S)
-        asked: list[asyncio.Task[float]] = []
-        async with asyncio.TaskGroup() as group:
-            while at_s < duration_s:
-                await asyncio.sleep(began_s + at_s - time.perf_counter())
-                asked.append(group.create_task(self._one()))
-                at_s += self._rng.expovariate(PER_S)
+        """At the rate, for so long. Seconds from each call to its place. BenchmarkBroken when one is refused."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self._one()) async for _ in self._moments(duration_s)]
+        except ExceptionGroup as failed:
+            raise BenchmarkBroken(f"a warm request found no place: {failed.exceptions[0]}") from failed
         return [task.result() for task in asked]
 
-    async def close(self) -> None:
-        """Its connection."""
+    async def _moments(self, duration_s: float) -> AsyncIterator[None]:
+        """Of a Poisson process."""
+        began_s, at_s = time.perf_counter(), self._rng.expovariate(PER_S)
+        while at_s < duration_s:
+            await asyncio.sleep(began_s + at_s - time.perf_counter())
+            yield
+            at_s += self._rng.expovariate(PER_S)
+
+    async def aclose(self) -> None:
+        """Ends its connection."""
         await self._channels.close()
 
     async def _one(self) -> float:
@@ -116,7 +121,7 @@ class Client:
                     await asyncio.sleep(HELD_S)
                     papers.runs(event.digest, -1)
                     return took_s
-        raise BenchmarkBroken("a place was refused; see the scheduler's log")
+        raise BenchmarkBroken("the scheduler ended the call before")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from policy.actions import Load, Place, RefusalReason, Refuse, Unload
 from policy.decide import decide
 from policy.estimate import nearest_source
 from policy.knobs import Knobs
-from policy.size import need_bytes
+from policy.size import need_bytes, version_of
 from policy.succession import succession, successions
 from policy.view import Seat, Spot, View, Waiting
 from tests.policy.scene import WEIGHTS, cluster, fence, model, replica, store, worker
@@ -138,19 +138,12 @@ def committed(view: View, member: Member) -> int:
             loads.add((one.model, one.digest))
     coming: dict[tuple[str, str], int] = {}
     for name, digest in loads:
-        entry = view.cluster.models.get(name)
-        version = (
-            next((v for v in (entry.checkpoint, entry.previous) if v and v.digest == digest), None) if entry else None
-        )
-        if version is None:
+        if (version := version_of(view, Spot(member.id, name, digest))) is None:
             continue
         coming[name, digest] = version.bytes + (0 if version.base else member.worker.kv_bytes)
         there = [r for r in member.worker.replicas if r.digest == version.base]
-        stays = [
-            r
-            for r in there
-            if r.state is ReplicaState.READY and Spot(member.id, r.model, r.digest) not in view.unloading
-        ]
+        ready = {Spot(member.id, r.model, r.digest) for r in there if r.state is ReplicaState.READY}
+        stays = ready - view.unloading
         if version.base and not stays and not any(other == version.base for _, other in loads):
             coming[there[0].model if there else "", version.base] = version.base_bytes + member.worker.kv_bytes
     everything = {name: max(shown.get(name, 0), coming.get(name, 0)) for name in {*shown, *coming}}
