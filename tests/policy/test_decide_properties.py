@@ -12,6 +12,7 @@ from mesh.facts import ClusterFacts, Member, ModelEntry, ReplicaFacts, ReplicaSt
 from policy.actions import Load, Place, RefusalReason, Refuse, Unload
 from policy.decide import decide
 from policy.estimate import nearest_source
+from policy.index import Index
 from policy.knobs import Knobs
 from policy.size import need_bytes, version_of
 from policy.succession import succession, successions
@@ -317,7 +318,9 @@ def test_until_it_looks_again_time_alone_changes_nothing(view: View) -> None:
 def test_no_request_is_refused_while_a_version_of_its_model_has_a_slot_for_it(view: View) -> None:
     requests = {r.request_id: r for r in view.waiting}
     actions = decide(view, NOW, KNOBS).actions
-    full = replace(view, placed=Counter(view.placed) + Counter(a.spot for a in actions if isinstance(a, Place)))
+    full = replace(
+        view, index=Index(), placed=Counter(view.placed) + Counter(a.spot for a in actions if isinstance(a, Place))
+    )
     for action in actions:
         if isinstance(action, Refuse):
             assert not open_seats(full, requests[action.request_id])
