@@ -164,6 +164,8 @@ class Relay:
                 batches[granted.line].append(_frame(granted, step))
                 if step.finish:
                     self._forget(granted)
+            elif step.finish:  # cancelled a while ago, and only now gone from what is told as running
+                self.on_load()
         for line, frames in batches.items():
             line.outgoing.put_nowait(frames)
 

@@ -17,6 +17,7 @@ from mesh.clients.store import StoreClient
 from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant, Guide, GuideKind, Sampling, TokenBias
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import UnknownReplica
+from services.worker.engine.request import TokenStep
 from services.worker.guides import Guides
 from services.worker.loading.loader import Order
 from services.worker.naming import replica_name
@@ -159,6 +160,14 @@ async def test_a_worker_that_stops_says_farewell_and_finishes_what_crosses_it(be
     answers = await bench.whole(*"abcdef", "late")
     assert all(frames[-1].finish is FinishReason.LENGTH for frames in answers.values())
     await bench.ended()
+
+
+async def test_what_was_cancelled_is_told_of_again_when_the_engine_has_dropped_it(bench: Bench) -> None:
+    """Until then it counts as running, and an idle replica would look busy for good."""
+    told = asyncio.Event()
+    bench.relay.on_load = told.set
+    bench.relay.on_steps([TokenStep("gone#1", 0, (), FinishReason.CANCELLED)])
+    await asyncio.wait_for(told.wait(), 60.0)
 
 
 async def test_a_guided_grant_is_answered_in_its_guides_shape(bench: Bench) -> None:
