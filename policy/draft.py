@@ -54,7 +54,7 @@ class Draft:
                     self.answered.add(number)
                 case Load(spot):
                     self._do(partial(index.load, spot), partial(index.loaded, spot))
-                    if action.haul:  # others would share its disk
+                    if action.haul:  # others come after it through its disk
                         self._do(partial(loads.expect, spot, action.haul), partial(loads.end, spot))
                 case Unload(spot):
                     self._do(partial(index.unload, spot), partial(index.unloaded, spot))

@@ -8,7 +8,7 @@ from mesh.facts import Tier
 
 
 class Lane(NamedTuple):
-    """What bytes pass through, and loads share fairly: a device's bus, a node's disk, its network."""
+    """What bytes pass through, of one load after another: a device's bus, a node's disk, its network."""
 
     tier: Tier
     at: str  # a worker for DRAM, else a node

@@ -25,7 +25,7 @@ class Telling:
         self._workers: dict[str, WorkerState] = {}
         self._residents: dict[str, dict[Spot, Resident]] = {}  # by worker
         self._waiting: dict[str, WaitingRequest] = {}
-        self.loads = Turns(books, knobs)
+        self.turns = Turns(books, knobs)
 
     def happened(self, state: ClusterState, now: float) -> None:
         """Requests that came or went, and commands that came to their end."""
@@ -56,7 +56,7 @@ class Telling:
                 if load := hauled(facts, action):
                     books.loads.begin(spot, load, now, books.rates, self._knobs)
                 books.load_began(action, now)
-                self.loads.waiting[spot] = action
+                self.turns.waiting[spot] = action
             case Unload(spot):
                 books.unload_began(spot)
 
@@ -106,7 +106,7 @@ class Telling:
             if under_way := books.loads.by_spot.get(load.spot):
                 books.loads.progressed(load.spot, under_way.load.bytes - load.left_bytes, now)
         for spot in [spot for spot in books.loading if not self._loads(spot)]:
-            self.loads.waiting.pop(spot, None)
+            self.turns.waiting.pop(spot, None)
             if self._state(spot) is ReplicaState.READY:
                 books.loads.done(spot, now, books.rates, self._knobs)
             else:
@@ -143,7 +143,7 @@ class Telling:
 
     def _loads(self, spot: Spot) -> bool:
         """Whether it is on its way, or waits for its turn on a worker that is there."""
-        waits = spot in self.loads.waiting and spot.worker_id in self._workers
+        waits = spot in self.turns.waiting and spot.worker_id in self._workers
         return waits or self._state(spot) is ReplicaState.LOADING
 
     def _state(self, spot: Spot) -> ReplicaState | None:

@@ -15,7 +15,7 @@ class Turns:
         self._books, self._knobs = books, knobs
         self.waiting: dict[Spot, Load] = {}
 
-    def turns(self, now: float) -> tuple[list[Load], float | None]:
+    def begin(self, now: float) -> tuple[list[Load], float | None]:
         """Those that begin now, and when to look again."""
         loads, rates, knobs = self._books.loads, self._books.rates, self._knobs
         begun = list[Load]()

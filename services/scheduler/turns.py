@@ -1,6 +1,7 @@
 """Loads that pass through the same bus, disk or network come one after another: each waits here for its turn."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from mesh.clock import Clock
@@ -36,7 +37,7 @@ class Turns:
             changed.set()
 
     async def _news(self, changed: asyncio.Event, until_s: float) -> None:
-        limit_s = None if until_s == float("inf") else max(0.0, until_s - self.clock.now())
+        limit_s = None if until_s == math.inf else max(0.0, until_s - self.clock.now())
         try:
             async with asyncio.timeout(limit_s):
                 await changed.wait()

@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.args import parser
@@ -30,15 +29,21 @@ def _options() -> argparse.Namespace:
     made = parser("scheduling.calibration", "Replays requests on a real cluster and in the simulator.")
     made.add_argument("--workers", type=int, default=1, help="worker processes, of one thread each")
     made.add_argument("--rps", type=float, default=0.8, help="requests a second, on average")
+    made.add_argument("--seconds", type=float, default=300.0, help="for which requests come; a tenth warms up")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--models", type=Path, help="directory that keeps the random models, for the next run")
     return made.parse_args()
 
 
 async def _measure(options: argparse.Namespace) -> Agreement:
-    scene = Scene(workers=options.workers, residents=2 // options.workers, rps=options.rps)
-    if options.quick:
-        scene = replace(scene, duration_s=QUICK_S, warm_up_s=QUICK_S / 10)
+    seconds = QUICK_S if options.quick else options.seconds
+    scene = Scene(
+        workers=options.workers,
+        residents=2 // options.workers,
+        rps=options.rps,
+        duration_s=seconds,
+        warm_up_s=seconds / 10,
+    )
     requests = scene.requests(options.seed)
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as scratch:
         async with running(scene, Path(scratch), options.models or Path(scratch, "models"), say) as cluster:
