@@ -32,6 +32,14 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
+class MoveKind(StrEnum):
+    """How what is known of a running request comes to the worker that is to go on with it."""
+
+    KV = "kv"  # copied
+    TOKENS = "tokens"  # computed there, while it goes on where it was
+    REBUILT = "rebuilt"  # computed there, its former worker being lost
+
+
 class Pooling(StrEnum):
     """Which vectors of a text's tokens make the text's."""
 
@@ -95,6 +103,7 @@ class Wish:
     service: ServiceClass = PLAIN
     prompt_tokens: int = 0  # to compute before the first one
     waited_s: float = 0.0  # already, at a scheduler that is gone
+    digest: str = ""  # only a replica of this version will do: the answer has begun with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,7 @@ class HeldPlace:
     digest: str
     service: ServiceClass = ServiceClass()
     prompt_tokens: int = 0
+    request_id: str = ""  # the client's
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +213,7 @@ class Grant:
     prompt: tuple[int, ...]
     log: tuple[int, ...]
     sampling: Sampling
+    move_id: str = ""  # of the move that has brought here what is known of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def _place_to(place: HeldPlace) -> pb.HeldPlace:
         digest=place.digest,
         service_class=service_to(place.service),
         prompt_tokens=place.prompt_tokens,
+        request_id=place.request_id,
     )
 
 
@@ -71,4 +72,5 @@ def _place_from(place: pb.HeldPlace) -> HeldPlace:
         digest=place.digest,
         service=service_from(place.service_class),
         prompt_tokens=place.prompt_tokens,
+        request_id=place.request_id,
     )

@@ -8,8 +8,10 @@ from whimbrel.worker.v1 import worker_pb2 as pb
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from mesh.clients.channel import Channels, our_errors
+from mesh.clients.move_wire import move_event_from, move_event_to, move_kind_from, move_kind_to
 from mesh.clients.sampling_wire import logprob_from, logprob_to, sampling_from, sampling_to
-from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant
+from mesh.moves import Abandon, Expect, MoveEvent, Send
+from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant, MoveKind
 
 FINISHES = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
@@ -17,6 +19,8 @@ FINISHES = {
     FinishReason.CANCELLED: inference_pb2.FINISH_REASON_CANCELLED,
     FinishReason.ERROR: inference_pb2.FINISH_REASON_ERROR,
 }
+Command = Grant | Cancel | Expect | Send | Abandon
+News = Frame | Farewell | MoveEvent
 _FINISHES = {number: reason for reason, number in FINISHES.items()}
 
 
@@ -28,24 +32,24 @@ class RelayClient:
         self._outgoing: asyncio.Queue[pb.RelayRequest | None] = asyncio.Queue()
         self._outgoing.put_nowait(pb.RelayRequest(hello=pb.Hello(gateway_id=gateway_id)))
 
-    def send(self, command: Grant | Cancel) -> None:
+    def send(self, command: Command) -> None:
         """Queues a command; they arrive in order."""
-        if isinstance(command, Grant):
-            self._outgoing.put_nowait(pb.RelayRequest(grant=_grant_to(command)))
-        else:
-            cancel = pb.Cancel(request_id=command.key, epoch=command.epoch)
-            self._outgoing.put_nowait(pb.RelayRequest(cancel=cancel))
+        self._outgoing.put_nowait(_command_to(command))
 
     def finish(self) -> None:
         """Nothing more is commanded: the worker ends the line."""
         self._outgoing.put_nowait(None)
 
-    async def frames(self) -> AsyncIterator[Frame | Farewell]:
-        """Every frame, and the worker's farewell; raises the MeshError that broke the line."""
+    async def frames(self) -> AsyncIterator[News]:
+        """Every frame, how moves go, and the worker's farewell; raises the MeshError that broke the line. A move's
+        event comes after the frames that its worker had said before."""
         with our_errors(f"worker at {self._address}"):
             async for response in self._stub.Relay(self._commands()):
                 for frame in response.frames:
                     yield _frame_from(frame)
+                for event in response.moves:
+                    if told := move_event_from(event):
+                        yield told
                 if response.farewell:
                     yield Farewell()
 
@@ -54,21 +58,61 @@ class RelayClient:
             yield request
 
 
-def command_from(request: pb.RelayRequest) -> Grant | Cancel | None:
+def command_from(request: pb.RelayRequest) -> Command | None:
     """A worker's view of a message; None for one that asks for nothing."""
     match request.WhichOneof("command"):
         case "grant":
             return _grant_from(request.grant)
         case "cancel":
             return Cancel(request.cancel.request_id, request.cancel.epoch)
+        case "expect":
+            kind = move_kind_from(request.expect.kind) or MoveKind.TOKENS
+            return Expect(request.expect.move_id, _grant_from(request.expect.request), kind)
+        case "send":
+            send = request.send
+            return Send(send.move_id, send.request_id, send.epoch, send.target_address, send.blocks_there)
+        case "abandon":
+            return Abandon(request.abandon.move_id)
         case _:
             return None
 
 
-def response_to(news: Iterable[Frame | Farewell]) -> pb.RelayResponse:
-    """What a worker says to the wire."""
-    frames = [_frame_to(one) for one in news if isinstance(one, Frame)]
-    return pb.RelayResponse(frames=frames, farewell=any(isinstance(one, Farewell) for one in news))
+def response_to(news: Iterable[News]) -> pb.RelayResponse:
+    """What a worker says to the wire: of its frames and moves, the moves' events count as later."""
+    response = pb.RelayResponse()
+    for one in news:
+        if isinstance(one, Frame):
+            response.frames.append(_frame_to(one))
+        elif isinstance(one, Farewell):
+            response.farewell = True
+        else:
+            response.moves.append(move_event_to(one))
+    return response
+
+
+def _command_to(command: Command) -> pb.RelayRequest:
+    match command:
+        case Grant():
+            return pb.RelayRequest(grant=_grant_to(command))
+        case Cancel(key, epoch):
+            return pb.RelayRequest(cancel=pb.Cancel(request_id=key, epoch=epoch))
+        case Expect(move_id, grant, kind):
+            expect = pb.Expect(move_id=move_id, request=_grant_to(grant), kind=move_kind_to(kind))
+            return pb.RelayRequest(expect=expect)
+        case Send():
+            return pb.RelayRequest(send=_send_to(command))
+        case Abandon(move_id):
+            return pb.RelayRequest(abandon=pb.Abandon(move_id=move_id))
+
+
+def _send_to(send: Send) -> pb.Send:
+    return pb.Send(
+        move_id=send.move_id,
+        request_id=send.key,
+        epoch=send.epoch,
+        target_address=send.target_address,
+        blocks_there=send.blocks_there,
+    )
 
 
 def _frame_to(frame: Frame) -> pb.Frame:
@@ -105,6 +149,7 @@ def _grant_to(grant: Grant) -> pb.Grant:
         prompt=inference_pb2.TokenIds(ids=grant.prompt),
         log=inference_pb2.TokenIds(ids=grant.log),
         sampling=sampling_to(grant.sampling),
+        move_id=grant.move_id,
     )
 
 
@@ -117,4 +162,5 @@ def _grant_from(grant: pb.Grant) -> Grant:
         tuple(grant.prompt.ids),
         tuple(grant.log.ids),
         sampling_from(grant.sampling),
+        grant.move_id,
     )

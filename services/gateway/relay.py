@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from mesh.clients.channel import Channels
-from mesh.clients.relay import RelayClient
+from mesh.clients.relay import News, RelayClient
 from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, NotFound, Unreachable, Unsuitable
 from mesh.requests import Cancel, Farewell, Frame
 from services.gateway.journal import Journal
@@ -74,10 +74,12 @@ class Line:
         if self._leaving and not self._journals:
             self._relay.finish()
 
-    def _take(self, frame: Frame | Farewell) -> None:
+    def _take(self, frame: News) -> None:
         if isinstance(frame, Farewell):
             self._leaving = True
             self._finish_if_left()
+            return
+        if not isinstance(frame, Frame):
             return
         journal = self._journals.get(frame.key)
         if journal is None:

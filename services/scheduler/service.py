@@ -77,6 +77,7 @@ def _wish(request: pb.AssignRequest) -> Wish:
         service=service_from(request.service_class),
         prompt_tokens=request.prompt_tokens,
         waited_s=seconds(request.waited),
+        digest=request.digest,
     )
 
 

@@ -119,7 +119,8 @@ class WorkerServicer(WorkerServiceServicer):
 
 async def _commands(requests: AsyncIterator[pb.RelayRequest]) -> AsyncIterator[Grant | Cancel]:
     async for request in requests:
-        if command := command_from(request):
+        command = command_from(request)
+        if isinstance(command, Grant | Cancel):
             yield command
         elif request.WhichOneof("command") == "hello":
             log.info("gateway connected", gateway=request.hello.gateway_id)
