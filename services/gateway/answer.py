@@ -3,34 +3,22 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NotFound, Unreachable
-from mesh.requests import PLAIN, FinishReason, Phase, Placement, Progress, ServiceClass, Wish
+from mesh.requests import FinishReason, Phase, Placement, Progress
+from services.gateway.asked import Asked
 from services.gateway.journal import Journal
 from services.gateway.places import Places
 from services.gateway.relay import Line, Lines
-from services.gateway.strand import Delta, Prepared, Strand
+from services.gateway.strand import Delta, Strand
+from services.gateway.trial import NotByThisVersion, Trial
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request. `prepared` is for the version that the catalogue points at; the one that answers may be another."""
-
-    request_id: str
-    model: str
-    stops: tuple[str, ...]
-    arrived_s: float  # time.monotonic
-    prepared: Prepared
-    prepare: Callable[[str], Awaitable[Prepared]]  # for the version of a digest; MeshErrors when that cannot answer it
-    answers: int = 1  # how many to give; number i is drawn with the seed + i
-    service: ServiceClass = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +57,6 @@ class Finished:
 Event = Progress | Started | Delta | Finished
 
 
-class _NotByThisVersion(Exception):
-    """The version that has a place for the request cannot answer it; the catalogue's can."""
-
-
-@dataclass(slots=True)
-class _Trial:
-    """How often a request was tried, and where it should not be tried again."""
-
-    place: Placement | None = None
-    excluded: set[int] = field(default_factory=set)
-    current_only: bool = False
-
-    def wish(self, asked: Asked) -> Wish:
-        return Wish(
-            request_id=asked.request_id,
-            model=asked.model,
-            excluded=frozenset(self.excluded),
-            current_only=self.current_only,
-            service=asked.service.after(time.monotonic() - asked.arrived_s),
-            prompt_tokens=len(asked.prepared.question.prompt),
-        )
-
-
 def check_room(prompt: tuple[int, ...], max_context: int) -> int:
     """Tokens that the prompt leaves of the context; raises InvalidRequest when it is empty or leaves none."""
     if not prompt:
@@ -112,14 +77,14 @@ class Answers:
     async def run(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Progress, one Started, Deltas, one Finished. Closing the iteration cancels the request."""
         journals = self._journals(asked)
-        trial = _Trial()
+        trial = Trial()
         while True:
             try:
                 async with aclosing(self._attempt(asked, journals, trial)) as events:
                     async for event in events:
                         yield event
                 return
-            except _NotByThisVersion:
+            except NotByThisVersion:
                 trial.current_only = True
             except (Unreachable, NotFound) as error:
                 if not self._try_again(journals, error, trial):
@@ -132,7 +97,7 @@ class Answers:
         keys = [f"{self._gateway_id}/{next(self._numbers)}" for _ in range(asked.answers)]
         return [Journal(key, asked.model, asked.prepared.question, changed) for key in keys]
 
-    def _try_again(self, journals: Sequence[Journal], error: MeshError, trial: _Trial) -> bool:
+    def _try_again(self, journals: Sequence[Journal], error: MeshError, trial: Trial) -> bool:
         """Whether to try another worker: only while the client has nothing of any answer."""
         if "worker" not in error.metadata or trial.place is None:
             return False
@@ -142,14 +107,14 @@ class Answers:
         log.info("trying another worker", model=journals[0].model, error=error.message, tried=len(trial.excluded))
         return True
 
-    async def _attempt(self, asked: Asked, journals: Sequence[Journal], trial: _Trial) -> AsyncGenerator[Event, None]:
+    async def _attempt(self, asked: Asked, journals: Sequence[Journal], trial: Trial) -> AsyncGenerator[Event, None]:
         async with aclosing(self._places.assign(trial.wish(asked))) as places:
             async for event in places:
                 if isinstance(event, Progress):
                     yield event
                     continue
                 trial.place = event
-                prepared = await _prepared(asked, event.digest, trial)
+                prepared = await trial.prepared(asked, event.digest)
                 strands = [Strand(i, journal, prepared, asked.stops) for i, journal in enumerate(journals)]
                 async with aclosing(self._follow(asked, strands, event)) as answer:
                     async for item in answer:
@@ -188,15 +153,3 @@ def _granted(strands: Sequence[Strand], line: Line, granted: ExitStack) -> list[
         granted.enter_context(strand.running)
         strand.running.enter_context(line.granted(strand.journal))
     return list(strands)
-
-
-async def _prepared(asked: Asked, digest: str, trial: _Trial) -> Prepared:
-    """The request for the version that has a place for it."""
-    if digest == asked.prepared.question.digest:
-        return asked.prepared
-    try:
-        return await asked.prepare(digest)
-    except MeshError as error:
-        if trial.current_only:
-            raise
-        raise _NotByThisVersion from error

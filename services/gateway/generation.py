@@ -20,7 +20,8 @@ from mesh.facts import RunnerKind
 from mesh.requests import Progress
 from mesh.state.catalogue import unknown_model
 from mesh.state.mirror import Mirror
-from services.gateway.answer import AnswerEnd, Answers, Asked, Event, Finished, Started, check_room
+from services.gateway.answer import AnswerEnd, Answers, Event, Finished, Started, check_room
+from services.gateway.asked import Asked
 from services.gateway.conversation import conversation_from
 from services.gateway.guides import check_guide
 from services.gateway.journal import Question

@@ -8,7 +8,8 @@ import pytest
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, Unreachable
 from mesh.requests import FinishReason, Frame, Phase, Progress, Sampling
-from services.gateway.answer import AnswerEnd, Asked, Event, Finished, Started, check_room
+from services.gateway.answer import AnswerEnd, Event, Finished, Started, check_room
+from services.gateway.asked import Asked
 from services.gateway.journal import Question
 from services.gateway.strand import Delta, Prepared
 from services.gateway.texts import Text

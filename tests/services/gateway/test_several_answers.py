@@ -7,7 +7,8 @@ import pytest
 
 from mesh.errors import MeshError, Unreachable
 from mesh.requests import FinishReason, Frame, Grant, TokenLogprob, TopLogprob
-from services.gateway.answer import AnswerEnd, Asked, Event, Finished, Started
+from services.gateway.answer import AnswerEnd, Event, Finished, Started
+from services.gateway.asked import Asked
 from services.gateway.strand import Delta, Prepared
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import FakeScheduler, FakeWorker, placement
