@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.facts import Tier
+from mesh.requests import MoveKind
 from policy.haul import Haul
 from policy.moving import Evacuation
 from policy.spot import Spot
@@ -39,6 +40,16 @@ class UnloadReason(StrEnum):
     SUPERSEDED = "superseded"  # deleted from the catalogue, or another checkpoint takes its place
     SCALED_IN = "scaled_in"  # the others can do its work
     DRAINED = "drained"  # its worker is to become empty
+
+
+class MoveReason(StrEnum):
+    """Why a running request goes on elsewhere."""
+
+    LOCALITY = "locality"  # a version starts sooner where it runs
+    DRAIN = "drain"  # its worker is to become empty
+    BALANCE = "balance"  # its replica has much more to do than another
+    DEFRAGMENT = "defragment"  # few run on a replica whose memory others wait for
+    ASKED = "asked"  # an admin wants it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +103,13 @@ class Prefetch:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Let a running request go on elsewhere, where a replica is ready: it runs on while its KV comes about there."""
+    """Let a running request go on elsewhere, where a replica is ready: it runs on while its KV comes about there, in
+    the way that is thought to be quicker."""
 
     request_id: str
     to: Spot
+    kind: MoveKind = MoveKind.TOKENS
+    reason: MoveReason = MoveReason.LOCALITY
 
 
 @dataclass(frozen=True, slots=True)
