@@ -19,6 +19,7 @@ class RefusalReason(StrEnum):
     HELD_TOO_LONG = "HELD_TOO_LONG"
     NO_CHECKPOINT = "CHECKPOINT_UNREACHABLE"
     TOO_LATE = "DEADLINE_CANNOT_BE_MET"
+    VERSION_GONE = "VERSION_GONE"
 
 
 class LoadReason(StrEnum):

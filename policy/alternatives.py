@@ -98,7 +98,9 @@ def _join(case: Case, spot: Spot) -> Alternative:
 def _seat_obstacle(case: Case, seat: Seat) -> str:
     if not case.view.settled(seat):
         return "the replica is about to go"
-    former = seat.replica.digest != case.entry.checkpoint.digest
+    if case.request.digest not in ("", seat.replica.digest):
+        return "the answer has begun with another version of the model"
+    former = seat.replica.digest != case.entry.checkpoint.digest and not case.request.digest
     if former and (case.request.current_only or seat not in case.view.former(case.entry)):
         return "it has an older version of the model"
     return _shunned(case, seat.member)

@@ -72,7 +72,8 @@ class Books:
         if request.deadline_s is not None:
             self._fresh.add(request.request_id)
         self.index.marks.models.add(request.model)
-        if request.model in self.index.cluster.models and not request.excluded:  # else it has been here before
+        again = bool(request.excluded or request.digest)  # it has been here before
+        if request.model in self.index.cluster.models and not again:
             self.demand.arrived(request.model, request.since_s)
 
     def placed(self, request_id: str, spot: Spot, now: float) -> None:

@@ -38,6 +38,8 @@ class Choice:
 def place(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
     """What is best for one request."""
     entry = view.cluster.models.get(request.model)
+    if request.digest and (entry is None or entry.checkpoint.digest != request.digest):
+        return _go_on(view, request, now, knobs)
     if entry is None:
         return refusal(request, RefusalReason.UNKNOWN_MODEL, None)
     current = [s for s in view.seats(entry.name) if s.replica.digest == entry.checkpoint.digest]
@@ -84,9 +86,19 @@ def _open_slot(view: View, request: Waiting, seats: Collection[Seat]) -> Spot | 
     return min(open_)[2] if open_ else None
 
 
+def _go_on(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
+    """An answer that has begun with a version which the catalogue has moved on from goes on where that still is, though
+    it takes nobody else, or nowhere: it is loaded no more."""
+    left = [seat for seat in view.seats(request.model) if seat.replica.digest == request.digest and view.settled(seat)]
+    left = [s for s in left if s.member.fence not in request.excluded and not view.cluster.is_draining(s.member)]
+    if slot := _open_slot(view, request, left):
+        return Choice((Place(request.request_id, slot),))
+    return _hold(view, request, now, knobs) if left else refusal(request, RefusalReason.VERSION_GONE, None)
+
+
 def _former(view: View, request: Waiting, entry: ModelEntry) -> list[Seat]:
     """Replicas of former versions that may answer this request."""
-    if request.current_only:
+    if request.current_only or request.digest:
         return []
     return [seat for seat in view.former(entry) if seat.member.fence not in request.excluded]
 

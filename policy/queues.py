@@ -25,11 +25,12 @@ class Waiting:
     priority: Priority = Priority.NORMAL
     deadline_s: float | None = None  # for the first token, a moment
     prompt_tokens: int = 0
+    digest: str = ""  # no other version of the model will do: its answer has begun
 
     @property
     def odd(self) -> bool:
         """Whether it may fare otherwise than others of its model."""
-        return self.current_only or bool(self.excluded)
+        return self.current_only or bool(self.excluded or self.digest)
 
 
 class Queues(Collection[Waiting]):

@@ -149,9 +149,10 @@ class Commands:
             return
         self.books.unfit(spot.digest, self.clock.now() + self.knobs.unfit_s)
         spared = self._has_former(spot)
-        for ticket in self.room.of_model(spot.model):
-            if ticket.waiting.current_only or not spared:
-                self.room.refuse(ticket.waiting.request_id, error)
+        for waiting in [ticket.waiting for ticket in self.room.of_model(spot.model)]:
+            elsewhere = waiting.digest != spot.digest if waiting.digest else spared and not waiting.current_only
+            if not elsewhere:
+                self.room.refuse(waiting.request_id, error)
 
     def _distrust(self, spot: Spot) -> None:
         self.books.distrust(spot.worker_id, self.clock.now() + self.knobs.distrust_s)

@@ -8,7 +8,7 @@ import structlog
 from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.clock import Clock
-from mesh.errors import MeshError, NoRoom, Unreachable
+from mesh.errors import MeshError, NoRoom, Unreachable, Unsuitable
 from mesh.explanation import Explanation
 from mesh.facts import Kind, Member
 from mesh.state.catalogue import unknown_model
@@ -159,14 +159,20 @@ class Scheduler:
         if reason is RefusalReason.UNKNOWN_MODEL:
             return unknown_model(model)
         text = REFUSALS[reason].format(model=model, hold_s=self._knobs.hold_s, most=self._knobs.max_waiting)
-        kind = Unreachable if reason is RefusalReason.NO_CHECKPOINT else NoRoom
-        return kind(text, reason=reason, retry_after_s=retry_after_s, metadata={"model": model})
+        return REFUSED_AS.get(reason, NoRoom)(
+            text, reason=reason, retry_after_s=retry_after_s, metadata={"model": model}
+        )
 
 
+REFUSED_AS: dict[RefusalReason, type[MeshError]] = {
+    RefusalReason.NO_CHECKPOINT: Unreachable,
+    RefusalReason.VERSION_GONE: Unsuitable,
+}
 REFUSALS = {
     RefusalReason.TOO_LARGE: "no worker has enough memory for {model!r}, even when empty; add a larger one",
     RefusalReason.QUEUE_FULL: "{most} requests wait for {model!r} already; try again later or add workers",
     RefusalReason.HELD_TOO_LONG: "no place for {model!r} within {hold_s:.0f} s; try again later or add workers",
     RefusalReason.TOO_LATE: "a first token of {model!r} cannot be expected in time; allow more, or keep one ready",
     RefusalReason.NO_CHECKPOINT: "no store that is alive holds the checkpoint of {model!r}",
+    RefusalReason.VERSION_GONE: "the version of {model!r} that began the answer is nowhere any more; ask anew",
 }

@@ -213,4 +213,5 @@ def _waiting(number: str, wish: Wish, now: float) -> Waiting:
         priority=service.priority,
         deadline_s=None if service.first_token_s is None else now + service.first_token_s,
         prompt_tokens=wish.prompt_tokens,
+        digest=wish.digest,
     )

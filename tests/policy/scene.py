@@ -93,7 +93,13 @@ def cluster(members: Iterable[Member], models: Iterable[ModelEntry]) -> ClusterF
 
 
 def request(
-    request_id: str, name: str = "m", *, since_s: float = 0.0, excluded: Iterable[str] = (), current_only: bool = False
+    request_id: str,
+    name: str = "m",
+    *,
+    since_s: float = 0.0,
+    excluded: Iterable[str] = (),
+    current_only: bool = False,
+    digest: str = "",
 ) -> Waiting:
     """A request that waits."""
-    return Waiting(request_id, name, since_s, frozenset(map(fence, excluded)), current_only)
+    return Waiting(request_id, name, since_s, frozenset(map(fence, excluded)), current_only, digest=digest)

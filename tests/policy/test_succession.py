@@ -6,7 +6,7 @@ from mesh.facts import Member, ModelEntry, ReplicaFacts, ReplicaState
 from policy.actions import Action, Load, Place, RefusalReason, Refuse, Unload, UnloadReason
 from policy.decide import Decision, decide
 from policy.knobs import Knobs
-from policy.view import Spot, View
+from policy.view import Spot, View, Waiting
 from tests.policy.scene import REPLICA, WEIGHTS, at, cluster, model, replica, request, store, worker
 
 KNOBS = Knobs(keep_alive_s=60.0, hold_s=120.0, max_waiting=2, distrust_s=5.0)
@@ -165,6 +165,41 @@ def test_a_rollback_while_the_newer_version_loads_waits_for_nothing() -> None:
     back = model("m", digest="m@1", previous="m@2")
     members = worker("w1", replica("m", running=1), new(state=ReplicaState.LOADING), memory=2 * REPLICA)
     assert actions(members, models=(back,), loading=frozenset({NEW})) == (Place("r", OLD),)
+
+
+def begun(digest: str, *excluded: str) -> tuple[Waiting, ...]:
+    """A request whose answer has begun with a version, on workers that have failed it since."""
+    return (request("r", since_s=NOW, digest=digest, excluded=excluded),)
+
+
+def test_an_answer_goes_on_with_the_version_that_began_it_whatever_answers_others() -> None:
+    both = worker("w1", replica("m", running=1), new(), memory=2 * REPLICA)
+    assert actions(both, waiting=begun("m@1")) == (Place("r", OLD),)
+    assert actions(both, waiting=begun("m@1"), retired=frozenset({OLD})) == (Place("r", OLD),)
+    assert actions(both, waiting=begun("m@2")) == (Place("r", NEW),)
+    assert actions(both, waiting=begun("m@1"), models=(N,)) == (Place("r", OLD), Unload(NEW, SUPERSEDED))
+
+
+def test_an_answer_that_has_begun_waits_for_a_slot_of_its_version() -> None:
+    full = worker("w1", replica("m", running=2), new(), memory=2 * REPLICA)
+    assert actions(full, waiting=begun("m@1")) == ()
+    held_long = decided(full, waiting=begun("m@1"), now=NOW + KNOBS.hold_s).actions
+    (refused,) = [action for action in held_long if isinstance(action, Refuse)]
+    assert refused.reason is RefusalReason.HELD_TOO_LONG
+
+
+def test_an_answer_whose_version_is_nowhere_any_more_is_refused_for_good() -> None:
+    gone = (Refuse("r", RefusalReason.VERSION_GONE, None),)
+    assert actions(worker("w1", new()), waiting=begun("m@1")) == gone
+    both = worker("w1", replica("m", running=1), new(), memory=2 * REPLICA)
+    assert actions(both, waiting=begun("m@1", "w1")) == gone
+    assert actions(both, waiting=begun("m@1"), unloading=frozenset({OLD})) == gone
+
+
+def test_an_answer_that_the_current_version_began_has_it_loaded_and_goes_to_no_former_one() -> None:
+    roomy = worker("w1", replica("m", running=1), memory=2 * REPLICA)
+    assert actions(roomy, waiting=begun("m@2")) == (Load(NEW, "s1"),)
+    assert actions(roomy, waiting=begun("m@2"), loading=frozenset({NEW})) == ()
 
 
 def test_the_end_of_distrust_is_looked_at_while_an_update_waits_for_it() -> None:

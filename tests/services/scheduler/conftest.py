@@ -164,9 +164,10 @@ class Bench:
         address: str = "",
         current_only: bool = False,
         service: ServiceClass = PLAIN,
+        digest: str = "",
     ) -> Assigned:
         """Asks for a place, once it is read. `excluded` are fences."""
-        wish = Wish("client's own id", model, frozenset(excluded), current_only, service)
+        wish = Wish("client's own id", model, frozenset(excluded), current_only, service, digest=digest)
         assigned = Assigned(SchedulerClient(self._channels).assign(address or self.address, wish))
         self._stack.push_async_callback(assigned.close)
         return assigned

@@ -3,7 +3,7 @@
 import pytest
 
 from mesh.clock import HandClock
-from mesh.errors import DataLoss, MeshError
+from mesh.errors import DataLoss, MeshError, Unsuitable
 from mesh.facts import ClusterFacts, ReplicaState, Tier
 from mesh.requests import LoadProgress, Phase, Progress, StartKind, Wish
 from policy.books import Books
@@ -145,6 +145,45 @@ async def test_one_that_only_the_current_version_can_answer_hears_why_it_cannot_
     with pytest.raises(MeshError) as caught:
         await strict.placed()
     assert caught.value.message == one.fake.fails.message
+
+
+async def test_an_answer_goes_on_with_the_version_that_began_it_while_that_is_there(bench: Bench) -> None:
+    one = await bench.worker(memory=2 * SIZE, slots=8)
+    await bench.store_more("m@2")
+    first = bench.assign()
+    await first.placed()
+    await bench.update("m", "m@2")
+    await bench.shown(lambda facts: ("m@2", ReplicaState.READY) in held(facts))
+    await bench.lull()
+    second = bench.assign(digest="m@1")
+    assert (await second.placed()).digest == "m@1"
+    await first.close()
+    await second.close()
+    await bench.asked(one, lambda: bool(one.fake.unloads))
+    await bench.shown(lambda facts: held(facts) == {("m@2", ReplicaState.READY)})
+    with pytest.raises(Unsuitable) as caught:
+        await bench.assign(digest="m@1").placed()
+    assert caught.value.reason == "VERSION_GONE"
+
+
+async def test_an_answer_that_has_begun_does_not_end_because_the_next_version_cannot_be_loaded(bench: Bench) -> None:
+    one = await bench.worker(memory=2 * SIZE, slots=1)
+    await bench.store_more("m@2")
+    first = bench.assign()
+    await first.placed()
+    one.fake.go.clear()
+    one.fake.fails = DataLoss("unit 3 is not what its hash says")
+    await bench.update("m", "m@2")
+    await bench.asked(one, lambda: loads(one) == ["m@1", "m@2"])
+    begun = bench.assign(digest="m@1")
+    strict = bench.assign(digest="m@2")
+    await begun.told(lambda progress: True)
+    await strict.told(lambda progress: True)
+    one.fake.go.set()
+    with pytest.raises(DataLoss):
+        await strict.placed()
+    await first.close()
+    assert (await begun.placed()).digest == "m@1"
 
 
 async def test_a_long_answer_of_the_former_version_does_not_bring_it_back_when_the_current_one_has_gone(
