@@ -21,6 +21,7 @@ from mesh.clients.gateway_records import (
     MemberStatus,
     Model,
     ModelChange,
+    MoveOutcome,
     Prefetching,
     SamplingWishes,
     Tool,
@@ -38,22 +39,25 @@ from mesh.clients.gateway_wire import (
     message_to,
     model_change_from,
     model_from,
+    move_from,
     prefetching_from,
     sampling_to,
     tool_to,
 )
+from mesh.clients.move_wire import move_kind_to
 from mesh.clients.service_wire import service_to
 from mesh.clients.wire import TIERS, numerics_to
 from mesh.errors import Unreachable
 from mesh.explanation import Explanation
 from mesh.facts import CheckpointSummary, NumericsLevel, Tier
-from mesh.requests import PLAIN, ImportProgress, Pooling, ServiceClass
+from mesh.requests import PLAIN, ImportProgress, MoveKind, Pooling, ServiceClass
 
 T = TypeVar("T")
 R = TypeVar("R")
 ANSWER_S = 600.0
 IMPORT_S = 3600.0
 EVICT_S = 60.0
+MOVE_S = 600.0
 WATCH_S = 24 * 3600.0
 
 
@@ -85,6 +89,7 @@ class GatewayClient:
         *,
         answers: int = 1,
         service: ServiceClass = PLAIN,
+        request_id: str = "",
         within_s: float = ANSWER_S,
     ) -> AsyncGenerator[AnswerEvent]:
         """Continues `prompt`: Progress while the model starts, one Started, Deltas of each answer, one Finished."""
@@ -94,6 +99,7 @@ class GatewayClient:
             sampling=sampling_to(sampling),
             n=answers,
             service_class=service_to(service),
+            request_id=request_id,
         )
         return self._read(self._generation.Generate(request, timeout=limit(within_s)), answer_from)
 
@@ -107,6 +113,7 @@ class GatewayClient:
         template_arguments: str = "",
         answers: int = 1,
         service: ServiceClass = PLAIN,
+        request_id: str = "",
         within_s: float = ANSWER_S,
     ) -> AsyncGenerator[AnswerEvent]:
         """The same for a conversation, rendered with the model's chat template; its arguments are a JSON object."""
@@ -118,6 +125,7 @@ class GatewayClient:
             template_arguments=template_arguments,
             n=answers,
             service_class=service_to(service),
+            request_id=request_id,
         )
         return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
 
@@ -291,6 +299,14 @@ class GatewayClient:
         request = pb.ClusterServiceUndrainRequest(**_target(worker_id, node))
         with self._named():
             await unary(self._cluster.Undrain(request, timeout=limit()), self._peer)
+
+    async def move(self, request_id: str, *, to_worker_id: str = "", kind: MoveKind | None = None) -> MoveOutcome:
+        """Has a running request go on at another worker, at any by default; returns when it does."""
+        request = pb.ClusterServiceMoveRequest(
+            request_id=request_id, to_worker_id=to_worker_id, kind=move_kind_to(kind)
+        )
+        with self._named():
+            return move_from(await unary(self._cluster.Move(request, timeout=limit(MOVE_S)), self._peer))
 
     async def _read(self, call: aio.UnaryStreamCall[Any, T], convert: Callable[[T], R]) -> AsyncGenerator[R]:
         try:

@@ -8,6 +8,7 @@ from mesh.requests import (
     FinishReason,
     Guide,
     LoadProgress,
+    MoveKind,
     Progress,
     StartKind,
     StartTimes,
@@ -131,6 +132,20 @@ class Delta:
     seq: int
     index: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()  # one for each of `token_ids`, when asked for
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOutcome:
+    """A running request goes on at another worker."""
+
+    from_worker_id: str
+    to_worker_id: str
+    kind: MoveKind | None
+    exact: bool  # what comes after is, bit for bit, what would have come without the move
+    gap_s: float  # from the last token before it to the first one after it
+    took_s: float  # from its beginning until the target owned the request
+    transfer_s: float  # from its beginning until the target had all but what came meanwhile
+    bytes_sent: int
 
 
 @dataclass(frozen=True, slots=True)

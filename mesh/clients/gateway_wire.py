@@ -20,6 +20,7 @@ from mesh.clients.gateway_records import (
     ModelChange,
     ModelReplica,
     ModelState,
+    MoveOutcome,
     Prefetching,
     SamplingWishes,
     Started,
@@ -27,6 +28,7 @@ from mesh.clients.gateway_records import (
     Vectors,
     WorkerStatus,
 )
+from mesh.clients.move_wire import move_kind_from
 from mesh.clients.sampling_wire import biases_to, guide_to, logprob_from
 from mesh.clients.wire import (
     checkpoint_from,
@@ -270,6 +272,20 @@ def deploy_from(message: pb.ModelServiceDeployResponse) -> ImportProgress | Mode
     if message.WhichOneof("event") == "model":
         return model_from(message.model)
     return import_progress_from(message.progress)
+
+
+def move_from(message: pb.ClusterServiceMoveResponse) -> MoveOutcome:
+    """From the wire."""
+    return MoveOutcome(
+        from_worker_id=message.from_worker_id,
+        to_worker_id=message.to_worker_id,
+        kind=move_kind_from(message.kind),
+        exact=message.exact,
+        gap_s=seconds(message.gap),
+        took_s=seconds(message.took),
+        transfer_s=seconds(message.transfer),
+        bytes_sent=message.bytes_sent,
+    )
 
 
 def prefetching_from(message: pb.ModelServicePrefetchResponse) -> Prefetching:
