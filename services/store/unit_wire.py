@@ -1,26 +1,13 @@
 """ReadUnitsResponse for the wire, by hand: protobuf would copy each megabyte twice more."""
 
+from mesh.clients.fields import bytes_head, number_to
 from services.store.reads import Chunk
 
-UNIT, OFFSET, DATA = 0x08, 0x10, 0x1A  # field number << 3 | wire type
+UNIT, OFFSET, DATA = 1, 2, 3  # field numbers
 
 
 def unit_chunk_to(chunk: Chunk) -> bytes:
     """The message, with the one copy that grpc cannot do without. As in any proto3 message, what is 0 is left out."""
-    header = bytearray()
-    if chunk.unit:
-        header += bytes([UNIT]) + _varint(chunk.unit)
-    if chunk.offset:
-        header += bytes([OFFSET]) + _varint(chunk.offset)
-    if len(chunk.data):
-        header += bytes([DATA]) + _varint(len(chunk.data))
-    return b"".join((header, chunk.data))
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    size = len(chunk.data)
+    head = number_to(UNIT, chunk.unit) + number_to(OFFSET, chunk.offset)
+    return b"".join((head, bytes_head(DATA, size) if size else b"", chunk.data))
