@@ -102,3 +102,12 @@ class Moved:
     def moved(self) -> bool:
         """Whether the request goes on at the target."""
         return not self.failure_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """A request that somebody asked for goes on elsewhere."""
+
+    from_worker_id: str
+    to_worker_id: str
+    outcome: Moved

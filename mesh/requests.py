@@ -134,6 +134,18 @@ class HeldPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestState:
+    """A request, as the scheduler sees it; `worker_id` is empty while it waits, `to_worker_id` unless it moves."""
+
+    request_id: str  # the client's
+    model: str
+    worker_id: str
+    age_s: float
+    tenant: str
+    to_worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImportProgress:
     """How far an import has come; `phase` is "reading", "writing" or "publishing"."""
 

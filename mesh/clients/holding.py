@@ -1,7 +1,7 @@
 """The line on which a gateway tells a scheduler of places that others gave: its messages, and the gateway's end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -9,7 +9,9 @@ from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 from mesh.clients.channel import Channels, stream
+from mesh.clients.place_wire import relocation_from
 from mesh.clients.service_wire import service_from, service_to
+from mesh.moves import Relocation
 from mesh.requests import HeldPlace
 
 
@@ -34,11 +36,13 @@ class HoldingClient:
         """Queues what has changed; it arrives in order."""
         self._outgoing.put_nowait(pb.HoldRequest(held=map(_place_to, held), released=released))
 
-    async def run(self) -> None:
-        """Returns when the scheduler ends the line; raises the MeshError that broke it."""
+    async def run(self, relocate: Callable[[int, Relocation], None] = lambda number, relocation: None) -> None:
+        """Returns when the scheduler ends the line; raises the MeshError that broke it. `relocate` is called with the
+        number of a place that is to go on elsewhere."""
         async with aclosing(stream(self._stub.Hold(self._messages()), f"scheduler at {self._address}")) as answers:
-            async for _ in answers:
-                pass
+            async for answer in answers:
+                if answer.HasField("relocation"):
+                    relocate(answer.number, relocation_from(answer.relocation))
 
     async def _messages(self) -> AsyncIterator[pb.HoldRequest]:
         while True:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from mesh.clients.scheduler import SchedulerClient
 from mesh.errors import Unreachable
 from mesh.facts import Leader
+from mesh.moves import Relocation
 from mesh.requests import Phase, Placement, Progress, Wish
 from mesh.state.mirror import Mirror
 from services.gateway.holding import Holding, Place
@@ -75,12 +76,15 @@ class Places:
                 while event := await self._next(leader, events):
                     if isinstance(event, Placement):
                         places.append(self._holding.place(wish, event))
-                    yield event
+                    if not isinstance(event, Relocation):
+                        yield event
             finally:
                 for place in places:
                     place.end()
 
-    async def _next(self, leader: Leader, events: Events) -> Progress | Placement | None:
+    async def _next(
+        self, leader: Leader, events: AsyncGenerator[Progress | Placement | Relocation, None]
+    ) -> Progress | Placement | Relocation | None:
         async with self._leading.under(leader):
             return await anext(events, None)
 

@@ -12,8 +12,9 @@ from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 from mesh.clients.explanation_wire import explanation_to
 from mesh.clients.holding import Holding, holding_from
+from mesh.clients.place_wire import placement_to
 from mesh.clients.service_wire import service_from
-from mesh.clients.wire import START_KINDS, progress_to, seconds, start_times_to
+from mesh.clients.wire import progress_to, seconds
 from mesh.errors import InvalidRequest, MeshError
 from mesh.requests import Placement, Progress, Wish
 from services.scheduler.loop import Scheduler
@@ -91,13 +92,4 @@ def _response(event: Progress | Placement | MeshError) -> pb.AssignResponse:
         raise event
     if isinstance(event, Progress):
         return pb.AssignResponse(progress=progress_to(event))
-    return pb.AssignResponse(
-        placement=pb.Placement(
-            worker_id=event.worker_id,
-            address=event.address,
-            start_kind=START_KINDS[event.start_kind],
-            times=start_times_to(event.times),
-            digest=event.digest,
-            fence=event.fence,
-        )
-    )
+    return pb.AssignResponse(placement=placement_to(event))
