@@ -1,7 +1,7 @@
 """A sequence on its way into a packed replica: blocks are reserved, filled layer by layer in any order, and at the
 end it runs. Whatever goes wrong before that frees the blocks, and costs nobody else anything."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class Arrival:
     generation: Paged
     here: int
     received: list[set[int]]  # blocks, by layer
+    complete: bool = False
 
 
 class Arrivals:
@@ -53,6 +54,7 @@ class Arrivals:
         self._check_room(max(state.blocks, found) - hit.blocks + hit.idle)
         self._cache.enter(generation)
         self._grow(generation, max(state.kv_tokens, generation.kv_len))
+        generation.published = found
         received: list[set[int]] = [set() for _ in range(self._cache.layers)]
         self._arrivals[state.request.request_id] = Arrival(generation, found, received)
         return found
@@ -78,20 +80,27 @@ class Arrivals:
         self._cache.write(layer, blocks[first:end], data)
         arrival.received[layer].update(range(first, end))
 
-    def commit(self, state: SequenceState) -> list[TokenStep]:
-        """Let it run from where `state` stands. ImportIncomplete if a block is missing; it may still come then."""
-        arrival = self._find(state.request.request_id)
-        self._check_complete(arrival, state)
-        del self._arrivals[state.request.request_id]
-        generation = self._make(state.request)
-        generation.table, generation.kv_len = arrival.generation.table, max(state.kv_tokens, arrival.generation.kv_len)
-        finish = generation.finish if state.request.generated else None
-        if finish is not None:
-            self._cache.leave(generation)
-            return [TokenStep(state.request.request_id, generation.generated, (), finish)]
-        self._cache.publish(generation)
-        self._roster.running.append(generation)
-        return []
+    def complete(self, request_id: str, tokens: Sequence[int], kv_tokens: int) -> None:
+        """All has come: KV of the leading `kv_tokens` of `tokens`. ImportIncomplete if a block is missing; it may still
+        come then. ImportRefused if these are not the tokens of what was here already."""
+        arrival = self._find(request_id)
+        here = arrival.here * self._cache.block_tokens
+        if list(tokens[:here]) != arrival.generation.tokens[:here] or kv_tokens > len(tokens):
+            raise ImportRefused(f"{request_id} was announced with other tokens; send the request itself")
+        self._check_complete(arrival, -(-kv_tokens // self._cache.block_tokens))
+        arrival.generation.tokens, arrival.complete = list(tokens), True
+        arrival.generation.kv_len = max(kv_tokens, here)
+
+    def take(self, request_id: str) -> Paged | None:
+        """What has come under this id, which is no arrival any more; None if there is none. Until all has come, only
+        blocks with another behind them are known to be full, and their tokens as far as these were announced."""
+        arrival = self._arrivals.pop(request_id, None)
+        if arrival is None:
+            return None
+        if not arrival.complete:
+            whole = max(arrival.here, self._leading(arrival) - 1)
+            arrival.generation.kv_len = whole * self._cache.block_tokens
+        return arrival.generation
 
     def abort(self, request_id: str, finish: FinishReason = FinishReason.CANCELLED, why: str = "") -> list[TokenStep]:
         """Free its blocks; nothing if it is not arriving (any more)."""
@@ -137,8 +146,15 @@ class Arrivals:
         self._cache.grow(generation, tokens)
         self._cache.settle()
 
-    def _check_complete(self, arrival: Arrival, state: SequenceState) -> None:
+    def _leading(self, arrival: Arrival) -> int:
+        """Blocks that lead it and are there in every layer."""
+        end = len(arrival.generation.table.blocks)
+        lacking = (set(range(arrival.here, end)) - received for received in arrival.received)
+        return min((min(missing) for missing in lacking if missing), default=end)
+
+    def _check_complete(self, arrival: Arrival, blocks: int) -> None:
         for layer, received in enumerate(arrival.received):
-            missing = set(range(arrival.here, state.blocks)) - received
+            missing = set(range(arrival.here, blocks)) - received
             if missing:
-                raise ImportIncomplete(f"{state.request.request_id}: layer {layer} lacks block {min(missing)}; send it")
+                name = arrival.generation.request.request_id
+                raise ImportIncomplete(f"{name}: layer {layer} lacks block {min(missing)}; send it")

@@ -30,6 +30,17 @@ class Paged(Generation):
         """Tokens without KV. 1 when decoding: the newest one."""
         return len(self.tokens) - self.kv_len
 
+    def in_common(self, other: "Paged") -> int:
+        """How many leading tokens' KV both would have alike, its own newest token being left to compute."""
+        if self.root != other.root:
+            return 0
+        most = min(len(self.tokens) - 1, len(other.tokens))
+        if self.tokens[:most] == other.tokens[:most]:
+            return most
+        return next(
+            i for i, (ours, theirs) in enumerate(zip(self.tokens, other.tokens, strict=False)) if ours != theirs
+        )
+
     def addresses(self, tokens: int, block_tokens: int) -> list[bytes]:
         """Chain of the full blocks among the first `tokens` tokens."""
         count = tokens // block_tokens

@@ -135,16 +135,16 @@ class Engine:
             self._refuse_when_closing()
             return self._promise(self._residents.home(request_id), lambda replica: (None, order(replica)))
 
-    def expect(self, request: EngineRequest, begin: Callable[[Replica], T]) -> Future[T]:
+    def expect(self, request: EngineRequest, begin: Callable[[Replica], tuple[T, list[TokenStep]]]) -> Future[T]:
         """Take in a request that `begin` makes room for, instead of queueing it; raises as `submit` does. If `begin`
-        fails, the request is not here."""
+        fails, the request is not here. What it gives besides an answer are the last steps of requests."""
         with self._wake:
             self._refuse_when_closing()
             resident = self._residents.of(request.replica)
         resident.replica.check(request)
         with self._wake:
             self._residents.take_in(request, resident)
-            return self._promise(resident, lambda replica: (self._begin(request, begin, replica), []))
+            return self._promise(resident, partial(self._begin, request, begin))
 
     def embed(self, name: str, inputs: Sequence[Sequence[int]], pooling: Pooling) -> Job:
         """Queue inputs to embed. Raises as submit() does; `done` of what it returns gets their vectors."""
@@ -252,7 +252,9 @@ class Engine:
         future.set_result(answer)
         return steps
 
-    def _begin(self, request: EngineRequest, begin: Callable[[Replica], T], replica: Replica) -> T:
+    def _begin(
+        self, request: EngineRequest, begin: Callable[[Replica], tuple[T, list[TokenStep]]], replica: Replica
+    ) -> tuple[T, list[TokenStep]]:
         try:
             return begin(replica)
         except BaseException:

@@ -134,6 +134,21 @@ class KVCache:
         generation.table.clear()
         generation.kv_len = generation.published = 0
 
+    def inherit(self, generation: Paged, former: Paged) -> None:
+        """Have `generation` hold what `former` held, as far as their tokens agree and one is left to compute; the rest
+        is freed. What others can find is not written to again."""
+        common = generation.in_common(former)
+        if former.saved is not None and former.saved.tokens <= common:
+            generation.saved, former.saved = former.saved, None
+        tokens = min(former.kv_len, common)
+        if tokens // self.block_tokens < former.published:
+            tokens -= tokens % self.block_tokens
+        generation.kv_len = self._numerics.end_before(tokens, generation.prompt_len)
+        generation.table, former.table = former.table, generation.table
+        generation.table.shrink(generation.kv_len)
+        self.leave(former)
+        self.publish(generation)
+
     def leave(self, generation: Paged) -> None:
         """Free all that it holds, in the pool and below."""
         self.blocks.release([found for found in self._found.pop(generation, ()) if isinstance(found, int)])

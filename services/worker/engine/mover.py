@@ -1,6 +1,7 @@
 """Moving sequences between engines, for whoever carries the bytes: every call is a Future that is done between two
 steps, so nothing here stops what runs. The order of a move is the caller's business."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -22,6 +23,15 @@ class Movable(Protocol):
 
     departures: Departures
     arrivals: Arrivals
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """A replica on which a request may go on as another."""
+
+    def adopt(self, former_id: str, request: EngineRequest) -> tuple[int, list[TokenStep]]:
+        """Go on with a checked request from what is here under `former_id`, if anything is. How many leading tokens
+        need not be computed, and the last steps of what has ended by that: of the former one, CANCELLED."""
 
 
 @runtime_checkable
@@ -65,7 +75,7 @@ class Mover:
 
     def import_begin(self, state: SequenceState) -> Future[int]:
         """Reserve room for `state`, whose request names the replica. How many leading blocks need not be sent."""
-        return self._engine.expect(state.request, lambda replica: _movable(replica).arrivals.begin(state))
+        return self._engine.expect(state.request, lambda replica: (_movable(replica).arrivals.begin(state), []))
 
     def import_extend(self, request_id: str, kv_tokens: int) -> Future[None]:
         """Reserve room for what it has grown to since."""
@@ -77,9 +87,18 @@ class Mover:
             request_id, lambda replica: _movable(replica).arrivals.receive(request_id, layer, first, data)
         )
 
-    def import_commit(self, state: SequenceState) -> Future[None]:
-        """Let it run from where `state` stands; its tokens come through the engine's callback."""
-        return self._engine.tell(state.request.request_id, partial(_commit, state))
+    def import_complete(self, request_id: str, tokens: Sequence[int], kv_tokens: int) -> Future[None]:
+        """All has come that there is: KV of the leading `kv_tokens` of `tokens`."""
+        return self._engine.ask(
+            request_id, lambda replica: _movable(replica).arrivals.complete(request_id, tokens, kv_tokens)
+        )
+
+    def adopt(self, former_id: str, request: EngineRequest) -> Future[int]:
+        """Have `request` go on from what is here under `former_id`: what has arrived of it, in whole or in part, or a
+        sequence of its that runs, waits or stands still, under a log that may be longer or shorter. How many of its
+        leading tokens have KV; the others are computed, and all of them if nothing is here. Raises as
+        `Engine.submit` does."""
+        return self._engine.expect(request, lambda replica: _adopting(replica).adopt(former_id, request))
 
     def import_abort(self, request_id: str) -> Future[None]:
         """Give the room back; a last TokenStep says CANCELLED."""
@@ -91,11 +110,18 @@ class Mover:
 
     def import_held(self, state: HeldState) -> Future[None]:
         """Have it go on from there on the replica that its request names; its tokens come by the engine's callback."""
-        return self._engine.expect(state.request, lambda replica: _holding(replica).import_state(state))
+        return self._engine.expect(state.request, partial(_take_in, state))
 
 
-def _commit(state: SequenceState, replica: Replica) -> list[TokenStep]:
-    return _movable(replica).arrivals.commit(state)
+def _take_in(state: HeldState, replica: Replica) -> tuple[None, list[TokenStep]]:
+    _holding(replica).import_state(state)
+    return None, []
+
+
+def _adopting(replica: Replica) -> Adopting:
+    if not isinstance(replica, Adopting):
+        raise NotMovable(f"{replica.name} generates nothing that could move")
+    return replica
 
 
 def _holding(replica: Replica) -> Holding:

@@ -159,6 +159,22 @@ class PackedReplica:
         self._roster.waiting.append(generation)
         return []
 
+    def adopt(self, former_id: str, request: EngineRequest) -> tuple[int, list[TokenStep]]:
+        """See Adopting."""
+        former = self.arrivals.take(former_id) or self._roster.take(former_id)
+        if former is None:
+            return 0, self.add(request)
+        generation = self._generation(request)
+        self._cache.inherit(generation, former)
+        tokens = generation.kv_len
+        last = TokenStep(former_id, former.generated, (), FinishReason.CANCELLED)
+        finish = generation.finish if request.generated else None
+        if finish is not None:
+            self._cache.leave(generation)
+            return tokens, [last, TokenStep(request.request_id, generation.generated, (), finish)]
+        self._roster.go_on(generation)
+        return tokens, [last]
+
     def cancel(self, request_id: str) -> list[TokenStep]:
         """Drop a request and free its blocks; nothing if it is not here (any more)."""
         for generation in self._roster.everyone:

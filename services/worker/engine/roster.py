@@ -19,6 +19,14 @@ class Roster:
         """All of them."""
         return [*self.running, *self.waiting, *self.paused]
 
+    def take(self, request_id: str) -> Paged | None:
+        """The generation of a request, which is here no more; None if it was not."""
+        for generation in self.everyone:
+            if generation.request.request_id == request_id:
+                self.remove(generation)
+                return generation
+        return None
+
     def find(self, request_id: str) -> Paged:
         """The generation of a request; UnknownRequest if it is not here (any more)."""
         for generation in self.everyone:
@@ -49,6 +57,10 @@ class Roster:
     def resume(self, generation: Paged) -> None:
         """Have it go on: with its blocks at once, without any as the first of those that wait."""
         self.remove(generation)
+        self.go_on(generation)
+
+    def go_on(self, generation: Paged) -> None:
+        """Have one that comes from elsewhere run, if it has blocks, or wait before all others."""
         if generation.table.blocks:
             self.running.append(generation)
         else:

@@ -55,6 +55,17 @@ class BlockTable:
             self._slots = (starts + torch.arange(self._block_tokens)).flatten()
         return self._slots[:tokens]
 
+    def shrink(self, tokens: int) -> None:
+        """Release the blocks behind those of the first `tokens` tokens."""
+        keep = -(-tokens // self._block_tokens)
+        if keep == 0:
+            self.clear()
+        elif keep < len(self.blocks):
+            self._allocator.release(self.blocks[keep:])
+            del self.blocks[keep:]
+            self._slots = None
+            self._consecutive = self.blocks == list(range(self.blocks[0], self.blocks[0] + keep))
+
     def clear(self) -> None:
         """Release every block; published ones stay cached."""
         self._allocator.release(self.blocks, self._lane)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason
 from services.worker.engine.batch import Limits
 from services.worker.engine.departures import SequenceState
@@ -22,6 +23,7 @@ from services.worker.engine.errors import (
     UnknownRequest,
 )
 from services.worker.engine.mover import Mover
+from services.worker.engine.numerics import LEVELS
 from services.worker.engine.packed_replica import PackedReplica
 from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.test_engine import PATIENCE_S, Heard, running
@@ -49,12 +51,21 @@ def send(source: PackedReplica, target: PackedReplica, state: SequenceState, fir
         target.arrivals.receive(name, layer, first, source.departures.export_kv(name, layer, first, state.blocks))
 
 
+def go_on(target: PackedReplica, state: SequenceState, as_id: str = "") -> None:
+    """All has come: run, under the same name unless told otherwise."""
+    name, tokens = state.request.request_id, (*state.request.prompt_ids, *state.request.generated)
+    target.arrivals.complete(name, tokens, state.kv_tokens)
+    known, ended = target.adopt(name, replace(state.request, request_id=as_id or name))
+    assert known >= state.kv_tokens
+    assert ended == [TokenStep(name, len(state.request.generated), (), FinishReason.CANCELLED)]
+
+
 def hand_over(source: PackedReplica, target: PackedReplica, name: str) -> None:
     """Stop, copy what `target` lacks, go on there."""
     source.departures.pause(name)
     state = source.departures.describe(name)
     send(source, target, state, target.arrivals.begin(state))
-    assert target.arrivals.commit(state) == []
+    go_on(target, state)
     assert [step.finish for step in source.cancel(name)] == [FinishReason.CANCELLED]
 
 
@@ -86,7 +97,7 @@ def test_full_blocks_leave_while_the_sequence_goes_on() -> None:
     late = source.departures.describe("r")
     target.arrivals.extend("r", late.kv_tokens)
     send(source, target, late, full.blocks)
-    target.arrivals.commit(late)
+    go_on(target, late)
     source.cancel("r")
     assert tokens_of(produced + run(target, [])) == {"r": greedy("llama", prompt(17), 40)}
     assert target.stats().prefix_tokens == 0
@@ -112,7 +123,7 @@ def test_blocks_that_are_there_already_are_neither_sent_nor_taken() -> None:
     with pytest.raises(ImportRefused, match="takes 5 to 6"):
         target.arrivals.receive("r", 0, 4, source.departures.export_kv("r", 0, 4, 6))
     send(source, target, state, 5)
-    target.arrivals.commit(state)
+    go_on(target, state)
     source.cancel("r")
     assert tokens_of(produced + run(target, [])) == {"r": greedy("llama", prompt(40), 24)}
 
@@ -152,6 +163,68 @@ def test_a_paused_sequence_takes_no_step_until_it_is_resumed() -> None:
     assert tokens_of(produced + run(model, [])) == {"r": greedy("llama", prompt(17), 24)}
 
 
+@pytest.mark.parametrize("level", NumericsLevel)
+@pytest.mark.parametrize("heard", [0, 5, 9, 30])
+def test_one_that_stands_still_goes_on_as_another_with_the_log_that_its_owner_has(
+    level: NumericsLevel, heard: int
+) -> None:
+    """Whether it has heard less than was said, or more: from elsewhere, and this one was left behind."""
+    model, answer = replica(numerics=LEVELS[level]), greedy("llama", prompt(17), 40)
+    model.add(request("r", prompt(17), 40))
+    steps(model, 12)
+    model.departures.pause("r")
+    known, ended = model.adopt("r", request("r on", prompt(17), 40, generated=answer[:heard]))
+    assert [(step.request_id, step.finish) for step in ended] == [("r", FinishReason.CANCELLED)]
+    assert min(17 + heard, 28) - BLOCK_TOKENS < known <= min(16 + heard, 28) or level is NumericsLevel.BATCH_INVARIANT
+    assert tokens_of(run(model, [])) == {"r on": answer[heard:]}
+    assert model.stats().free_blocks == model.stats().total_blocks
+
+
+def test_one_whose_log_is_another_is_computed_from_where_they_part() -> None:
+    model = replica()
+    model.add(request("r", prompt(17), 40))
+    answer = tokens_of(steps(model, 12))["r"]
+    other = (*answer[:6], answer[6] + 1)
+    known, _ = model.adopt("r", request("r on", prompt(17), 40, generated=other))
+    assert known == 16
+    assert tokens_of(run(model, [])) == {"r on": greedy("llama", prompt(17) + other, 33)}
+    assert (
+        greedy("llama", prompt(17), 40)
+        == answer + tokens_of(run(replica(), [request("r", prompt(17) + answer, 28)]))["r"]
+    )
+
+
+def test_what_is_gone_or_has_all_its_tokens_is_adopted_too() -> None:
+    model, answer = replica(), greedy("llama", prompt(17), 24)
+    assert model.adopt("gone", request("r", prompt(17), generated=answer[:5])) == (0, [])
+    assert tokens_of(run(model, [])) == {"r": answer[5:]}
+    model.add(request("r", prompt(17)))
+    steps(model, 20)
+    _, ended = model.adopt("r", request("r on", prompt(17), generated=answer))
+    assert ended == [
+        TokenStep("r", 20, (), FinishReason.CANCELLED),
+        TokenStep("r on", 24, (), FinishReason.LENGTH),
+    ]
+    assert model.stats().free_blocks == model.stats().total_blocks
+
+
+def test_what_has_come_of_an_arrival_is_gone_on_from_when_its_source_is_lost() -> None:
+    """A last block may have been sent half full; which tokens are beyond those announced is not known."""
+    source, target, answer = replica(), replica(), greedy("llama", prompt(17), 40)
+    source.add(request("r", prompt(17), 40))
+    steps(source, 10)
+    target.arrivals.begin(source.departures.describe("r"))
+    steps(source, 15)
+    source.departures.pause("r")
+    state = source.departures.describe("r")
+    target.arrivals.extend("r", state.kv_tokens)
+    send(source, target, state, 0)
+    known, _ = target.adopt("r", request("r", prompt(17), 40, generated=answer[:20]))
+    assert known == 24  # of the 27 tokens that were announced
+    assert tokens_of(run(target, [])) == {"r": answer[20:]}
+    assert target.stats().free_blocks == target.stats().total_blocks
+
+
 def test_a_paused_sequence_gives_way_when_nobody_else_could_advance() -> None:
     model = replica(blocks=8)
     model.add(request("r", prompt(40)))
@@ -177,7 +250,7 @@ def test_an_import_gives_way_to_what_runs() -> None:
     assert {step.request_id: step.finish for step in produced} == {"r": FinishReason.ERROR, "busy": FinishReason.LENGTH}
     assert tokens_of(produced)["busy"] == greedy("llama", prompt(20), 24)
     with pytest.raises(UnknownRequest, match="given way"):
-        target.arrivals.commit(state)
+        target.arrivals.complete("r", state.request.prompt_ids, 0)
     assert (target.stats().free_blocks, target.stats().preemptions) == (10, 0)
 
 
@@ -210,7 +283,9 @@ def test_only_what_is_whole_leaves_and_only_what_fits_comes_in() -> None:
     target.arrivals.receive("r", 0, 0, data)  # again
     target.arrivals.receive("r", 1, 0, source.departures.export_kv("r", 1, 0, 2))
     with pytest.raises(ImportIncomplete, match="layer 1 lacks block 2"):
-        target.arrivals.commit(state)
+        target.arrivals.complete("r", prompt(17) + state.request.generated, state.kv_tokens)
+    with pytest.raises(ImportRefused, match="other tokens"):
+        target.arrivals.complete("r", prompt(17), 18)
     assert [step.finish for step in target.arrivals.abort("r")] == [FinishReason.CANCELLED]
     assert target.arrivals.abort("r") == []
     assert target.stats().free_blocks == 8
@@ -225,7 +300,9 @@ def moved_over_engines(source: Engine, target: Engine, name: str) -> None:
     for layer in range(state.layers):
         data = leaving.export_kv(name, layer, first, state.blocks).result(PATIENCE_S)
         coming.import_kv(name, layer, first, data).result(PATIENCE_S)
-    coming.import_commit(state).result(PATIENCE_S)
+    coming.import_complete(name, (*state.request.prompt_ids, *state.request.generated), state.kv_tokens)
+    as_another = replace(state.request, request_id=f"{name} on")
+    assert coming.adopt(name, as_another).result(PATIENCE_S) == state.kv_tokens
     source.cancel(name)
 
 
@@ -237,9 +314,11 @@ def test_a_move_between_two_engines_while_both_run() -> None:
         left.wait("moved", tokens=20)
         moved_over_engines(source, target, "moved")
         left.wait("moved")
-        tokens = tokens_of(left.of("moved") + right.wait("moved"))["moved"]
+        before, after = left.of("moved"), right.wait("moved on")
+        tokens = tokens_of(before)["moved"] + tokens_of(after)["moved on"]
         assert tokens == greedy("llama", prompt(17), 100)
-        assert right.of("moved")[0].seq >= 20
+        assert after[0].seq >= 20
+        assert [step.finish for step in right.of("moved")] == [FinishReason.CANCELLED]
         assert tokens_of(left.wait("stays")) == {"stays": greedy("llama", prompt(9), 60)}
         assert tokens_of(right.wait("busy")) == {"busy": greedy("llama", prompt(10), 60)}
 

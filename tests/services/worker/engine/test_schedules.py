@@ -203,15 +203,45 @@ class Schedules(RuleBasedStateMachine):
         try:
             target.arrivals.extend(name, state.kv_tokens)
             self.send(asked, target, here, state.blocks)
-            committed = target.arrivals.commit(state)
+            tokens = (*state.request.prompt_ids, *state.request.generated)
+            target.arrivals.complete(name, tokens, state.kv_tokens)
         except (ImportRefused, UnknownRequest):
             asked.at.departures.resume(name)
             self.give_up(name)
             return
-        del self.moving[name]
+        self.arrive_there(name)
+
+    @precondition(lambda self: self.moving)
+    @rule(number=st.integers(0, 9))
+    def lose_the_source(self, number: int) -> None:
+        """It goes on from what has come so far."""
+        name = list(self.moving)[number % len(self.moving)]
+        if self.asked[name].finish is not None:
+            self.give_up(name)
+        else:
+            self.arrive_there(name)
+
+    def arrive_there(self, name: str) -> None:
+        asked, (target, _) = self.asked[name], self.moving.pop(name)
         asked.at.cancel(name)
         asked.at = target
-        self.hear(committed, target)
+        self.adopt(asked, target)
+
+    @precondition(lambda self: set(self.open()) - self.moving.keys())
+    @rule(number=st.integers(0, 9), forgotten=st.integers(0, 20))
+    def go_on_as_another(self, number: int, forgotten: int) -> None:
+        """Its owner has not heard the newest tokens, and grants it again where it is."""
+        names = [name for name in self.open() if name not in self.moving]
+        asked = self.asked[names[number % len(names)]]
+        asked.tokens = asked.tokens[: max(0, len(asked.tokens) - forgotten)]
+        self.adopt(asked, asked.at)
+
+    def adopt(self, asked: Asked, target: PackedReplica) -> None:
+        """Under its own name again, so that what is told of the former one is left out."""
+        request = replace(asked.request, replica=target.name, generated=asked.tokens)
+        _, steps = target.adopt(request.request_id, request)
+        assert [step.finish for step in steps[:1]] in ([], [FinishReason.CANCELLED])
+        self.hear(steps[1:], target)
 
     def state(self, asked: Asked, target: PackedReplica) -> SequenceState:
         state = asked.at.departures.describe(asked.request.request_id)
