@@ -83,6 +83,21 @@ class Relocation:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerMove:
+    """A running answer went on at another worker, after `tokens` of its own. With `exact`, what came then is, bit for
+    bit, what would have come without it."""
+
+    index: int  # which of the request's answers
+    from_worker_id: str
+    to_worker_id: str
+    reason: str
+    kind: MoveKind
+    tokens: int
+    exact: bool
+    gap_s: float  # from the last token before it to the first one after it
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """How a relocation ended. With a failure, the request is where it was, or has found its own place since."""
 

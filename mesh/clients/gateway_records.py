@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.facts import CheckpointSummary, Kind, NumericsLevel, ReplicaFacts, ReplicaState, StoreFacts, Tier
+from mesh.moves import AnswerMove
 from mesh.requests import (
     FinishReason,
     Guide,
@@ -173,6 +174,7 @@ class Finished:
     stop_text: str
     checkpoint: str  # digest of the version that answered
     answers: tuple[AnswerEnd, ...] = ()  # how each ended, in order
+    moves: tuple[AnswerMove, ...] = ()  # the workers that they went on at
 
     @property
     def tokens_per_s(self) -> float | None:

@@ -28,7 +28,7 @@ from mesh.clients.gateway_records import (
     Vectors,
     WorkerStatus,
 )
-from mesh.clients.move_wire import move_kind_from
+from mesh.clients.move_wire import answer_move_from, move_kind_from
 from mesh.clients.sampling_wire import biases_to, guide_to, logprob_from
 from mesh.clients.wire import (
     checkpoint_from,
@@ -165,6 +165,7 @@ def _finished_from(message: pb.Finished) -> Finished:
         stop_text=message.stop_text,
         checkpoint=message.checkpoint,
         answers=tuple(_end_from(answer) for answer in message.answers),
+        moves=tuple(answer_move_from(move) for move in message.moves),
     )
 
 

@@ -1,11 +1,12 @@
 """What is said of moves, to and from our records."""
 
+from whimbrel.gateway.v1 import gateway_pb2
 from whimbrel.inference.v1 import inference_pb2
 from whimbrel.scheduler.v1 import scheduler_pb2
 from whimbrel.worker.v1 import worker_pb2 as pb
 
 from mesh.clients.wire import duration, seconds
-from mesh.moves import Moved, MoveEvent, MoveFailed, Ready, Reserved, Stopped
+from mesh.moves import AnswerMove, Moved, MoveEvent, MoveFailed, Ready, Reserved, Stopped
 from mesh.requests import MoveKind
 
 MOVE_KINDS = {
@@ -89,4 +90,32 @@ def moved_from(message: scheduler_pb2.MovedRequest) -> Moved:
         exact=message.exact,
         failure_reason=message.failure_reason,
         failure=message.failure,
+    )
+
+
+def answer_move_to(move: AnswerMove) -> gateway_pb2.AnswerMove:
+    """To the wire."""
+    return gateway_pb2.AnswerMove(
+        index=move.index,
+        from_worker_id=move.from_worker_id,
+        to_worker_id=move.to_worker_id,
+        reason=move.reason,
+        kind=move_kind_to(move.kind),
+        tokens=move.tokens,
+        exact=move.exact,
+        gap=duration(move.gap_s),
+    )
+
+
+def answer_move_from(message: gateway_pb2.AnswerMove) -> AnswerMove:
+    """From the wire; of a kind that we do not know, the tokens were there at least."""
+    return AnswerMove(
+        index=message.index,
+        from_worker_id=message.from_worker_id,
+        to_worker_id=message.to_worker_id,
+        reason=message.reason,
+        kind=move_kind_from(message.kind) or MoveKind.TOKENS,
+        tokens=message.tokens,
+        exact=message.exact,
+        gap_s=seconds(message.gap),
     )

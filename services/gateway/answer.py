@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from mesh.errors import Broken, InvalidRequest, MeshError, NotFound, Unreachable
+from mesh.moves import AnswerMove
 from mesh.requests import FinishReason, Phase, Placement, Progress
 from services.gateway.asked import Asked
 from services.gateway.journal import Journal
@@ -47,6 +48,7 @@ class Finished:
     first_token_s: float  # from arrival
     total_s: float
     answers: tuple[AnswerEnd, ...]  # in order
+    moves: tuple[AnswerMove, ...] = ()
 
     @property
     def completion_tokens(self) -> int:
@@ -144,7 +146,8 @@ class Answers:
                 if going:
                     await changed.wait()
         ends = tuple(AnswerEnd(strand.reason, strand.stop or "", strand.seen) for strand in strands)
-        yield Finished(place, prompt_tokens, first_s, time.monotonic() - asked.arrived_s, ends)
+        moves = tuple(move for strand in strands for move in strand.journal.owners.moves)
+        yield Finished(place, prompt_tokens, first_s, time.monotonic() - asked.arrived_s, ends, moves)
 
 
 def _granted(strands: Sequence[Strand], line: Line, granted: ExitStack) -> list[Strand]:

@@ -12,6 +12,7 @@ from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.gateway.v1.gateway_pb2_grpc import GenerationServiceServicer
 from whimbrel.inference.v1 import inference_pb2
 
+from mesh.clients.move_wire import answer_move_to
 from mesh.clients.relay import FINISHES
 from mesh.clients.sampling_wire import logprob_to
 from mesh.clients.wire import START_KINDS, duration, progress_to, start_times_to
@@ -156,6 +157,7 @@ def _finished(event: Finished) -> pb.Finished:
         stop_text=first.stop,
         checkpoint=event.placement.digest,
         answers=[_end(answer) for answer in event.answers],
+        moves=[answer_move_to(move) for move in event.moves],
     )
 
 

@@ -1,10 +1,11 @@
 """The token log of one running request. The gateway is its sequencer and only committer: workers propose."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.errors import MeshError
 from mesh.requests import FinishReason, Frame, Grant, Sampling, TokenLogprob
+from services.gateway.owners import Handover, Owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,23 @@ class Journal:
     def __init__(self, key: str, model: str, question: Question, changed: asyncio.Event) -> None:
         self.key, self.model, self.question = key, model, question
         self.epoch = 0
+        self.owners = Owners()
         self.tokens: list[int] = []
         self._likely: list[TokenLogprob] = []  # of the tokens that were no news yet, when they are asked for
         self.finish: FinishReason | None = None
         self.failure: MeshError | None = None
         self.changed = changed
 
-    def grant(self) -> Grant:
-        """Begins a new epoch: whoever owned the request before no longer does."""
+    def grant(self, worker_id: str = "", handover: Handover | None = None, move_id: str = "") -> Grant:
+        """Begins a new epoch: whoever owned the request before no longer does. `move_id` is of the move by which the
+        worker knows of it."""
         self.epoch += 1
         self.failure = None
+        self.owners.granted(worker_id, handover)
+        return replace(self.standing(), move_id=move_id)
+
+    def standing(self) -> Grant:
+        """The request as it stands under its epoch."""
         asked = self.question
         return Grant(self.key, self.epoch, self.model, asked.digest, asked.prompt, tuple(self.tokens), asked.sampling)
 
@@ -63,6 +71,7 @@ class Journal:
         fresh = frame.tokens[known:]
         if not fresh and frame.finish is None:
             return False
+        self.owners.spoke(len(self.tokens))
         self.tokens.extend(fresh)
         self._likely.extend(frame.logprobs[known:])
         self.finish = frame.finish

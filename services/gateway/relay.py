@@ -12,6 +12,7 @@ from mesh.clients.relay import News, RelayClient
 from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, NotFound, Unreachable, Unsuitable
 from mesh.requests import Cancel, Farewell, Frame
 from services.gateway.journal import Journal
+from services.gateway.owners import Handover
 
 log = structlog.get_logger()
 FAILURES: dict[str, type[MeshError]] = {
@@ -40,9 +41,9 @@ class Line:
         return self._leaving or self._task.done()
 
     @contextmanager
-    def granted(self, journal: Journal) -> Iterator[None]:
+    def granted(self, journal: Journal, handover: Handover | None = None) -> Iterator[None]:
         """Grants the request to this worker under a new epoch; leaving early cancels it there."""
-        grant = journal.grant()
+        grant = journal.grant(self._worker_id, handover)
         self._journals[journal.key] = journal
         self._relay.send(grant)
         try:

@@ -38,6 +38,7 @@ class Strand:
     def __init__(self, index: int, journal: Journal, prepared: Prepared, stops: Iterable[str]) -> None:
         journal.rewrite(_seeded(prepared.question, index))
         self.index, self.journal = index, journal
+        journal.owners.index = index
         self.running = ExitStack()
         self.seen = 0
         self.stop: str | None = None
