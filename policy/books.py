@@ -92,12 +92,12 @@ class Books:
         if spot := self._spots.get(request_id):
             self.stays(request_id)
             self.runs[spot][request_id] = replace(self.runs[spot][request_id], moved_s=now)
-            self.moving.goals[request_id] = to
+            self.moving.begin(request_id, spot, to)
             self.index.place(to)
 
     def stays(self, request_id: str) -> None:
         """It goes nowhere, or no farther."""
-        if goal := self.moving.goals.pop(request_id, None):
+        if goal := self.moving.end(request_id):
             self.index.place(goal, -1)
 
     def moved(self, request_id: str, to: Spot, now: float) -> None:
@@ -211,6 +211,7 @@ class Books:
             retired=self.retired,
             claims=self.index.claims,
             runs=self.runs,
+            where=self._spots,
             short=self.tally.short,
             crowded=self.tally.crowded,
             surplus_since_s=self.tally.surplus_since_s,
@@ -318,7 +319,12 @@ class Books:
             return False
         wanted = bool(self.queues.of(claim.model)) or claim.model in self.index.outdated
         ahead = claim.model in self.tally.short or claim.model in self.demand.closes_s
-        return (wanted or ahead) and self.index.account(claim.worker_id).leaving_bytes > 0
+        return (wanted or ahead or self._leaves(claim.model)) and self.index.account(claim.worker_id).leaving_bytes > 0
+
+    def _leaves(self, model: str) -> bool:
+        """Whether some of a model's requests run where they are to go from."""
+        replicas, cluster = self.index.replicas, self.index.cluster
+        return any(cluster.is_draining(seat.member) and replicas.busy(seat) for seat in replicas.seats(model))
 
     def _retire(self, view: View, spots: Collection[Spot]) -> None:
         for spot in spots:

@@ -20,7 +20,7 @@ class Draft:
         self.claims: list[Spot] = []
         self.again: dict[str, float] = {}  # when requests are to be looked at again
         self.answered: set[str] = set()  # requests with a place or a refusal
-        self._back: list[Callable[[], None]] = []
+        self._back: list[Callable[[], object]] = []
         self._marks = Marks()
 
     def __enter__(self) -> "Draft":
@@ -41,8 +41,10 @@ class Draft:
                 case Place(number, spot):
                     self.answered.add(number)
                     self._do(partial(index.place, spot), partial(index.place, spot, -1))
-                case Move(_, spot):
+                case Move(number, spot):
+                    moving, source = self.view.moving, self.view.where[number]
                     self._do(partial(index.place, spot), partial(index.place, spot, -1))
+                    self._do(partial(moving.begin, number, source, spot), partial(moving.end, number))
                 case MakeWay(plan):
                     self._do(partial(self.view.moving.add, plan), partial(self.view.moving.drop, plan))
                 case Prefetch(store_id, digest, tier):
@@ -66,6 +68,6 @@ class Draft:
             self.claims.append(spot)
             self._do(partial(index.claim, spot), partial(index.unclaim, spot))
 
-    def _do(self, do: Callable[[], None], undo: Callable[[], None]) -> None:
+    def _do(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
         do()
         self._back.append(undo)

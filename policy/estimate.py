@@ -106,7 +106,7 @@ def load_work(load: Haul, knobs: Knobs, beside: Mapping[Tier, int] = ALONE) -> W
     )
 
 
-def prefill(node: str, digest: str, tokens: int, knobs: Knobs) -> Portion:
+def prefill(node: str, digest: str, tokens: float, knobs: Knobs) -> Portion:
     """Of a prompt, on a replica that is there."""
     return Portion(Rate(Quantity.PREFILL, node, digest), tokens, knobs.prefill_token_s)
 

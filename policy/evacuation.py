@@ -7,8 +7,9 @@ from policy.candidates import Candidate
 from policy.draft import Draft
 from policy.knobs import Knobs
 from policy.moving import Evacuation, Leg
+from policy.relocation import has_room, move, rests
 from policy.spot import Spot
-from policy.view import Running, View
+from policy.view import View
 
 
 def plan_for(view: View, entry: ModelEntry) -> Evacuation | None:
@@ -26,10 +27,10 @@ def no_farther(view: View, entry: ModelEntry, able: list[Candidate]) -> list[Can
 
 
 def follow(draft: Draft, now: float, knobs: Knobs) -> list[float]:
-    """Moves the requests that can go to their goals now. Returns when plans are given up."""
+    """Moves what can go to its goal now. Returns when plans are given up."""
     view = draft.view
-    for leg in [leg for plan in view.moving.evacuations for leg in plan.legs]:
-        draft.take(along(view, leg, now, knobs))
+    for plan in view.moving.evacuations:
+        draft.take(along(view, plan, now, knobs))
     return [plan.until_s for plan in view.moving.evacuations]
 
 
@@ -51,21 +52,19 @@ def _passable(view: View, leg: Leg) -> bool:
     )
 
 
-def along(view: View, leg: Leg, now: float, knobs: Knobs) -> list[Move]:
-    """What can go from a replica to its goal now."""
-    goal = view.replicas.seat(leg.goal)
-    if goal is None or not view.settled(goal):
+def along(view: View, plan: Evacuation, now: float, knobs: Knobs) -> list[Move]:
+    """The next request that can go from where it is in the way to its goal; they follow one another."""
+    if plan.spot.worker_id in view.moving.workers():
         return []
-    going = [one for one in view.running(leg.source) if not rests(one, now, knobs)]
-    return [Move(one.request_id, leg.goal) for one in going[: max(0, goal.slots - view.crowd(goal))]]
+    for leg in plan.legs:
+        source, goal = view.replicas.seat(leg.source), view.replicas.seat(leg.goal)
+        going = [one for one in view.running(leg.source) if not rests(one, now, knobs)]
+        if going and source and goal and has_room(view, goal, now):
+            return [move(view, source, leg.goal, going[0], plan.reason, now=now, knobs=knobs)]
+    return []
 
 
 def leaves(view: View, spot: Spot) -> bool:
     """Whether what runs on a replica is to go on elsewhere, and that answers already."""
     goals = (leg.goal for plan in view.moving.evacuations for leg in plan.legs if leg.source == spot)
     return any((goal := view.replicas.seat(one)) is not None and view.settled(goal) for one in goals)
-
-
-def rests(one: Running, now: float, knobs: Knobs) -> bool:
-    """Whether a request was moved a moment ago, or is on its way, and stays where it is or will be."""
-    return one.moved_s is not None and now < one.moved_s + knobs.move_rest_s

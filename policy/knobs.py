@@ -44,4 +44,8 @@ class Knobs:
     move_wins_s: float = 0.5  # at least, and this share of the start without it (research/scheduling.md 5.3)
     move_wins_share: float = 0.2
     move_rest_s: float = 30.0  # between two moves of one request
+    kv_bytes_per_s: float = 0.5e9  # of a running request's KV, from one worker to another
+    copying_s: float = 0.02  # of a move that copies KV: what is not bytes
+    computing_s: float = 0.01  # of a move that computes it: what is not tokens
+    copy_gap_s: float = 0.01  # in an answer whose KV is copied, for the last block of it (research/kv-transfer.md 5)
     make_way_s: float = 20.0  # a worker that makes way for a model is given up so long after it should have been done

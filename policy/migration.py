@@ -7,22 +7,22 @@ and leaves an idle replica behind, which is evicted as any other.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mesh.facts import ModelEntry, Tier
+from mesh.facts import ModelEntry
 from policy.actions import Action, Load, LoadReason, MakeWay
 from policy.candidates import Candidate, candidates, load, near_candidates
-from policy.evacuation import along, plan_for, rests
+from policy.evacuation import along, plan_for
 from policy.knobs import Knobs
 from policy.moving import Evacuation, Leg
 from policy.patience import Patience
 from policy.rates import Quantity, Rate
+from policy.relocation import rests, route, transfer
 from policy.room import cheapest_eviction, coming_room, free_bytes, missing_bytes, spot_of
 from policy.size import need_bytes
 from policy.spot import Spot
+from policy.transfer import BURNT, Transfer
 from policy.victims import Choice, Victim, cheapest
 from policy.view import Running, Seat, View
 from policy.waits import slot_wait
-
-BURNT = 0.1  # a second of a device or of a disk that is spent for a move, in seconds of start-up (research 5.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,8 @@ def _victims(view: View, candidate: Candidate, now: float, knobs: Knobs) -> Iter
             yield Victim(seat.spot, seat.replica.bytes, 0.0, 0.0)
         elif (running := _movable(view, seat, now, knobs)) and (goal := _goal(view, seat, taken, now, knobs)):
             taken.add(goal.spot.worker_id)
-            yield _victim(seat, goal, [_again_s(view, seat, one, now, knobs) for one in running], knobs)
+            way = route(view, seat, goal.spot)
+            yield _victim(seat, goal, [transfer(view, way, one, now, knobs) for one in running])
 
 
 def _movable(view: View, seat: Seat, now: float, knobs: Knobs) -> tuple[Running, ...]:
@@ -149,19 +150,11 @@ def _goal(view: View, seat: Seat, taken: set[str], now: float, knobs: Knobs) -> 
     return Goal(made.spot, best.estimate_s, made)
 
 
-def _again_s(view: View, seat: Seat, one: Running, now: float, knobs: Knobs) -> float:
-    """Until a request's KV is there too: computed again from its tokens, or sent, whichever is quicker."""
-    tokens = one.prompt_tokens + (now - one.placed_s) / knobs.token_s
-    entry = view.cluster.models.get(seat.replica.model)
-    sent_s = entry.checkpoint.kv_bytes_per_token / knobs.bytes_per_s[Tier.ORIGIN] if entry else 0.0
-    return tokens * (min(knobs.prefill_token_s, sent_s) if sent_s else knobs.prefill_token_s)
-
-
-def _victim(seat: Seat, goal: Goal, each_s: list[float], knobs: Knobs) -> Victim:
+def _victim(seat: Seat, goal: Goal, transfers: list[Transfer]) -> Victim:
     """Requests follow one another, and run on meanwhile; then each stands still for what it has gained by then."""
-    stalls_s = [knobs.prefill_token_s * one_s / knobs.token_s for one_s in each_s]
-    delay_s = goal.ready_s + sum(each_s) + sum(stalls_s)
-    return Victim(seat.spot, seat.replica.bytes, delay_s, sum(stalls_s) + BURNT * delay_s, goal.spot, goal.load)
+    gaps_s = sum(each.gap_s for each in transfers)
+    delay_s = goal.ready_s + sum(each.took_s for each in transfers) + gaps_s
+    return Victim(seat.spot, seat.replica.bytes, delay_s, gaps_s + BURNT * delay_s, goal.spot, goal.load)
 
 
 def _begin(view: View, entry: ModelEntry, way: Way, now: float, knobs: Knobs) -> list[Action]:
@@ -170,4 +163,4 @@ def _begin(view: View, entry: ModelEntry, way: Way, now: float, knobs: Knobs) ->
     until_s = now + 2.0 * choice.delay_s + knobs.make_way_s
     plan = Evacuation(spot_of(entry, way.candidate), legs, way.candidate.estimate_s, until_s)
     loads = [victim.load for victim in choice.victims if victim.load]
-    return [MakeWay(plan), *loads, *(move for leg in legs for move in along(view, leg, now, knobs))]
+    return [MakeWay(plan), *loads, *along(view, plan, now, knobs)]

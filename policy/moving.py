@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from policy.reasons import MoveReason
 from policy.spot import Spot
 
 
@@ -22,6 +23,7 @@ class Evacuation:
     legs: tuple[Leg, ...]
     estimate_s: float  # of the load
     until_s: float  # it is given up then
+    reason: MoveReason = MoveReason.LOCALITY
 
     @property
     def workers(self) -> frozenset[str]:
@@ -35,6 +37,7 @@ class Moving:
 
     evacuations: tuple[Evacuation, ...] = ()
     goals: dict[str, Spot] = field(default_factory=dict)  # by request: where it was asked to go, and is not yet
+    sources: dict[str, Spot] = field(default_factory=dict)  # and where it is
 
     def add(self, evacuation: Evacuation) -> None:
         """It has been decided on."""
@@ -43,3 +46,16 @@ class Moving:
     def drop(self, evacuation: Evacuation) -> None:
         """It is over."""
         self.evacuations = tuple(one for one in self.evacuations if one != evacuation)
+
+    def begin(self, request_id: str, source: Spot, goal: Spot) -> None:
+        """A request is on its way."""
+        self.sources[request_id], self.goals[request_id] = source, goal
+
+    def end(self, request_id: str) -> Spot | None:
+        """It is there, or stays. Returns where it was to go; None if nowhere."""
+        self.sources.pop(request_id, None)
+        return self.goals.pop(request_id, None)
+
+    def workers(self) -> set[str]:
+        """Those that a request is on its way from or to: each has one at a time."""
+        return {spot.worker_id for spots in (self.sources, self.goals) for spot in spots.values()}

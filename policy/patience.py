@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from mesh.facts import ModelEntry
 from policy.candidates import Candidate, near_candidates
 from policy.knobs import Knobs
-from policy.rates import Quantity, Rate
 from policy.room import missing_bytes
 from policy.view import Running, Seat, View, Waiting
-from policy.waits import slot_wait
+from policy.waits import LEAST_SHARE, held_mean_s, slot_wait
 from policy.worth import is_promised
-
-LEAST_SHARE = 0.25  # of an average answer: what one is thought to take yet that has taken longer than that
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,5 @@ class Patience:
 
     def _rest_s(self, seat: Seat, one: Running) -> float:
         """Until one request is thought to end."""
-        rates = self.view.rates
-        any_s = rates.mean_s(Rate(Quantity.HELD, ""), self.knobs.held_s)
-        mean_s = rates.mean_s(Rate(Quantity.HELD, "", seat.spot.model), any_s)
+        mean_s = held_mean_s(self.view.rates, seat.spot.model, self.knobs)
         return max(LEAST_SHARE * mean_s, mean_s - (self.now - one.placed_s))

@@ -33,6 +33,12 @@ class Quantity(StrEnum):
     UNLOAD = "unload"  # of a replica
     PREFILL = "prefill"  # a token of a prompt
     HELD = "held"  # of a place: from its beginning to its end
+    TOKEN = "token"  # of an answer
+    KV = "kv"  # a byte of a running request's KV, to a worker of the node
+    COPYING = "copying"  # of a move that copies KV: what is not bytes
+    COMPUTING = "computing"  # of a move that computes it there: what is not tokens
+    COPY_GAP = "copy_gap"  # in an answer that moves: beside the usual time between two tokens
+    COMPUTE_GAP = "compute_gap"
 
     __hash__ = str.__hash__  # rates are looked up for every candidate of every decision
 

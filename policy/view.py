@@ -40,6 +40,7 @@ class View:
     retired: AbstractSet[Spot] = frozenset()  # of versions whose successor has answered: they finish, and that is all
     claims: AbstractSet[Spot] = frozenset()  # versions for which room is being made where they are to be loaded
     runs: Mapping[Spot, Mapping[str, Running]] = field(default_factory=dict)
+    where: Mapping[str, Spot] = field(default_factory=dict)  # each of these requests runs
     copying: Copying = field(default_factory=Copying)
     moving: Moving = field(default_factory=Moving)
     rates: Rates = field(default_factory=Rates)  # learnt
@@ -203,6 +204,7 @@ class View:
             "loading": index.replicas.loading,
             "unloading": index.replicas.unloading,
             "claims": index.claims,
+            "where": {request_id: spot for spot, runs in self.runs.items() for request_id in runs},
         }
         for name, value in own.items():
             object.__setattr__(self, name, value)

@@ -2,8 +2,21 @@
 
 from policy.knobs import Knobs
 from policy.rates import Portion, Quantity, Rate, Rates
-from policy.seat import Seat
+from policy.seat import Running, Seat
 from policy.spot import Spot
+
+LEAST_SHARE = 0.25  # of an average answer: what one is thought to take yet that has taken longer than that
+
+
+def held_mean_s(rates: Rates, model: str, knobs: Knobs) -> float:
+    """How long a place is held, on average."""
+    return rates.mean_s(Rate(Quantity.HELD, "", model), rates.mean_s(Rate(Quantity.HELD, ""), knobs.held_s))
+
+
+def left_s(rates: Rates, model: str, one: Running, now: float, knobs: Knobs) -> float:
+    """Until a request is thought to end. One that has outlived the average by far goes on the longer for it."""
+    mean_s, held_s = held_mean_s(rates, model, knobs), now - one.placed_s
+    return max(LEAST_SHARE * max(mean_s, held_s), mean_s - held_s)
 
 
 def slot_wait(rates: Rates, model: str, ahead: int, slots: int, knobs: Knobs) -> Portion:

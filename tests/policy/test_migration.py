@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.facts import Member, ReplicaState, Tier
+from mesh.requests import MoveKind
 from policy.actions import Action, Load, LoadReason, MakeWay, Move, Unload, UnloadReason
 from policy.books import Books
 from policy.decide import decide
@@ -61,7 +62,7 @@ def test_what_runs_on_the_nearest_worker_is_to_go_on_elsewhere_and_is_loaded_the
 def test_where_the_other_model_is_loaded_already_its_requests_move_at_once() -> None:
     made, moved = actions(BUSY, worker("w2", replica("other"), node="n2", memory=2 * REPLICA))
     assert isinstance(made, MakeWay)
-    assert moved == Move("old", LEG.goal)
+    assert moved == Move("old", LEG.goal, MoveKind.KV)
 
 
 def test_while_the_goal_loads_nobody_moves_and_the_version_is_loaded_nowhere_else() -> None:
@@ -72,13 +73,30 @@ def test_when_the_goal_answers_the_requests_move_and_new_ones_go_there() -> None
     ready = worker("w2", replica("other"), node="n2")
     new = request("new", "other", since_s=NOW)
     found = actions(BUSY, ready, plan=PLAN, waiting=(request("r", since_s=NOW), new))
-    assert Move("old", LEG.goal) in found
+    assert Move("old", LEG.goal, MoveKind.KV) in found
     assert {one.spot for one in found if hasattr(one, "request_id") and hasattr(one, "spot")} == {LEG.goal}
 
 
 def test_no_more_move_than_the_goal_has_slots_for() -> None:
     full = worker("w2", replica("other", running=2), node="n2")
     assert not [one for one in actions(BUSY, full, plan=PLAN) if isinstance(one, Move)]
+
+
+def test_those_who_leave_a_worker_follow_one_another() -> None:
+    """The next goes when the one before has come, for each worker sends one, or gets one, at a time."""
+    ready = worker("w2", replica("other"), node="n2")
+    both = {LEG.source: {number: replace(RUNNING, request_id=number) for number in ("old", "older")}}
+    shown = replace(view(worker("w1", replica("other", running=2), node="n1"), ready, plan=PLAN), runs=both)
+    (first,) = decide(shown, NOW, KNOBS).actions
+    assert first == Move("old", LEG.goal, MoveKind.KV)
+    under_way = replace(shown, moving=Moving((PLAN,), {"old": LEG.goal}, {"old": LEG.source}))
+    assert decide(under_way, NOW, KNOBS).actions == ()
+
+
+@pytest.mark.parametrize(("link", "kind"), [(1e9, MoveKind.KV), (1.0, MoveKind.TOKENS)])
+def test_each_goes_in_the_way_that_is_quicker(link: float, kind: MoveKind) -> None:
+    ready = worker("w2", replica("other"), node="n2")
+    assert actions(BUSY, ready, plan=PLAN, knobs=replace(KNOBS, kv_bytes_per_s=link)) == (Move("old", LEG.goal, kind),)
 
 
 def test_a_request_on_its_way_is_not_asked_again() -> None:
