@@ -6,10 +6,8 @@ Its one replica is ready from the start, and every request is answered at once w
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 from pydantic import Field
-from whimbrel.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
@@ -27,7 +25,7 @@ from services.worker.loading.skeletons import Skeletons
 from services.worker.relay import Relay
 from services.worker.replicas import Replicas
 from services.worker.report import Report
-from services.worker.service import WorkerServicer
+from services.worker.service import NAME, WorkerServicer
 from services.worker.settings import WorkerSettings
 
 TOKEN = 300  # an ordinary one in the tokenizer of benchmarks.models
@@ -79,7 +77,7 @@ async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[S
     channels = Channels()
     stores = StoreClient(channels)
     relay = Relay(asyncio.get_running_loop())
-    engine = relay.engine = ZeroEngine(relay.on_steps, settings.model)
+    engine = ZeroEngine(relay.on_steps, settings.model)
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
     device = Host(stores, settings.transport)
     loader = Loader(stores, device, skeletons, settings.kv_bytes, Limits())
@@ -91,12 +89,12 @@ async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[S
         return WorkerFacts("host", settings.memory_bytes, settings.kv_bytes, settings.slots, (ready,))
 
     report = Report(ground.membership, facts)
-    relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
+    relay.begin(engine, Guides(stores, replicas.order_of, settings.scratch_dir))
     relay.on_load = report.load
     report.life()
     servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
     async with owned(_drain(ground, relay), ground):
-        yield [Mounted("whimbrel.worker.v1.WorkerService", partial(add_WorkerServiceServicer_to_server, servicer))]
+        yield [Mounted(NAME, servicer.mount)]
     await channels.close()
 
 

@@ -3,9 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
-
-from whimbrel.worker.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
@@ -19,10 +16,11 @@ from services.worker.loading.ahead import Ahead
 from services.worker.loading.configured import configured
 from services.worker.loading.devices import open_device
 from services.worker.loading.skeletons import Skeletons, preimport
+from services.worker.moving.limits import MoveLimits
 from services.worker.relay import Relay
 from services.worker.replicas import Replicas
 from services.worker.report import Report
-from services.worker.service import WorkerServicer
+from services.worker.service import NAME, WorkerServicer
 from services.worker.settings import WorkerSettings
 
 
@@ -35,7 +33,6 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     await asyncio.to_thread(preimport, settings.preimport)
     relay = Relay(asyncio.get_running_loop())
     engine = Engine(relay.on_steps, threads=settings.threads or None)
-    relay.engine = engine
     skeletons = Skeletons(settings.skeletons, settings.scratch_dir)
     loader = configured(settings, stores, device, skeletons)
     adapters = AdapterLoader(stores, device)
@@ -47,7 +44,8 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
         kv_bytes=settings.kv_bytes,
         weights=settings.weights,
     )
-    relay.guides = Guides(stores, replicas.order_of, settings.scratch_dir)
+    limits = MoveLimits(settings.move_lease_s, settings.move_window_bytes, settings.move_bytes_s)
+    relay.begin(engine, Guides(stores, replicas.order_of, settings.scratch_dir), limits)
 
     def facts() -> WorkerFacts:
         resident, stopping = replicas.facts(), replicas.draining
@@ -65,7 +63,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
             if settings.ahead:
                 ahead = Ahead(ground.state, ground.me.node, stores, skeletons, loader.quiet)
                 await owning.enter_async_context(owned(ahead.run(), ground))
-            yield [Mounted("whimbrel.worker.v1.WorkerService", partial(add_WorkerServiceServicer_to_server, servicer))]
+            yield [Mounted(NAME, servicer.mount)]
     finally:
         await replicas.close()
         await asyncio.to_thread(engine.close)

@@ -1,21 +1,36 @@
-"""The worker's end of a gateway's line: grants and cancels in, the frames of each engine step out."""
+"""The worker's end of a gateway's line: grants, cancels and moves in, the frames of each engine step out."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
+from mesh.clients.relay import Command, News
 from mesh.errors import MeshError
-from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant, Sampling
+from mesh.faults import Point, reach
+from mesh.moves import Abandon, Expect, MoveFailed, Send
+from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import EngineError, GuideRefused, PromptTooLong, QueueFull, UnknownReplica
+from services.worker.engine.errors import (
+    EngineError,
+    GuideRefused,
+    NotMovable,
+    PromptTooLong,
+    QueueFull,
+    UnknownReplica,
+)
 from services.worker.engine.guide import Grammar
+from services.worker.engine.mover import Mover
 from services.worker.engine.request import EngineRequest, TokenStep
-from services.worker.engine.sample import SamplingParams
 from services.worker.guides import Guides
+from services.worker.moving.incoming import Incoming
+from services.worker.moving.limits import USUAL, MoveLimits
+from services.worker.moving.outgoing import Outgoing
 from services.worker.naming import replica_name
+from services.worker.requests import engine_request
 
 log = structlog.get_logger()
 REASONS: dict[type[EngineError], str] = {
@@ -30,16 +45,22 @@ REASONS: dict[type[EngineError], str] = {
 class Line:
     """One gateway's stream: what waits to be sent on it."""
 
-    outgoing: asyncio.Queue[list[Frame | Farewell]]
+    outgoing: asyncio.Queue[list[News]]
+
+    def say(self, news: News) -> None:
+        """After all that has been said on it."""
+        self.outgoing.put_nowait([news])
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A request that runs here, under the epoch of its newest grant."""
+    """A request that runs here, under the epoch of its newest grant. `former_id` is the engine's name for what was here
+    of it before, from which it goes on."""
 
     line: Line
     key: str
     epoch: int
+    former_id: str = ""
 
     @property
     def engine_id(self) -> str:
@@ -50,8 +71,10 @@ class Granted:
 class Relay:
     """All gateways' lines. Lives on the event loop; only `on_steps` is called from the engine's thread."""
 
-    engine: Engine  # set once, before the first line: engine and relay know each other
-    guides: Guides  # likewise
+    engine: Engine
+    guides: Guides
+    incoming: Incoming
+    outgoing: Outgoing
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -60,13 +83,19 @@ class Relay:
         self._draining = False
         self._by_key: dict[str, Granted] = {}
         self._by_engine_id: dict[str, Granted] = {}
-        self._compiling: dict[str, asyncio.Task[None]] = {}  # by engine id; what is granted owns its task
+        self._preparing: dict[str, asyncio.Task[None]] = {}  # by engine id; what is granted owns its task
+
+    def begin(self, engine: Engine, guides: Guides, limits: MoveLimits = USUAL) -> None:
+        """Once, before the first line: engine and relay know each other."""
+        self.engine, self.guides, self._mover = engine, guides, Mover(engine)
+        self.incoming = Incoming(engine, guides, limits.lease_s)
+        self.outgoing = Outgoing(engine, limits, self._loop.time)
 
     def on_steps(self, steps: list[TokenStep]) -> None:
         """The engine's callback."""
-        self._loop.call_soon_threadsafe(self._dispatch, steps)
+        self._loop.call_soon_threadsafe(self._dispatch, steps, self._loop.time())
 
-    async def serve(self, commands: AsyncIterator[Grant | Cancel]) -> AsyncGenerator[list[Frame | Farewell], None]:
+    async def serve(self, commands: AsyncIterator[Command]) -> AsyncGenerator[list[News], None]:
         """One line, until its commands end; what still runs on it is then cancelled."""
         line = Line(asyncio.Queue())
         self._lines.add(line)
@@ -86,6 +115,7 @@ class Relay:
             self._lines.discard(line)
             for granted in [g for g in self._by_key.values() if g.line is line]:
                 self._cancel(granted)
+            self.incoming.line_ended(line)
 
     def drain(self) -> None:
         """Says farewell on each line: gateways take what is new elsewhere, and close it once nothing runs on it.
@@ -94,54 +124,81 @@ class Relay:
         """
         self._draining = True
         for line in self._lines:
-            line.outgoing.put_nowait([Farewell()])
+            line.say(Farewell())
 
-    async def _read(self, line: Line, commands: AsyncIterator[Grant | Cancel]) -> None:
+    async def _read(self, line: Line, commands: AsyncIterator[Command]) -> None:
         async for command in commands:
-            running = self._by_key.get(command.key)
-            if isinstance(command, Grant):
-                if running is None or running.epoch < command.epoch:
-                    self._grant(line, command, running)
-            elif running and running.epoch <= command.epoch:
-                self._cancel(running)
+            match command:
+                case Grant():
+                    self._grant(line, command)
+                case Cancel(key, epoch):
+                    if (running := self._by_key.get(key)) and running.epoch <= epoch:
+                        self._cancel(running)
+                case Expect():
+                    self.incoming.expect(command, line, line.say)
+                case Send():
+                    self._send(line, command)
+                case Abandon(move_id):
+                    self.incoming.abandon(move_id)
+                    self.outgoing.abandon(move_id)
 
-    def _grant(self, line: Line, grant: Grant, former: Granted | None) -> None:
+    def _send(self, line: Line, send: Send) -> None:
+        """One of an older epoch than the running one is late, and ignored."""
+        running = self._by_key.get(send.key)
+        if running is None or running.epoch < send.epoch:
+            line.say(MoveFailed(send.move_id, "REQUEST_NOT_HERE", f"request {send.key} does not run here"))
+        elif running.epoch == send.epoch:
+            self.outgoing.send(send, running.engine_id, line.say)
+
+    def _grant(self, line: Line, grant: Grant) -> None:
+        former = self._by_key.get(grant.key)
+        if former and former.epoch >= grant.epoch:
+            return
+        arrived = self.incoming.claim(grant.move_id, grant.key)
         if former:
-            self._cancel(former)
-        granted = Granted(line, grant.key, grant.epoch)
+            self._forget(former)
+            if arrived or former.engine_id in self._preparing:
+                self._drop(former)
+        granted = Granted(line, grant.key, grant.epoch, arrived or (former.engine_id if former else ""))
         self._by_key[granted.key] = self._by_engine_id[granted.engine_id] = granted
-        if grant.sampling.guide:
-            task = asyncio.create_task(self._guided(granted, grant), name=f"guide {granted.engine_id}")
-            self._compiling[granted.engine_id] = task
-            task.add_done_callback(lambda _: self._compiling.pop(granted.engine_id))
+        if grant.sampling.guide or granted.former_id:
+            task = asyncio.create_task(self._prepared(granted, grant), name=f"preparing {granted.engine_id}")
+            self._preparing[granted.engine_id] = task
+            task.add_done_callback(lambda _: self._preparing.pop(granted.engine_id))
         else:
-            self._submit(granted, grant)
+            self._submit(granted, engine_request(grant, granted.engine_id))
         self.on_load()
 
-    async def _guided(self, granted: Granted, grant: Grant) -> None:
-        """Submits it once its guide is compiled; cancelled with it."""
-        assert grant.sampling.guide
+    async def _prepared(self, granted: Granted, grant: Grant) -> None:
+        """Submits it once its guide is compiled, or has it go on from what was here; cancelled with it."""
         try:
-            grammar = await self.guides.grammar(replica_name(grant.model, grant.digest), grant.sampling.guide)
+            request = engine_request(grant, granted.engine_id, await self._grammar(grant))
+            if granted.former_id:
+                await reach(Point.TARGET_ADOPTS)
+            await self._go_on(granted, request)
         except EngineError as error:
             self._refuse(granted, REASONS.get(type(error), "REFUSED"), str(error))
         except MeshError as error:
             self._refuse(granted, error.reason, error.message)
         except Exception as error:  # this task's outermost frame: the request must not wait for ever
-            log.exception("a guide could not be compiled", model=grant.model)
+            log.exception("a request could not be prepared", model=grant.model)
             self._refuse(granted, "ENGINE_FAILED", f"{type(error).__name__}: {error}")
-        else:
-            self._submit(granted, grant, grammar)
 
-    def _submit(self, granted: Granted, grant: Grant, grammar: Grammar | None = None) -> None:
-        request = EngineRequest(
-            request_id=granted.engine_id,
-            replica=replica_name(grant.model, grant.digest),
-            prompt_ids=grant.prompt,
-            params=_params(grant.sampling),
-            generated=grant.log,
-            grammar=grammar,
-        )
+    async def _grammar(self, grant: Grant) -> Grammar | None:
+        if not grant.sampling.guide:
+            return None
+        return await self.guides.grammar(replica_name(grant.model, grant.digest), grant.sampling.guide)
+
+    async def _go_on(self, granted: Granted, request: EngineRequest) -> None:
+        """From what is here of it, or from its tokens."""
+        if granted.former_id:
+            with suppress(NotMovable):
+                await asyncio.wrap_future(self._mover.adopt(granted.former_id, request))
+                return
+            self.engine.cancel(granted.former_id)
+        self.engine.submit(request)
+
+    def _submit(self, granted: Granted, request: EngineRequest) -> None:
         try:
             self.engine.submit(request)
         except EngineError as error:
@@ -149,22 +206,30 @@ class Relay:
 
     def _refuse(self, granted: Granted, reason: str, why: str) -> None:
         self._forget(granted)
-        granted.line.outgoing.put_nowait([Frame(granted.key, granted.epoch, failure_reason=reason, failure=why)])
+        self.engine.cancel(granted.former_id)
+        granted.line.say(Frame(granted.key, granted.epoch, failure_reason=reason, failure=why))
 
     def _cancel(self, granted: Granted) -> None:
         self._forget(granted)
-        if compiling := self._compiling.get(granted.engine_id):
-            compiling.cancel()
-        self.engine.cancel(granted.engine_id)
+        self._drop(granted)
 
-    def _dispatch(self, steps: list[TokenStep]) -> None:
-        batches: defaultdict[Line, list[Frame | Farewell]] = defaultdict(list)
+    def _drop(self, granted: Granted) -> None:
+        """Ends what the engine has of it."""
+        if preparing := self._preparing.get(granted.engine_id):
+            preparing.cancel()
+        for name in (granted.engine_id, granted.former_id):
+            self.engine.cancel(name)
+
+    def _dispatch(self, steps: list[TokenStep], said_at: float) -> None:
+        self.outgoing.pace.frames(self._loop.time() - said_at)
+        batches: defaultdict[Line, list[News]] = defaultdict(list)
         for step in steps:
             if granted := self._by_engine_id.get(step.request_id):
                 batches[granted.line].append(_frame(granted, step))
                 if step.finish:
                     self._forget(granted)
             elif step.finish:  # cancelled a while ago, and only now gone from what is told as running
+                self.incoming.ended(step)
                 self.on_load()
         for line, frames in batches.items():
             line.outgoing.put_nowait(frames)
@@ -173,6 +238,7 @@ class Relay:
         self._by_engine_id.pop(granted.engine_id, None)
         if self._by_key.get(granted.key) is granted:
             del self._by_key[granted.key]
+        self.outgoing.left(granted.engine_id)
         self.on_load()
 
 
@@ -180,21 +246,3 @@ def _frame(granted: Granted, step: TokenStep) -> Frame:
     if step.finish is FinishReason.ERROR:
         return Frame(granted.key, granted.epoch, failure_reason="ENGINE_FAILED", failure=step.error)
     return Frame(granted.key, granted.epoch, step.seq, step.tokens, step.finish, logprobs=step.logprobs)
-
-
-def _params(sampling: Sampling) -> SamplingParams:
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        seed=sampling.seed,
-        stop_token_ids=sampling.stop_token_ids,
-        ignore_eos=True,  # the gateway has put the model's own ends among the ids
-        logit_bias=sampling.logit_bias,
-        top_logprobs=sampling.top_logprobs,
-    )

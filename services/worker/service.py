@@ -4,17 +4,19 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import grpc
 import structlog
 from grpc import aio
 from whimbrel.worker.v1 import worker_pb2 as pb
-from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer
+from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
 from mesh.checkpoint.layout import is_digest
-from mesh.clients.relay import command_from, response_to
+from mesh.clients.receive_wire import Part, part_from
+from mesh.clients.relay import Command, command_from, response_to
 from mesh.clients.wire import NUMERICS, TIERS, load_progress_to, numerics_wanted, runner_to
 from mesh.clients.worker import POOLINGS
 from mesh.errors import InvalidRequest
-from mesh.requests import Cancel, Grant, LoadProgress
+from mesh.requests import LoadProgress
 from services.worker.embeddings import embed
 from services.worker.engine.engine import Engine
 from services.worker.fence import Fence
@@ -24,17 +26,26 @@ from services.worker.relay import Relay
 from services.worker.replicas import Replicas
 
 log = structlog.get_logger()
+NAME = "whimbrel.worker.v1.WorkerService"
 Context = aio.ServicerContext[Any, Any]
 _POOLINGS = {number: pooling for pooling, number in POOLINGS.items()}
 
 
 class WorkerServicer(WorkerServiceServicer):
-    """Load, Unload, Relay, Embed, GetStatus."""
+    """Load, Unload, Relay, Receive, Embed, GetStatus."""
 
     def __init__(self, worker_id: str, replicas: Replicas, relay: Relay, engine: Engine, memory_bytes: int) -> None:
         self._worker_id, self._replicas, self._relay, self._engine = worker_id, replicas, relay, engine
         self._memory_bytes = memory_bytes
         self._fence = Fence()
+
+    def mount(self, server: aio.Server) -> None:
+        """Adds the service to a server; of two handlers for Receive the first one counts, which parses by hand."""
+        receive: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            self.Receive, response_serializer=pb.ReceiveResponse.SerializeToString
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, {"Receive": receive}),))
+        add_WorkerServiceServicer_to_server(self, server)
 
     async def Load(self, request: pb.LoadRequest, context: Context) -> AsyncIterator[pb.LoadResponse]:  # noqa: N802
         """See the proto."""
@@ -73,6 +84,14 @@ class WorkerServicer(WorkerServiceServicer):
         async with aclosing(self._relay.serve(_commands(request_iterator))) as steps:
             async for frames in steps:
                 yield response_to(frames)
+
+    async def Receive(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[pb.ReceiveResponse]:
+        """See the proto."""
+        async with aclosing(self._relay.incoming.receive(_parts(request_iterator))) as written:
+            async for count_bytes in written:
+                yield pb.ReceiveResponse(written_bytes=count_bytes)
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:  # noqa: N802
         """See the proto."""
@@ -117,10 +136,16 @@ class WorkerServicer(WorkerServiceServicer):
         )
 
 
-async def _commands(requests: AsyncIterator[pb.RelayRequest]) -> AsyncIterator[Grant | Cancel]:
+async def _commands(requests: AsyncIterator[pb.RelayRequest]) -> AsyncIterator[Command]:
     async for request in requests:
-        command = command_from(request)
-        if isinstance(command, Grant | Cancel):
+        if command := command_from(request):
             yield command
         elif request.WhichOneof("command") == "hello":
             log.info("gateway connected", gateway=request.hello.gateway_id)
+
+
+async def _parts(messages: AsyncIterator[bytes]) -> AsyncIterator[Part]:
+    """Those that we know. Raises DataLoss."""
+    async for message in messages:
+        if part := part_from(message):
+            yield part

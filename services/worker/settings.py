@@ -78,6 +78,24 @@ class WorkerSettings(ServiceSettings):
         NumericsLevel.FAST,
         description="Numerics level of models that were deployed without one: fast, batch_invariant or path_invariant.",
     )
+    move_lease_s: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="Seconds without a word after which a request that was to come from another worker is forgotten, "
+        "and a worker that does not write what is sent to it counts as lost.",
+    )
+    move_window_bytes: int = Field(
+        16 << 20,
+        ge=1 << 20,
+        description="Most bytes of one request that are on their way to another worker and not written there.",
+    )
+    move_bytes_s: float = Field(
+        1e9,
+        ge=0,
+        description="Most bytes a second that leave for other workers; fewer while answers' tokens would be late. "
+        "0: no bound.",
+    )
     threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its default.")
     device: DeviceName = Field(
         DeviceName.HOST, description="What replicas run on: host, this machine's own memory; or cuda, its first GPU."

@@ -25,6 +25,17 @@ class Arrival:
     complete: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an import that has begun takes: blocks of this layout, so many bytes each in each layer, but for the leading
+    ones that are there already."""
+
+    blocks_there: int
+    layout: bytes
+    layer_bytes: tuple[int, ...]
+    block_tokens: int
+
+
 class Arrivals:
     """One replica's. Only the engine's thread calls."""
 
@@ -58,6 +69,24 @@ class Arrivals:
         received: list[set[int]] = [set() for _ in range(self._cache.layers)]
         self._arrivals[state.request.request_id] = Arrival(generation, found, received)
         return found
+
+    def reserve(self, request: EngineRequest) -> Room:
+        """As `begin`, for KV of all that is known of a request that is laid out as here."""
+        generation = self._make(request)
+        layer_bytes = tuple(self._cache.layer_bytes(layer) for layer in range(self._cache.layers))
+        size, kv_tokens = self._cache.block_tokens, len(generation.tokens) - 1
+        there = self.begin(SequenceState(request, kv_tokens, generation.root, layer_bytes, size))
+        return Room(there, generation.root, layer_bytes, size)
+
+    def take_in(self, request_id: str, first_layer: int, first: int, layers: Sequence[Tensor]) -> None:
+        """Write blocks from `first` on of some layers from `first_layer` on, and make room for them if need be; as
+        `extend` and `receive`."""
+        generation, end = self._find(request_id).generation, first + len(layers[0])
+        if end > -(-generation.limit // self._cache.block_tokens):
+            raise ImportRefused(f"blocks {first} to {end}: {request_id} may have {generation.limit} tokens")
+        self.extend(request_id, end * self._cache.block_tokens)
+        for layer, data in enumerate(layers, first_layer):
+            self.receive(request_id, layer, first, data)
 
     def extend(self, request_id: str, kv_tokens: int) -> None:
         """Reserve blocks for what the sequence has grown to since; ImportRefused when there is no room now."""

@@ -19,14 +19,32 @@ class SequenceState:
     request: EngineRequest
     kv_tokens: int  # leading tokens whose KV can be exported; less than all of them
     layout: bytes  # blocks of equal layouts are interchangeable: same checkpoint, same geometry
-    layers: int
+    layer_bytes: tuple[int, ...]  # of one block in each layer
     block_tokens: int
     paused: bool = False
+
+    @property
+    def layers(self) -> int:
+        """Layers that have KV."""
+        return len(self.layer_bytes)
 
     @property
     def blocks(self) -> int:
         """Blocks that hold its KV, the last of which may be partial."""
         return -(-self.kv_tokens // self.block_tokens)
+
+    @property
+    def full_blocks(self) -> int:
+        """Blocks that will not change any more."""
+        return self.kv_tokens // self.block_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A sequence that stands still, and its KV from some block on: bytes [blocks, block bytes] of each layer."""
+
+    state: SequenceState
+    rest: tuple[Tensor, ...]
 
 
 class Departures:
@@ -42,7 +60,7 @@ class Departures:
             request=replace(generation.request, generated=tuple(generation.answer)),
             kv_tokens=generation.kv_len,
             layout=generation.root,
-            layers=self._cache.layers,
+            layer_bytes=tuple(self._cache.layer_bytes(layer) for layer in range(self._cache.layers)),
             block_tokens=self._cache.block_tokens,
             paused=generation in self._roster.paused,
         )
@@ -59,6 +77,17 @@ class Departures:
     def pause(self, request_id: str) -> None:
         """No step from now on; its blocks stay, unless nobody else could advance. Ends by `resume` or a cancel."""
         self._roster.pause(self._roster.find(request_id))
+
+    def stop(self, request_id: str, first: int) -> Stand:
+        """Pause it, and all that is left to leave when `first` blocks have left. NotExportable, and it goes on, if it
+        has given way."""
+        if not self._roster.find(request_id).table.blocks:
+            raise NotExportable(f"{request_id} has given way to others, and has no blocks now; send its tokens")
+        self.pause(request_id)
+        state = self.describe(request_id)
+        first = min(first, state.blocks)
+        rest = (self.export_kv(request_id, layer, first, state.blocks).cpu() for layer in range(state.layers))
+        return Stand(state, tuple(rest))
 
     def resume(self, request_id: str) -> None:
         """Go on. Nothing happens to one that is not paused."""

@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from services.worker.engine.arrivals import Arrivals
-from services.worker.engine.departures import Departures, SequenceState
+from services.worker.engine.arrivals import Arrivals, Room
+from services.worker.engine.departures import Departures, SequenceState, Stand
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import NotMovable, UnknownRequest
 from services.worker.engine.opaque_state import HeldState
@@ -67,6 +67,19 @@ class Mover:
             request_id, lambda replica: _movable(replica).departures.export_kv(request_id, layer, first, end)
         )
 
+    def export(self, request_id: str, layers: range, first: int, end: int) -> Future[tuple[Tensor, ...]]:
+        """The same of several layers, on the host."""
+
+        def exported(replica: Replica) -> tuple[Tensor, ...]:
+            departures = _movable(replica).departures
+            return tuple(departures.export_kv(request_id, layer, first, end).cpu() for layer in layers)
+
+        return self._engine.ask(request_id, exported)
+
+    def stop(self, request_id: str, first: int) -> Future[Stand]:
+        """Pause it, and export what is left from block `first` on."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.stop(request_id, first))
+
     def pause(self, request_id: str) -> Future[None]:
         """Have it take no step from now on."""
         return self._engine.ask(request_id, lambda replica: _movable(replica).departures.pause(request_id))
@@ -82,6 +95,17 @@ class Mover:
     def import_begin(self, state: SequenceState) -> Future[int]:
         """Reserve room for `state`, whose request names the replica. How many leading blocks need not be sent."""
         return self._engine.expect(state.request, lambda replica: (_movable(replica).arrivals.begin(state), []))
+
+    def reserve(self, request: EngineRequest) -> Future[Room]:
+        """Make room for what another worker has of `request`, which arrives under its id. Raises as `Engine.submit`
+        does, and ImportRefused."""
+        return self._engine.expect(request, lambda replica: (_movable(replica).arrivals.reserve(request), []))
+
+    def import_blocks(self, request_id: str, first_layer: int, first: int, layers: Sequence[Tensor]) -> Future[None]:
+        """Write blocks from `first` on of consecutive layers, with more room if need be."""
+        return self._engine.ask(
+            request_id, lambda replica: _movable(replica).arrivals.take_in(request_id, first_layer, first, layers)
+        )
 
     def import_extend(self, request_id: str, kv_tokens: int) -> Future[None]:
         """Reserve room for what it has grown to since."""

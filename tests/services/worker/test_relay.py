@@ -117,7 +117,7 @@ async def working(held: Checkpoint, scratch: Path) -> AsyncIterator[Bench]:
     """A worker that has one replica of the checkpoint of a store."""
     async with serving(held) as (store, address):
         channels, relay = Channels(), Relay(asyncio.get_running_loop())
-        engine = relay.engine = Engine(relay.on_steps)
+        engine = Engine(relay.on_steps)
         order = Order("m", held.digest, address)
 
         def order_of(name: str) -> Order:
@@ -125,7 +125,7 @@ async def working(held: Checkpoint, scratch: Path) -> AsyncIterator[Bench]:
                 raise UnknownReplica(f"no replica of {name} is resident")
             return order
 
-        relay.guides = Guides(StoreClient(channels), order_of, scratch)
+        relay.begin(engine, Guides(StoreClient(channels), order_of, scratch))
         engine.start()
         engine.add_replica(replica("llama", name=replica_name("m", held.digest)))
         bench = Bench(relay, engine, store)

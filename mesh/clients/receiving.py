@@ -1,0 +1,123 @@
+"""Sending another worker what one has of a request that moves: a stream of its own channel, with a window."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from grpc import aio
+from whimbrel.worker.v1 import worker_pb2 as pb
+
+from mesh.clients.channel import connect, limit, our_errors
+from mesh.clients.receive_wire import Blocks, Manifest, Opening, Part, StateTensor, part_to
+from mesh.errors import MeshError, Unreachable
+
+RECEIVE = "/whimbrel.worker.v1.WorkerService/Receive"
+RECEIVE_S = 3600.0
+Call = aio.StreamStreamCall[Part, pb.ReceiveResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """At most `window_bytes` are on their way and not written; who writes nothing for `patience_s` is lost."""
+
+    window_bytes: int
+    patience_s: float
+
+
+class Sending:
+    """One stream to a target. Its methods raise the MeshError that the target ended it with."""
+
+    def __init__(self, call: Call, peer: str, flow: Flow) -> None:
+        self._call, self._peer, self._flow = call, peer, flow
+        self.sent_bytes = self._written_bytes = 0
+        self._failure: MeshError | None = None
+        self._news = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read(), name=f"acknowledgements of {peer}")
+
+    async def send(self, part: Blocks | StateTensor) -> None:
+        """Once there is room for it in the window; alone it always fits."""
+        await self._until(lambda: self.on_their_way + part.bytes <= max(self._flow.window_bytes, part.bytes))
+        await self._write(part)
+        self.sent_bytes += part.bytes
+
+    @property
+    def on_their_way(self) -> int:
+        """Bytes sent of which the target has not said that they are written."""
+        return self.sent_bytes - self._written_bytes
+
+    async def written(self) -> None:
+        """Returns when everything sent is written."""
+        await self._until(lambda: self.on_their_way <= 0)
+
+    async def finish(self, manifest: Manifest) -> None:
+        """Says that this was all, and waits until the target has agreed."""
+        await self._write(manifest)
+        await self._call.done_writing()
+        await asyncio.wait([self._reader], timeout=self._flow.patience_s)
+        if not self._reader.done():
+            raise self._silent()
+        self._check()
+
+    async def close(self) -> None:
+        """Ends the stream, wherever it stands."""
+        self._call.cancel()
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+
+    async def open(self, opening: Opening) -> None:
+        """The first word."""
+        await self._write(opening)
+
+    async def _write(self, part: Part) -> None:
+        try:
+            await self._call.write(part)
+        except (aio.AioRpcError, asyncio.InvalidStateError):  # it has ended; the reader knows how
+            await asyncio.wait([self._reader])
+            self._check()
+            raise Unreachable(f"{self._peer} ended the call early", reason="CALL_ENDED") from None
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        async with self._news:
+            try:
+                async with asyncio.timeout(self._flow.patience_s):
+                    await self._news.wait_for(lambda: ready() or self._failure is not None)
+            except TimeoutError:
+                raise self._silent() from None
+        self._check()
+
+    async def _read(self) -> None:
+        try:
+            with our_errors(self._peer):
+                async for response in self._call:
+                    self._written_bytes = response.written_bytes
+                    await self._tell()
+        except MeshError as error:
+            self._failure = error
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    def _check(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _silent(self) -> MeshError:
+        return Unreachable(f"{self._peer} has written nothing for {self._flow.patience_s:g} s", reason="TARGET_SILENT")
+
+
+@asynccontextmanager
+async def sending(address: str, opening: Opening, flow: Flow) -> AsyncIterator[Sending]:
+    """A stream to the worker at `address`; leaving ends it. It has a channel of its own: bulk holds nothing else up."""
+    async with connect(address) as channel:
+        method: aio.StreamStreamMultiCallable[Part, pb.ReceiveResponse] = channel.stream_stream(
+            RECEIVE, part_to, pb.ReceiveResponse.FromString
+        )
+        sending = Sending(method(timeout=limit(RECEIVE_S)), f"worker at {address}", flow)
+        try:
+            await sending.open(opening)
+            yield sending
+        finally:
+            await sending.close()

@@ -1,0 +1,78 @@
+"""The target's end of one Receive stream: parts are read while those before them are being written."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from mesh.clients.receive_wire import Blocks, Manifest, Opening, Part, StateTensor
+from mesh.errors import DataLoss, NotFound
+from mesh.faults import Point, reach
+from mesh.moves import Ready
+from services.worker.moving.expected import Expected
+
+AHEAD = 8  # parts that are read and not written yet: what is more waits in the network
+
+
+class Intake:
+    """What comes for one expected request, after the opening."""
+
+    def __init__(self, expected: Expected, parts: AsyncIterator[Part]) -> None:
+        self._manifest: Manifest | None = None
+        self._expected, self._parts = expected, parts
+        self._reading: asyncio.Task[Part | None] | None = None
+        self._writes = deque[tuple[int, asyncio.Future[None]]]()
+
+    async def written(self) -> AsyncGenerator[int, None]:
+        """Bytes written so far, whenever these grow, until all is there, which its gateway is told. Raises what was
+        wrong with a part, and NotFound when the move is over."""
+        total = 0
+        try:
+            while self._writes or self._manifest is None:
+                await self._news()
+                if self._writes and self._writes[0][1].done():
+                    size, write = self._writes.popleft()
+                    write.result()
+                    total += size
+                    yield total
+            await reach(Point.TARGET_READY)
+            self._expected.say(Ready(self._expected.move_id, self._manifest.kv_tokens))
+        finally:
+            for task in (self._reading, *(write for _, write in self._writes)):
+                if task:
+                    task.cancel()
+
+    async def _news(self) -> None:
+        """Returns when the oldest part has been written, or another one has been read."""
+        if not self._reading and self._manifest is None and len(self._writes) < AHEAD:
+            self._reading = asyncio.create_task(self._read(), name=f"parts of {self._expected.move_id}")
+        oldest = self._writes[0][1] if self._writes else None
+        waited_for = [one for one in (self._reading, oldest, self._expected.over) if one]
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        if self._expected.over.done():
+            raise over(self._expected.move_id)
+        if self._reading and self._reading.done():
+            reading, self._reading = self._reading, None
+            self._take(reading.result())
+
+    async def _read(self) -> Part | None:
+        part = await anext(self._parts, None)
+        await reach(Point.TARGET_RECEIVES)
+        return part
+
+    def _take(self, part: Part | None) -> None:
+        self._expected.heard()
+        incoming = self._expected.incoming
+        assert incoming
+        match part:
+            case Blocks() | StateTensor():
+                self._writes.append((part.bytes, asyncio.ensure_future(incoming.write(part))))
+            case Manifest():
+                self._manifest = part
+                self._writes.append((0, asyncio.ensure_future(incoming.complete(part))))
+            case Opening() | None:
+                raise DataLoss("a worker ended what it sends of a request before all was there", reason="BAD_STREAM")
+
+
+def over(move_id: str) -> NotFound:
+    """There is no such move here, any more."""
+    return NotFound(f"move {move_id} is not expected here; it may have been given up", reason="MOVE_OVER")

@@ -1,0 +1,173 @@
+"""Workers on real sockets, each with an engine and a replica of its own, and a gateway's lines to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from grpc import aio
+
+from mesh.clients.channel import Channels
+from mesh.clients.relay import News, RelayClient
+from mesh.clients.store import StoreClient
+from mesh.errors import MeshError
+from mesh.interceptor import Surround
+from mesh.moves import MoveEvent, MoveFailed
+from mesh.requests import Farewell, Frame, Grant, Sampling
+from services.worker.engine.batch import Limits
+from services.worker.engine.engine import Engine
+from services.worker.engine.errors import UnknownReplica
+from services.worker.engine.replica import Replica
+from services.worker.guides import Guides
+from services.worker.loading.adapting import AdapterLoader
+from services.worker.loading.host import Host
+from services.worker.loading.loader import Loader, Order
+from services.worker.loading.skeletons import Skeletons
+from services.worker.moving.limits import USUAL, MoveLimits
+from services.worker.naming import replica_name
+from services.worker.relay import Relay
+from services.worker.replicas import Replicas
+from services.worker.service import WorkerServicer
+from services.worker.settings import Transport
+from tests.services.worker.engine.tiny import prompt
+
+WAIT_S = 30.0
+MODEL, DIGEST = "m", "d" * 64
+NAME = replica_name(MODEL, DIGEST)
+SAMPLING = Sampling(400, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
+E = TypeVar("E", bound=MoveEvent)
+
+
+class Line:
+    """A gateway's line to one worker, and what has come on it."""
+
+    def __init__(self, channels: Channels, address: str) -> None:
+        self._client = RelayClient(channels, address, "gateway")
+        self.frames: list[Frame] = []
+        self.events: list[MoveEvent] = []
+        self.tokens_when: dict[MoveEvent, int] = {}  # how many had come when an event did
+        self.send = self._client.send
+        self._news = asyncio.Condition()
+        self._task = asyncio.create_task(self._read())
+
+    async def close(self) -> None:
+        """Breaks it."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def of(self, key: str, epoch: int) -> tuple[int, ...]:
+        """The tokens of an ownership, in order."""
+        return sum((one.tokens for one in self.frames if (one.key, one.epoch) == (key, epoch)), ())
+
+    async def tokens(self, key: str, epoch: int, count: int) -> tuple[int, ...]:
+        """Waits until so many have come."""
+        await self._until(lambda: len(self.of(key, epoch)) >= count)
+        return self.of(key, epoch)
+
+    async def whole(self, key: str, epoch: int) -> tuple[int, ...]:
+        """Waits for the end."""
+        await self.last(key, epoch)
+        return self.of(key, epoch)
+
+    async def last(self, key: str, epoch: int) -> Frame:
+        """The frame that ends it."""
+
+        def ends(frame: Frame) -> bool:
+            return (frame.key, frame.epoch) == (key, epoch) and bool(frame.finish or frame.failure_reason)
+
+        await self._until(lambda: any(map(ends, self.frames)))
+        return next(filter(ends, self.frames))
+
+    async def event(self, kind: type[E], move_id: str = "move") -> E:
+        """Waits for it; fails if the move does."""
+        found: list[E] = []
+
+        def there() -> bool:
+            mine = [event for event in self.events if event.move_id == move_id]
+            found[:] = [event for event in mine if isinstance(event, kind)]
+            failed = [event for event in mine if isinstance(event, MoveFailed)]
+            assert found or not failed, failed
+            return bool(found)
+
+        await self._until(there)
+        return found[-1]
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        async with self._news, asyncio.timeout(WAIT_S):
+            await self._news.wait_for(ready)
+
+    async def _read(self) -> None:
+        try:
+            async for news in self._client.frames():
+                self._take(news)
+                async with self._news:
+                    self._news.notify_all()
+        except MeshError:
+            pass  # the worker is gone
+
+    def _take(self, news: News) -> None:
+        match news:
+            case Frame():
+                self.frames.append(news)
+            case Farewell():
+                pass
+            case _:
+                self.events.append(news)
+                self.tokens_when[news] = sum(len(frame.tokens) for frame in self.frames)
+
+
+class Worker:
+    """One, on a socket."""
+
+    def __init__(self, engine: Engine, relay: Relay, address: str, line: Line, server: aio.Server) -> None:
+        self.engine, self.relay, self.address, self.line, self.server = engine, relay, address, line, server
+
+    def idle(self) -> bool:
+        """Nothing runs, and every block is free."""
+        stats = self.engine.stats().replicas.values()
+        return all((one.running, one.waiting, one.free_blocks) == (0, 0, one.total_blocks) for one in stats)
+
+
+@asynccontextmanager
+async def worker(
+    *replicas: Replica, scratch: Path, order: Order | None = None, limits: MoveLimits = USUAL
+) -> AsyncIterator[Worker]:
+    """With these replicas; `order` says where their tokenizer is."""
+    loop = asyncio.get_running_loop()
+    channels, relay = Channels(), Relay(loop)
+    stores = StoreClient(channels)
+    engine = Engine(relay.on_steps, threads=1)
+
+    def order_of(name: str) -> Order:
+        if order is None or name != order.replica:
+            raise UnknownReplica(f"no replica of {name} is resident")
+        return order
+
+    relay.begin(engine, Guides(stores, order_of, scratch), limits)
+    engine.start()
+    for one in replicas:
+        engine.add_replica(one)
+    device = Host(stores, Transport.AUTO)
+    loader = Loader(stores, device, Skeletons(0, scratch), 1 << 20, Limits())
+    resident = Replicas(engine, loader, AdapterLoader(stores, device), memory_bytes=1 << 30, kv_bytes=1 << 20)
+    server = aio.server(interceptors=[Surround()])
+    WorkerServicer("w", resident, relay, engine, 1 << 30).mount(server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    line = Line(channels, address)
+    try:
+        yield Worker(engine, relay, address, line, server)
+    finally:
+        await line.close()
+        await server.stop(0)
+        await asyncio.to_thread(engine.close)
+        await channels.close()
+
+
+def grant(key: str = "r", epoch: int = 1, *, log: Sequence[int] = (), move_id: str = "", **changes: object) -> Grant:
+    """Of a prompt of 17 tokens; `changes` are its sampling's, or its `prompt`."""
+    tokens = changes.pop("prompt", prompt(17))
+    sampling = replace(SAMPLING, **changes)  # type: ignore[arg-type]
+    return Grant(key, epoch, MODEL, DIGEST, tokens, tuple(log), sampling, move_id)  # type: ignore[arg-type]
