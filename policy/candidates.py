@@ -89,6 +89,18 @@ def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> 
     return _candidates(view, entry, filter(_ability(view, entry, now, NOBODY), near), knobs)
 
 
+def sooner_near_candidates(
+    view: View, entry: ModelEntry, now: float, offers: Offers, before_s: float
+) -> list[Candidate]:
+    """Those of them where it would be ready in less than so long, had it room."""
+    nodes = view.index.sources.nodes(entry.checkpoint.digest)
+    if not entry.checkpoint.base:  # else the base counts, too
+        offered = ((node, offers.within(node)) for node in nodes)
+        nodes = [node for node, offer in offered if offer and offer.estimate_s < before_s]
+    near = (name for node in nodes for name in view.index.of_node(node))
+    return _offered(view, filter(_ability(view, entry, now, NOBODY), near), offers, before_s)
+
+
 def used_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
     """The same, and where they are none, a few workers of other nodes."""
     if near := near_candidates(view, entry, now, knobs):

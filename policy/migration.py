@@ -13,6 +13,7 @@ from policy.candidates import Candidate, candidates, load, near_candidates
 from policy.evacuation import along, plan_for
 from policy.knobs import Knobs
 from policy.moving import Evacuation, Leg
+from policy.offers import Offers
 from policy.patience import Patience
 from policy.rates import Quantity, Rate
 from policy.relocation import rests, route, transfer
@@ -79,7 +80,7 @@ def _otherwise_s(
     """How long a request for the version waits if nothing moves: for a load, or for a slot of a full replica."""
     slots = sum(seat.slots for seat in view.seats(entry.name) if view.settled(seat))
     load_s = best.estimate_s if best else _room_s(view, entry, able, now, knobs)
-    load_s = min(load_s, Patience(view, now, knobs).near_s(entry))
+    load_s = min(load_s, Patience(view, now, knobs, Offers(view, entry, knobs)).near_s(entry))
     if not slots:
         return load_s
     ahead = max(0, len(view.queues.of(entry.name)) - 1)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mesh.facts import ModelEntry
-from policy.candidates import Candidate, near_candidates
+from policy.candidates import Candidate, sooner_near_candidates
 from policy.knobs import Knobs
+from policy.offers import Offers
 from policy.room import missing_bytes
 from policy.view import Running, Seat, View, Waiting
 from policy.waits import LEAST_SHARE, held_mean_s, slot_wait
@@ -22,6 +23,7 @@ class Patience:
     view: View
     now: float
     knobs: Knobs
+    offers: Offers  # of the version that is waited for
 
     def until_s(self, entry: ModelEntry, request: Waiting, load: Candidate) -> float | None:
         """When to look again at a request that waits instead of having its model loaded there; None if it should not
@@ -36,11 +38,9 @@ class Patience:
     def near_s(self, entry: ModelEntry, most_s: float = math.inf) -> float:
         """Until it would be ready on a worker where the checkpoint lies, once what runs there has ended; of those where
         it starts sooner than `most_s`."""
-        near = near_candidates(self.view, entry, self.now, self.knobs)
-        starts_s = ((one, one.estimate_s + self.knobs.unload_s) for one in near)
-        return min(
-            (start_s + self._room_s(entry, one) for one, start_s in starts_s if start_s < most_s), default=math.inf
-        )
+        unload_s = self.knobs.unload_s
+        near = sooner_near_candidates(self.view, entry, self.now, self.offers, most_s - unload_s)
+        return min((one.estimate_s + unload_s + self._room_s(entry, one) for one in near), default=math.inf)
 
     def _slot_s(self, entry: ModelEntry) -> float:
         """Until all that wait for the model have a slot of those that it has."""

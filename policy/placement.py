@@ -118,21 +118,22 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
         return Choice(tuple(steps))
     if best:
         near = nearer_room(view, entry, best, now, knobs, offers=offers, excluded=request.excluded)
-        return _evict(near) if near else _load(view, request, best, now, knobs)
+        return _evict(near) if near else _load(view, request, best, Patience(view, now, knobs, offers))
     if fits and not able and not former and not any_source(view, entry):
         return refusal(request, RefusalReason.NO_CHECKPOINT, knobs.distrust_s)
-    return _find_room(view, request, able, now, knobs)
+    return _find_room(view, request, able, Patience(view, now, knobs, offers))
 
 
-def _load(view: View, request: Waiting, best: Candidate, now: float, knobs: Knobs) -> Choice:
+def _load(view: View, request: Waiting, best: Candidate, patience: Patience) -> Choice:
     """Into free memory, unless it is sooner to wait."""
     entry = view.cluster.models[request.model]
-    until_s = Patience(view, now, knobs).until_s(entry, request, best)
+    until_s = patience.until_s(entry, request, best)
     return Choice((load(view, entry, best),)) if until_s is None else Choice(again_s=until_s)
 
 
-def _find_room(view: View, request: Waiting, able: list[Candidate], now: float, knobs: Knobs) -> Choice:
+def _find_room(view: View, request: Waiting, able: list[Candidate], patience: Patience) -> Choice:
     """Where others leave, or idle replicas can."""
+    now, knobs = patience.now, patience.knobs
     entry = view.cluster.models[request.model]
     if coming := coming_room(view, entry, able):
         return Choice((), (coming,)) if now < request.since_s + knobs.hold_s else _hold(view, request, now, knobs)
@@ -140,7 +141,7 @@ def _find_room(view: View, request: Waiting, able: list[Candidate], now: float, 
     if plan is None:
         return _hold(view, request, now, knobs)
     there = next(one for one in able if one.member.id == plan.claim.worker_id)
-    until_s = Patience(view, now, knobs).until_s(entry, request, there)
+    until_s = patience.until_s(entry, request, there)
     return _evict(plan) if until_s is None else Choice(again_s=until_s)
 
 
