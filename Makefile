@@ -8,7 +8,7 @@ PEERS := .bench-peers
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test slow check format bench bench-peers gpu lock clean
+.PHONY: help setup demo up test slow chaos check format bench bench-peers gpu lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test: $(STAMP) ## run the tests, two files at a time
 
 slow: $(STAMP) ## run the slow tests, fuzzers among them
 	@python -m pytest -m slow
+
+chaos: $(STAMP) ## kill and stop processes of a cluster while clients ask, and check every answer
+	@python -m chaos
 
 check: $(STAMP) ## lint, types, layers, protos
 	ruff format --check .

@@ -29,12 +29,18 @@ class ClusterOptions:
     workers: int = 2
     schedulers: int = 1  # one leads, the others stand by
     gateways: int = 1
+    stores: int = 1  # one a node: say with settings_of which node each further one, and which workers, are on
+    redis_url: str = ""  # of a Redis that is there; empty: one of the cluster's own
     gateway_port: int = 0  # of the first one; 0: any free one, as the others have
     keep_state: bool = False  # the state outlives the cluster, in data_dir
     settings: Mapping[str, str] = field(default_factory=dict)  # environment of every process
     settings_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by kind or id, over the former
     start_s: float = 120.0  # until every process must serve
     grace_s: float = 8.0  # between SIGTERM and SIGKILL
+
+    def store_dir(self, store_id: str) -> Path:
+        """Where a store keeps its checkpoints; the first one's has no number."""
+        return self.data_dir / ("store" if store_id == "store-1" else store_id)
 
 
 class LocalCluster:
@@ -58,7 +64,7 @@ class LocalCluster:
             (options.data_dir / "logs").mkdir(parents=True, exist_ok=True)
             stack.enter_context(_only_user_of(options.data_dir))
             _check_free(options.gateway_port)
-            self.redis_url = await stack.enter_async_context(embedded_redis(_state_dir(options)))
+            self.redis_url = options.redis_url or await stack.enter_async_context(embedded_redis(_state_dir(options)))
             stack.push_async_callback(self._end_all)
             for program in programs(options, self.redis_url):
                 await self._launch(program)
@@ -191,7 +197,6 @@ def programs(options: ClusterOptions, redis_url: str) -> tuple[Program, ...]:
         "WHIMBREL_GRACE_S": "5",
     }
     own: dict[Kind, Mapping[str, str]] = {
-        Kind.STORE: {"WHIMBREL_STORE_DIR": str((options.data_dir / "store").absolute())},
         Kind.WORKER: {
             "OMP_NUM_THREADS": str(threads),
             # Threads that spin for each other on a busy machine made a small model 20 to 60 times slower.
@@ -201,7 +206,7 @@ def programs(options: ClusterOptions, redis_url: str) -> tuple[Program, ...]:
     }
     counts = {
         Kind.SCHEDULER: options.schedulers,
-        Kind.STORE: 1,
+        Kind.STORE: options.stores,
         Kind.GATEWAY: options.gateways,
         Kind.WORKER: options.workers,
     }
@@ -211,6 +216,8 @@ def programs(options: ClusterOptions, redis_url: str) -> tuple[Program, ...]:
 
 def _program(options: ClusterOptions, kind: Kind, process_id: str, settings: Mapping[str, str]) -> Program:
     given = {"WHIMBREL_PORT": str(options.gateway_port)} if process_id == "gateway-1" else {}
+    if kind is Kind.STORE:
+        given = {"WHIMBREL_STORE_DIR": str(options.store_dir(process_id).absolute())}
     told = [given, options.settings, options.settings_of.get(kind, {}), options.settings_of.get(process_id, {})]
     merged = {**settings, "WHIMBREL_ID": process_id}
     for more in told:

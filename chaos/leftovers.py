@@ -1,0 +1,43 @@
+"""What is still there once every client has gone: nothing should run, and every block should be free."""
+
+import asyncio
+from collections.abc import Sequence
+
+from whimbrel.worker.v1 import worker_pb2
+from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
+
+from cli.cluster import LocalCluster
+from mesh.clients.channel import connect, unary
+from mesh.facts import Kind
+
+PATIENCE_S, LOOK_S, STATUS_S = 30.0, 0.2, 10.0
+
+
+async def leftovers(cluster: LocalCluster) -> list[str]:
+    """In words, what a worker still holds after a while of peace."""
+    names = [process.program.id for process in cluster.processes if process.program.kind is Kind.WORKER]
+    found = await _left(cluster, names)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while found := await _left(cluster, names):  # noqa: ASYNC110  GetStatus cannot be watched
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        pass
+    return found
+
+
+async def _left(cluster: LocalCluster, names: Sequence[str]) -> list[str]:
+    each = await asyncio.gather(*(_of_worker(cluster, name) for name in names))
+    return [text for texts in each for text in texts]
+
+
+async def _of_worker(cluster: LocalCluster, name: str) -> list[str]:
+    async with connect(cluster.process(name).address.result()) as channel:
+        call = WorkerServiceStub(channel).GetStatus(worker_pb2.GetStatusRequest(), timeout=STATUS_S)
+        status = await unary(call, name)
+    return [
+        f"{name}: {one.model} has {one.running} running, {one.waiting} waiting, "
+        f"{one.total_blocks - one.free_blocks} of {one.total_blocks} blocks taken"
+        for one in status.replicas
+        if one.running or one.waiting or one.free_blocks != one.total_blocks
+    ]
