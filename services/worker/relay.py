@@ -228,9 +228,10 @@ class Relay:
                 batches[granted.line].append(_frame(granted, step))
                 if step.finish:
                     self._forget(granted)
-            elif step.finish:  # cancelled a while ago, and only now gone from what is told as running
-                self.incoming.ended(step)
-                self.on_load()
+            else:
+                self.incoming.told(step)
+                if step.finish:  # cancelled a while ago, and only now gone from what is told as running
+                    self.on_load()
         for line, frames in batches.items():
             line.outgoing.put_nowait(frames)
 

@@ -3,17 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from functools import partial
 
 import structlog
 
 from mesh.clients.receive_wire import Opening, Part
 from mesh.errors import DataLoss, MeshError, Unsuitable
 from mesh.faults import Point, reach
-from mesh.moves import Expect, MoveFailed, Reserved
+from mesh.moves import Expect, MoveFailed, Ready, Reserved
 from mesh.requests import MoveKind
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import EngineError, NotMovable
+from services.worker.engine.errors import EngineError
 from services.worker.engine.mover import Mover
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.guides import Guides
@@ -21,7 +20,6 @@ from services.worker.moving.blocks_in import BlocksIn
 from services.worker.moving.expected import Expected, Say
 from services.worker.moving.failures import failed, is_fault
 from services.worker.moving.intake import Intake, over
-from services.worker.moving.lease import Lease
 from services.worker.naming import replica_name
 from services.worker.requests import engine_request
 
@@ -37,15 +35,19 @@ class Incoming:
         self._by_engine_id: dict[str, Expected] = {}
 
     def expect(self, expect: Expect, line: object, say: Say) -> None:
-        """Makes room, and says Reserved or MoveFailed; said again, it does so again."""
+        """Makes room, and says Reserved, and of what is computed here Ready, too; or says MoveFailed. Said again, it
+        does so again, and more may have to be computed."""
         expected = self._expected.get(expect.move_id)
+        if expected and expected.expect.kind is not expect.kind:
+            self.abandon(expect.move_id)
+            expected = None
         if expected is None:
-            expected = Expected(expect, line, say)
+            expected = Expected(expect, line, say, self._lease_s, lambda: self._lapsed(expect.move_id))
             self._expected[expected.move_id] = self._by_engine_id[expected.engine_id] = expected
-            expected.lease = Lease(self._lease_s, partial(self._lapsed, expected))
-        expected.heard()
-        if expected.task is None or expected.task.done():
-            expected.task = asyncio.create_task(self._prepared(expected), name=f"expecting {expected.move_id}")
+        expected.expect = expect
+        expected.lease.renew()
+        if expected.prepared or expect.kind is not MoveKind.KV:
+            expected.prepare(self._prepared(expected))
 
     def abandon(self, move_id: str) -> None:
         """Frees what has come of it; nothing if it is not expected."""
@@ -65,11 +67,14 @@ class Incoming:
         for move_id in [one.move_id for one in self._expected.values() if one.line is line]:
             self.abandon(move_id)
 
-    def ended(self, step: TokenStep) -> None:
-        """A request of the engine has ended; if it is one that is expected, its move fails."""
-        if (expected := self._by_engine_id.get(step.request_id)) and step.finish:
+    def told(self, step: TokenStep) -> None:
+        """The engine's word of a request that is not the relay's: that all of it is computed, or that it has ended."""
+        expected = self._by_engine_id.get(step.request_id)
+        if expected and step.finish:
             why = step.error or "what has come of it was dropped"
             self._give_up(expected, MoveFailed(expected.move_id, "GAVE_WAY", why))
+        elif expected:
+            expected.ready(Ready(expected.move_id, len(expected.expect.request.prompt) + step.seq))
 
     async def receive(self, parts: AsyncIterator[Part]) -> AsyncGenerator[int, None]:
         """One stream of another worker: bytes written so far, until all is there. Raises MeshErrors."""
@@ -100,16 +105,22 @@ class Incoming:
 
     async def _prepare(self, expected: Expected) -> None:
         request = await self._request(expected)
-        if expected.expect.kind is not MoveKind.KV:
-            raise NotMovable("this worker computes nothing ahead; have the KV sent")
+        if expected.expect.kind is MoveKind.KV:
+            blocks, tokens = await self._reserved(expected, request)
+        else:
+            expected.lease.suspend()  # until it is computed
+            blocks, tokens = 0, await asyncio.wrap_future(self._mover.warm(request))
+        await reach(Point.TARGET_RESERVES)
+        fingerprint = self._engine.stats().replicas[request.replica].fingerprint
+        expected.reserved(Reserved(expected.move_id, blocks, tokens, fingerprint))
+
+    async def _reserved(self, expected: Expected, request: EngineRequest) -> tuple[int, int]:
+        """Blocks that are there already, and tokens in them."""
         if expected.incoming is None:
             room = await asyncio.wrap_future(self._mover.reserve(request))
             expected.incoming = BlocksIn(request, room, self._mover)
-        await reach(Point.TARGET_RESERVES)
-        there = expected.incoming.room.blocks_there
-        fingerprint = self._engine.stats().replicas[request.replica].fingerprint
-        tokens = there * expected.incoming.room.block_tokens
-        expected.say(Reserved(expected.move_id, there, tokens, fingerprint))
+        room = expected.incoming.room
+        return room.blocks_there, room.blocks_there * room.block_tokens
 
     async def _request(self, expected: Expected) -> EngineRequest:
         """As the engine knows it, its guide compiled."""
@@ -118,9 +129,9 @@ class Incoming:
         grammar = await self._guides.grammar(replica_name(grant.model, grant.digest), guide) if guide else None
         return engine_request(grant, expected.engine_id, grammar)
 
-    def _lapsed(self, expected: Expected) -> None:
+    def _lapsed(self, move_id: str) -> None:
         why = f"nothing was heard of it for {self._lease_s:g} s"
-        self._give_up(expected, MoveFailed(expected.move_id, "LEASE_LAPSED", why))
+        self._give_up(self._expected[move_id], MoveFailed(move_id, "LEASE_LAPSED", why))
 
     def _give_up(self, expected: Expected, event: MoveFailed) -> None:
         """Frees it and says so, unless that has been done."""

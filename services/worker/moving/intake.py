@@ -35,7 +35,7 @@ class Intake:
                     total += size
                     yield total
             await reach(Point.TARGET_READY)
-            self._expected.say(Ready(self._expected.move_id, self._manifest.kv_tokens))
+            self._expected.ready(Ready(self._expected.move_id, self._manifest.kv_tokens))
         finally:
             for task in (self._reading, *(write for _, write in self._writes)):
                 if task:
@@ -60,7 +60,7 @@ class Intake:
         return part
 
     def _take(self, part: Part | None) -> None:
-        self._expected.heard()
+        self._expected.lease.renew()
         incoming = self._expected.incoming
         assert incoming
         match part:

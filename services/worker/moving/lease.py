@@ -9,14 +9,19 @@ class Lease:
 
     def __init__(self, length_s: float, on_lapse: Callable[[], None]) -> None:
         self._length_s, self._on_lapse = length_s, on_lapse
-        self._timer = asyncio.get_running_loop().call_later(length_s, on_lapse)
+        self._timer, self._ended = asyncio.get_running_loop().call_later(length_s, on_lapse), False
 
     def renew(self) -> None:
         """From now on it lasts its full length again; nothing happens to one that has ended."""
-        if not self._timer.cancelled():
+        if not self._ended:
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(self._length_s, self._on_lapse)
 
+    def suspend(self) -> None:
+        """It does not lapse before it is renewed."""
+        self._timer.cancel()
+
     def end(self) -> None:
         """It neither lapses nor is renewed."""
+        self._ended = True
         self._timer.cancel()

@@ -41,6 +41,27 @@ async def copied(source: Worker, target: Worker, known: Grant) -> Stopped:
     return await source.line.event(Stopped)
 
 
+async def computed(target: Worker, known: Grant, line: Worker) -> None:
+    """Up to where the target has computed all but the newest tokens of what runs on the other one's line."""
+    for _ in range(3):
+        known = replace(known, log=line.line.of(known.key, known.epoch))
+        target.line.send(Expect("move", known, MoveKind.TOKENS))
+        while (await target.line.event(Ready)).tokens < len(known.prompt) + len(known.log):
+            await target.line.more()
+
+
 async def test_an_answer_goes_on_elsewhere_token_by_token_as_if_it_had_stayed(pair: tuple[Worker, Worker]) -> None:
     source, target = pair
     assert await moved(source, target, grant(), 60) == greedy("llama", prompt(17), 400)
+
+
+async def test_an_answer_goes_on_where_its_tokens_were_computed_meanwhile(pair: tuple[Worker, Worker]) -> None:
+    source, target = pair
+    asked = grant()
+    source.line.send(asked)
+    await source.line.tokens("r", 1, 40)
+    await computed(target, asked, source)
+    log = source.line.of("r", 1)
+    source.line.send(Cancel("r", 1))
+    target.line.send(replace(asked, epoch=2, log=log, move_id="move"))
+    assert log + await target.line.whole("r", 2) == greedy("llama", prompt(17), 400)

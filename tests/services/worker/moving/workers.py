@@ -94,6 +94,11 @@ class Line:
         await self._until(there)
         return found[-1]
 
+    async def more(self) -> None:
+        """Waits for anything."""
+        async with self._news, asyncio.timeout(WAIT_S):
+            await self._news.wait()
+
     async def _until(self, ready: Callable[[], bool]) -> None:
         async with self._news, asyncio.timeout(WAIT_S):
             await self._news.wait_for(ready)
