@@ -1,7 +1,7 @@
 """The line between a gateway and a worker: its messages to and from our records, and the gateway's end of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from whimbrel.inference.v1 import inference_pb2
 from whimbrel.worker.v1 import worker_pb2 as pb
@@ -28,8 +28,9 @@ class RelayClient:
     """The gateway's end. `send` never waits; iterating gives the frames of each step, until the line breaks."""
 
     def __init__(self, channels: Channels, address: str, gateway_id: str) -> None:
-        self._stub, self._address = WorkerServiceStub(channels.to(address)), address
+        self._stub, self.address = WorkerServiceStub(channels.to(address)), address
         self._outgoing: asyncio.Queue[pb.RelayRequest | None] = asyncio.Queue()
+        self.reached = False  # whether the worker was ever there
         self._outgoing.put_nowait(pb.RelayRequest(hello=pb.Hello(gateway_id=gateway_id)))
 
     def send(self, command: Command) -> None:
@@ -43,15 +44,16 @@ class RelayClient:
     async def frames(self) -> AsyncIterator[News]:
         """Every frame, how moves go, and the worker's farewell; raises the MeshError that broke the line. A move's
         event comes after the frames that its worker had said before."""
-        with our_errors(f"worker at {self._address}"):
-            async for response in self._stub.Relay(self._commands()):
-                for frame in response.frames:
-                    yield _frame_from(frame)
-                for event in response.moves:
-                    if told := move_event_from(event):
-                        yield told
-                if response.farewell:
-                    yield Farewell()
+        with our_errors(f"worker at {self.address}"):
+            call = self._stub.Relay(self._commands())
+            try:
+                await call.wait_for_connection()
+                self.reached = True
+                async for response in call:
+                    for news in _news_from(response):
+                        yield news
+            finally:
+                call.cancel()
 
     async def _commands(self) -> AsyncIterator[pb.RelayRequest]:
         while request := await self._outgoing.get():
@@ -75,6 +77,16 @@ def command_from(request: pb.RelayRequest) -> Command | None:
             return Abandon(request.abandon.move_id)
         case _:
             return None
+
+
+def _news_from(response: pb.RelayResponse) -> Iterator[News]:
+    for frame in response.frames:
+        yield _frame_from(frame)
+    for event in response.moves:
+        if told := move_event_from(event):
+            yield told
+    if response.farewell:
+        yield Farewell()
 
 
 def response_to(news: Iterable[News]) -> pb.RelayResponse:

@@ -10,6 +10,7 @@ from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from mesh.clients.channel import Channels, limit, stream, unary
 from mesh.clients.wire import load_progress_from, numerics_to, tier_from
+from mesh.errors import Expired, Unreachable
 from mesh.facts import NumericsLevel, Tier
 from mesh.requests import LoadProgress, Pooling
 
@@ -79,6 +80,15 @@ class WorkerClient:
         call = WorkerServiceStub(self._channels.to(address)).Embed(request, timeout=limit(EMBED_S))
         response = await unary(call, f"worker at {address}")
         return [list(vector.values) for vector in response.vectors]
+
+    async def answers(self, address: str, within_s: float) -> bool:
+        """Whether anybody does there, in that time."""
+        request = pb.GetStatusRequest()
+        try:
+            await unary(WorkerServiceStub(self._channels.to(address)).GetStatus(request, timeout=within_s), address)
+        except (Unreachable, Expired):
+            return False
+        return True
 
     async def unload(self, address: str, model: str, digest: str, fence: int) -> None:
         """Ends a replica; one that is not there is no error."""

@@ -20,10 +20,12 @@ from services.gateway.embedding import Embeddings
 from services.gateway.embeddings import EmbeddingServicer
 from services.gateway.generation import GenerationServicer
 from services.gateway.holding import Holding
+from services.gateway.lapsed import Lapsed
 from services.gateway.leading import Leading
 from services.gateway.models import ModelServicer
 from services.gateway.places import Places
 from services.gateway.relay import Lines
+from services.gateway.retries import Bounds
 from services.gateway.settings import GatewaySettings
 from services.gateway.texts import Texts
 from services.gateway.tiers import Tiers
@@ -44,12 +46,14 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         await stack.enter_async_context(owned(_tidy(channels, mirror), ground))
         leading = Leading(mirror)
         await stack.enter_async_context(owned(leading.watch(), ground))
+        lapsed = Lapsed(mirror, lines, WorkerClient(channels))
+        await stack.enter_async_context(owned(lapsed.watch(), ground))
         holding = Holding(mirror, leading, channels, gateway_id)
         await stack.enter_async_context(owned(holding.announce(), ground))
         places = Places(
             mirror, SchedulerClient(channels), leading, holding, hold_s=settings.hold_s, absent_s=settings.absent_s
         )
-        answers = Answers(places, lines, gateway_id, settings.attempts)
+        answers = Answers(places, lines, gateway_id, Bounds(settings.attempts, settings.deaths))
         embeddings = Embeddings(places, WorkerClient(channels), settings.attempts)
         yield _mounted(
             EmbeddingServicer(mirror, texts, embeddings),

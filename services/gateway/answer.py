@@ -1,21 +1,21 @@
-"""One request, from prompt to last token: place, grant, follow. A worker lost before the first token is replaced."""
+"""One request, from prompt to last token: place, grant, follow. A worker that is lost is replaced, and its tokens kept."""
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 
 import structlog
 
-from mesh.errors import Broken, InvalidRequest, MeshError, NotFound, Unreachable
+from mesh.errors import Broken, InvalidRequest, NotFound, Unreachable
 from mesh.moves import AnswerMove
 from mesh.requests import FinishReason, Phase, Placement, Progress
 from services.gateway.asked import Asked
 from services.gateway.journal import Journal
 from services.gateway.places import Places
 from services.gateway.relay import Line, Lines
+from services.gateway.retries import Bounds, Retries
 from services.gateway.strand import Delta, Strand
 from services.gateway.trial import NotByThisVersion, Trial
 
@@ -72,26 +72,27 @@ def check_room(prompt: tuple[int, ...], max_context: int) -> int:
 class Answers:
     """Runs requests."""
 
-    def __init__(self, places: Places, lines: Lines, gateway_id: str, attempts: int) -> None:
-        self._places, self._lines, self._gateway_id, self._attempts = places, lines, gateway_id, attempts
+    def __init__(self, places: Places, lines: Lines, gateway_id: str, bounds: Bounds) -> None:
+        self._places, self._lines, self._gateway_id, self._bounds = places, lines, gateway_id, bounds
         self._numbers = itertools.count()
 
     async def run(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        """Progress, one Started, Deltas, one Finished. Closing the iteration cancels the request."""
-        journals = self._journals(asked)
-        trial = Trial()
+        """Progress, one Started, Deltas, one Finished; Progress again where an answer waits for another worker.
+        Closing the iteration cancels the request."""
+        trial = Trial(asked, self._journals(asked), Retries(self._bounds))
         while True:
+            pause_s = 0.0
             try:
-                async with aclosing(self._attempt(asked, journals, trial)) as events:
+                async with aclosing(self._attempt(trial)) as events:
                     async for event in events:
                         yield event
                 return
             except NotByThisVersion:
                 trial.current_only = True
             except (Unreachable, NotFound) as error:
-                if not self._try_again(journals, error, trial):
-                    raise
+                pause_s = trial.failed(error)
             yield Progress(Phase.QUEUED)
+            await asyncio.sleep(pause_s)
 
     def _journals(self, asked: Asked) -> list[Journal]:
         """One for each answer, under keys of ours: clients may send one request id twice."""
@@ -99,55 +100,42 @@ class Answers:
         keys = [f"{self._gateway_id}/{next(self._numbers)}" for _ in range(asked.answers)]
         return [Journal(key, asked.model, asked.prepared.question, changed) for key in keys]
 
-    def _try_again(self, journals: Sequence[Journal], error: MeshError, trial: Trial) -> bool:
-        """Whether to try another worker: only while the client has nothing of any answer."""
-        if "worker" not in error.metadata or trial.place is None:
-            return False
-        if any(journal.tokens for journal in journals) or len(trial.excluded) + 1 >= self._attempts:
-            return False
-        trial.excluded.add(trial.place.fence)
-        log.info("trying another worker", model=journals[0].model, error=error.message, tried=len(trial.excluded))
-        return True
-
-    async def _attempt(self, asked: Asked, journals: Sequence[Journal], trial: Trial) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._places.assign(trial.wish(asked))) as places:
+    async def _attempt(self, trial: Trial) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._places.assign(trial.wish())) as places:
             async for event in places:
                 if isinstance(event, Progress):
                     yield event
                     continue
-                trial.place = event
-                prepared = await trial.prepared(asked, event.digest)
-                strands = [Strand(i, journal, prepared, asked.stops) for i, journal in enumerate(journals)]
-                async with aclosing(self._follow(asked, strands, event)) as answer:
+                await trial.begin_at(event)
+                async with aclosing(self._follow(trial, event)) as answer:
                     async for item in answer:
                         yield item
                 return  # only now is the place given back
         raise Broken("the scheduler's answer ended without a placement")
 
-    async def _follow(self, asked: Asked, strands: Sequence[Strand], place: Placement) -> AsyncGenerator[Event, None]:
+    async def _follow(self, trial: Trial, place: Placement) -> AsyncGenerator[Event, None]:
         """The answers from one worker: what has not ended is cancelled there if this ends early.
 
         The first goes ahead; once it has a token, the others find the prompt's KV beside it.
         """
-        line, changed = self._lines.to(place.worker_id, place.address), strands[0].journal.changed
-        prompt_tokens, first_s = len(strands[0].journal.question.prompt), 0.0
+        line, changed = self._lines.to(place.worker_id, place.address), trial.journals[0].changed
+        first, *others = [strand for strand in trial.strands if not strand.ended]
         with ExitStack() as granted:
-            going = _granted(strands[:1], line, granted)
+            going = _granted([first], line, granted)
             yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing
             while going:
                 changed.clear()
                 for delta in filter(None, map(Strand.read, tuple(going))):
-                    if not first_s:
-                        first_s = time.monotonic() - asked.arrived_s
-                        going += _granted(strands[1:], line, granted)
-                        yield Started(place, prompt_tokens)
+                    going += _granted(others, line, granted)
+                    others.clear()
+                    if not trial.first_token_s:
+                        trial.first_token_s = trial.passed_s
+                        yield Started(place, trial.prompt_tokens)
                     yield delta
                 going = [strand for strand in going if not strand.ended]
                 if going:
                     await changed.wait()
-        ends = tuple(AnswerEnd(strand.reason, strand.stop or "", strand.seen) for strand in strands)
-        moves = tuple(move for strand in strands for move in strand.journal.owners.moves)
-        yield Finished(place, prompt_tokens, first_s, time.monotonic() - asked.arrived_s, ends, moves)
+        yield _finished(trial, place)
 
 
 def _granted(strands: Sequence[Strand], line: Line, granted: ExitStack) -> list[Strand]:
@@ -156,3 +144,9 @@ def _granted(strands: Sequence[Strand], line: Line, granted: ExitStack) -> list[
         granted.enter_context(strand.running)
         strand.running.enter_context(line.granted(strand.journal))
     return list(strands)
+
+
+def _finished(trial: Trial, place: Placement) -> Finished:
+    ends = tuple(AnswerEnd(strand.reason, strand.stop or "", strand.seen) for strand in trial.strands)
+    moves = tuple(move for strand in trial.strands for move in strand.journal.owners.moves)
+    return Finished(place, trial.prompt_tokens, trial.first_token_s, trial.passed_s, ends, moves)

@@ -29,7 +29,9 @@ class Line:
     """One worker's stream. It breaks with the worker, and then every journal on it fails."""
 
     def __init__(self, relay: RelayClient, worker_id: str, on_end: Callable[["Line"], None]) -> None:
+        self.address = relay.address
         self._relay, self._worker_id = relay, worker_id
+        self._end: MeshError = Unreachable(f"worker {worker_id} closed its stream")
         self._journals: dict[str, Journal] = {}
         self._leaving = False
         self._task = asyncio.create_task(self._read(), name=f"line to {worker_id}")
@@ -59,17 +61,30 @@ class Line:
         self._task.cancel()
         await asyncio.wait([self._task])
 
+    def give_up(self, error: MeshError) -> None:
+        """Its worker is lost, though the line is open."""
+        log.warning("line given up", worker=self._worker_id, error=error.message)
+        self._end = error
+        self._task.cancel()
+
     async def _read(self) -> None:
-        error: MeshError = Unreachable(f"worker {self._worker_id} closed its stream")
         try:
             async for news in self._relay.frames():
                 self._take(news)
-        except MeshError as broken:
-            error = broken
+        except MeshError as error:
+            self._end = error
             log.warning("line broken", worker=self._worker_id, error=error.message)
         finally:
             for journal in list(self._journals.values()):
-                journal.fail(journal.epoch, _lost(self._worker_id, error))
+                journal.fail(journal.epoch, self._lost())
+
+    def _lost(self) -> MeshError:
+        return Unreachable(
+            f"worker {self._worker_id} was lost ({self._end.message}); send the request again",
+            reason="WORKER_LOST" if self._relay.reached else "WORKER_UNREACHABLE",
+            retry_after_s=1.0,
+            metadata={"worker": self._worker_id},
+        )
 
     def _finish_if_left(self) -> None:
         if self._leaving and not self._journals:
@@ -97,7 +112,7 @@ class Lines:
     def __init__(self, channels: Channels, gateway_id: str) -> None:
         self._channels, self._gateway_id = channels, gateway_id
         self._lines: dict[str, Line] = {}  # by address: a worker that came back has another
-        self._open: set[Line] = set()  # those that are replaced, but have not ended, too
+        self._open: set[Line] = set()
 
     def to(self, worker_id: str, address: str) -> Line:
         """The line to a worker; a broken one is replaced."""
@@ -108,6 +123,11 @@ class Lines:
             self._open.add(line)
         return line
 
+    @property
+    def open(self) -> tuple[Line, ...]:
+        """All of them, those that are replaced but have not ended, too."""
+        return tuple(self._open)
+
     def _forget(self, address: str, line: Line) -> None:
         self._open.discard(line)
         if self._lines.get(address) is line:
@@ -116,15 +136,6 @@ class Lines:
     async def close(self) -> None:
         """Closes all lines."""
         await asyncio.gather(*(line.close() for line in list(self._open)))
-
-
-def _lost(worker_id: str, error: MeshError) -> MeshError:
-    return Unreachable(
-        f"worker {worker_id} was lost ({error.message}); send the request again",
-        reason="WORKER_LOST",
-        retry_after_s=1.0,
-        metadata={"worker": worker_id},
-    )
 
 
 def _failure(frame: Frame, worker_id: str) -> MeshError:

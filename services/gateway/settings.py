@@ -15,7 +15,12 @@ class GatewaySettings(ServiceSettings):
     )
     cache_dir: Path | None = Field(None, description="Directory for tokenizer files. Unset: a temporary one.")
     tokenizers: int = Field(64, ge=1, description="Most tokenizers kept in memory.")
-    attempts: int = Field(3, ge=1, le=10, description="Workers that a request is tried on before its first token.")
+    attempts: int = Field(
+        3, ge=1, le=10, description="Workers in a row that may fail a request without a token from any; then it fails."
+    )
+    deaths: int = Field(
+        2, ge=1, le=10, description="Workers that may be lost under a request at one token; then it is held to be why."
+    )
     hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a scheduler.")
     absent_s: float = Field(
         15.0, ge=0, description="Most seconds that a request waits for a store to come back that had its checkpoint."

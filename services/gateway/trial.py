@@ -1,12 +1,15 @@
-"""How a request fares while it looks for a worker: where it was tried, and what it asks for next."""
+"""One request while it is run: its answers, which outlive the workers that give them, and what it asks for next."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Unsuitable
 from mesh.requests import Placement, Wish
 from services.gateway.asked import Asked
-from services.gateway.strand import Prepared
+from services.gateway.journal import Journal
+from services.gateway.retries import Retries
+from services.gateway.strand import Prepared, Strand
 
 
 class NotByThisVersion(Exception):
@@ -15,29 +18,74 @@ class NotByThisVersion(Exception):
 
 @dataclass(slots=True)
 class Trial:
-    """How often a request was tried, and where it should not be tried again."""
+    """How far a request has come."""
 
-    place: Placement | None = None
-    excluded: set[int] = field(default_factory=set)
+    asked: Asked
+    journals: Sequence[Journal]
+    retries: Retries
+    place: Placement | None = None  # where it is, or was tried last
+    strands: Sequence[Strand] = ()
+    first_token_s: float = 0.0  # from arrival; 0: the client has had nothing
     current_only: bool = False
 
-    def wish(self, asked: Asked) -> Wish:
+    @property
+    def tokens(self) -> int:
+        """Of all its answers."""
+        return sum(len(journal.tokens) for journal in self.journals)
+
+    @property
+    def digest(self) -> str:
+        """The version that has begun to answer, and answers to the end; "" before the first token."""
+        return self.journals[0].question.digest if self.tokens else ""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """In the tokens of the version that answers."""
+        return len(self.journals[0].question.prompt)
+
+    @property
+    def passed_s(self) -> float:
+        """Since it arrived."""
+        return time.monotonic() - self.asked.arrived_s
+
+    def wish(self) -> Wish:
         """What is asked of the scheduler next."""
+        asked, begun = self.asked, self.tokens > 0
+        service = asked.service.after(self.passed_s)
         return Wish(
             request_id=asked.request_id,
             model=asked.model,
-            excluded=frozenset(self.excluded),
+            excluded=frozenset(self.retries.excluded),
             current_only=self.current_only,
-            service=asked.service.after(time.monotonic() - asked.arrived_s),
-            prompt_tokens=len(asked.prepared.question.prompt),
+            service=replace(service, first_token_s=None) if begun else service,
+            prompt_tokens=self.prompt_tokens + self.tokens,
+            digest=self.digest,
         )
 
-    async def prepared(self, asked: Asked, digest: str) -> Prepared:
-        """The request for the version that has a place for it; raises NotByThisVersion."""
-        if digest == asked.prepared.question.digest:
-            return asked.prepared
+    async def begin_at(self, place: Placement) -> None:
+        """Answers that have begun go on; others are to be in the tokens of the version there. Raises NotByThisVersion,
+        and Unsuitable for a version that did not begin them."""
+        self.place = place
+        if not self.digest:
+            prepared = await self._prepared(place.digest)
+            self.strands = [Strand(i, one, prepared, self.asked.stops) for i, one in enumerate(self.journals)]
+        elif place.digest != self.digest:
+            raise Unsuitable(
+                f"the version of {self.asked.model!r} that began this answer runs nowhere any more; send it anew",
+                reason="VERSION_GONE",
+            )
+
+    def failed(self, error: MeshError) -> float:
+        """Seconds until the next try; raises the error when that would not help."""
+        if "worker" not in error.metadata or self.place is None:
+            raise error
+        return self.retries.after(error, self.place.fence, self.tokens)
+
+    async def _prepared(self, digest: str) -> Prepared:
+        if digest == self.asked.prepared.question.digest:
+            return self.asked.prepared
         try:
-            return await asked.prepare(digest)
+            return await self.asked.prepare(digest)
         except MeshError as error:
             if self.current_only:
                 raise

@@ -18,6 +18,7 @@ from services.gateway.holding import Holding
 from services.gateway.leading import Leading
 from services.gateway.places import Places
 from services.gateway.relay import Lines
+from services.gateway.retries import Bounds
 from tests.services.gateway.edges import WAIT_S, FakeScheduler, FakeWorker, scheduler, worker
 
 HOLD_S = 15.0
@@ -33,7 +34,7 @@ class Bench:
         self.leading = Leading(mirror)
         self.holding = Holding(mirror, self.leading, self.channels, "gateway.7")
         self.places = self.patient(HOLD_S)
-        self.answers = Answers(self.places, self.lines, "gateway.7", attempts=3)
+        self.answers = Answers(self.places, self.lines, "gateway.7", Bounds(attempts=3, deaths=2))
 
     def patient(self, hold_s: float) -> Places:
         """Places whose requests wait so long for a scheduler."""
