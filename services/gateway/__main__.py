@@ -18,6 +18,7 @@ from services.gateway.checkpoints import Checkpoints
 from services.gateway.cluster import ClusterServicer
 from services.gateway.embedding import Embeddings
 from services.gateway.embeddings import EmbeddingServicer
+from services.gateway.exactness import Numerics
 from services.gateway.generation import GenerationServicer
 from services.gateway.holding import Holding
 from services.gateway.lapsed import Lapsed
@@ -53,7 +54,7 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         places = Places(
             mirror, SchedulerClient(channels), leading, holding, hold_s=settings.hold_s, absent_s=settings.absent_s
         )
-        answers = Answers(places, lines, gateway_id, Bounds(settings.attempts, settings.deaths))
+        answers = Answers(places, lines, Numerics(mirror), gateway_id, Bounds(settings.attempts, settings.deaths))
         embeddings = Embeddings(places, WorkerClient(channels), settings.attempts)
         yield _mounted(
             EmbeddingServicer(mirror, texts, embeddings),

@@ -1,4 +1,4 @@
-"""One request, from prompt to last token: place, grant, follow. A worker that is lost is replaced, and its tokens kept."""
+"""One request, from prompt to last token: place, grant, follow. A lost worker is replaced, and its tokens are kept."""
 
 import asyncio
 import itertools
@@ -12,7 +12,9 @@ from mesh.errors import Broken, InvalidRequest, NotFound, Unreachable
 from mesh.moves import AnswerMove
 from mesh.requests import FinishReason, Phase, Placement, Progress
 from services.gateway.asked import Asked
+from services.gateway.exactness import Numerics
 from services.gateway.journal import Journal
+from services.gateway.owners import Handover
 from services.gateway.places import Places
 from services.gateway.relay import Line, Lines
 from services.gateway.retries import Bounds, Retries
@@ -72,8 +74,9 @@ def check_room(prompt: tuple[int, ...], max_context: int) -> int:
 class Answers:
     """Runs requests."""
 
-    def __init__(self, places: Places, lines: Lines, gateway_id: str, bounds: Bounds) -> None:
-        self._places, self._lines, self._gateway_id, self._bounds = places, lines, gateway_id, bounds
+    def __init__(self, places: Places, lines: Lines, numerics: Numerics, gateway_id: str, bounds: Bounds) -> None:
+        self._places, self._lines, self._numerics = places, lines, numerics
+        self._gateway_id, self._bounds = gateway_id, bounds
         self._numbers = itertools.count()
 
     async def run(self, asked: Asked) -> AsyncGenerator[Event, None]:
@@ -118,18 +121,20 @@ class Answers:
 
         The first goes ahead; once it has a token, the others find the prompt's KV beside it.
         """
-        line, changed = self._lines.to(place.worker_id, place.address), trial.journals[0].changed
+        changed, model = trial.journals[0].changed, trial.asked.model
         first, *others = [strand for strand in trial.strands if not strand.ended]
+        handover = trial.handover(await self._numerics.soon_of(model, place)) if trial.tokens else None
+        line = self._lines.to(place.worker_id, place.address)
         with ExitStack() as granted:
-            going = _granted([first], line, granted)
+            going = _granted([first], line, handover, granted)
             yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing
             while going:
                 changed.clear()
                 for delta in filter(None, map(Strand.read, tuple(going))):
-                    going += _granted(others, line, granted)
+                    going += _granted(others, line, handover, granted)
                     others.clear()
                     if not trial.first_token_s:
-                        trial.first_token_s = trial.passed_s
+                        trial.first_token_s, trial.numerics = trial.passed_s, self._numerics.of(model, place)
                         yield Started(place, trial.prompt_tokens)
                     yield delta
                 going = [strand for strand in going if not strand.ended]
@@ -138,11 +143,11 @@ class Answers:
         yield _finished(trial, place)
 
 
-def _granted(strands: Sequence[Strand], line: Line, granted: ExitStack) -> list[Strand]:
+def _granted(strands: Sequence[Strand], line: Line, handover: Handover | None, granted: ExitStack) -> list[Strand]:
     """Has the worker answer them, each until it ends, or until `granted` is closed."""
     for strand in strands:
         granted.enter_context(strand.running)
-        strand.running.enter_context(line.granted(strand.journal))
+        strand.running.enter_context(line.granted(strand.journal, handover))
     return list(strands)
 
 

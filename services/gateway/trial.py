@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mesh.errors import MeshError, Unsuitable
-from mesh.requests import Placement, Wish
+from mesh.requests import MoveKind, Placement, Wish
 from services.gateway.asked import Asked
+from services.gateway.exactness import are_exact
 from services.gateway.journal import Journal
+from services.gateway.owners import Handover
 from services.gateway.retries import Retries
 from services.gateway.strand import Prepared, Strand
 
@@ -26,6 +28,7 @@ class Trial:
     place: Placement | None = None  # where it is, or was tried last
     strands: Sequence[Strand] = ()
     first_token_s: float = 0.0  # from arrival; 0: the client has had nothing
+    numerics: str = ""  # fingerprint of the replica that it was granted to last
     current_only: bool = False
 
     @property
@@ -74,6 +77,11 @@ class Trial:
                 f"the version of {self.asked.model!r} that began this answer runs nowhere any more; send it anew",
                 reason="VERSION_GONE",
             )
+
+    def handover(self, numerics: str) -> Handover:
+        """Of answers that have begun, to a replica of that fingerprint."""
+        former, self.numerics = self.numerics, numerics
+        return Handover("worker lost", MoveKind.REBUILT, exact=are_exact(former, numerics))
 
     def failed(self, error: MeshError) -> float:
         """Seconds until the next try; raises the error when that would not help."""

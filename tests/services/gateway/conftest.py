@@ -14,6 +14,7 @@ from mesh.state.connection import State
 from mesh.state.keys import EVENTS_KEPT
 from mesh.state.mirror import Mirror
 from services.gateway.answer import Answers
+from services.gateway.exactness import Numerics
 from services.gateway.holding import Holding
 from services.gateway.leading import Leading
 from services.gateway.places import Places
@@ -34,7 +35,7 @@ class Bench:
         self.leading = Leading(mirror)
         self.holding = Holding(mirror, self.leading, self.channels, "gateway.7")
         self.places = self.patient(HOLD_S)
-        self.answers = Answers(self.places, self.lines, "gateway.7", Bounds(attempts=3, deaths=2))
+        self.answers = Answers(self.places, self.lines, Numerics(mirror), "gateway.7", Bounds(attempts=3, deaths=2))
 
     def patient(self, hold_s: float) -> Places:
         """Places whose requests wait so long for a scheduler."""

@@ -115,11 +115,22 @@ class FakeWorker(WorkerServiceServicer, Edge):
         self.closed = asyncio.Event()  # by a gateway, which commands nothing more on its line
         self.embedded: list[worker_pb2.EmbedRequest] = []
         self.embeds_at_most = 1 << 30  # calls; what comes after them is dropped with the process
+        self.frozen = False  # it answers no call
+        self.looked_at = asyncio.Event()
         self._outgoing: asyncio.Queue[worker_pb2.RelayResponse | None] = asyncio.Queue()
 
     def mount(self, server: aio.Server) -> None:
         """Adds its service."""
         add_WorkerServiceServicer_to_server(self, server)
+
+    async def GetStatus(  # noqa: N802
+        self, request: worker_pb2.GetStatusRequest, context: Context
+    ) -> worker_pb2.GetStatusResponse:
+        """Says that it is there."""
+        self.looked_at.set()
+        if self.frozen:
+            await asyncio.Event().wait()
+        return worker_pb2.GetStatusResponse()
 
     async def Embed(self, request: worker_pb2.EmbedRequest, context: Context) -> worker_pb2.EmbedResponse:  # noqa: N802
         """Each input's length, as its vector."""

@@ -185,29 +185,6 @@ async def test_one_that_the_newest_version_cannot_answer_is_told_so(bench: Bench
         await all_of(bench.answers.run(asked()))
 
 
-async def test_a_worker_lost_after_the_first_token_fails_the_request_with_a_hint_to_retry(bench: Bench) -> None:
-    scheduler, dying = await bench.scheduler(), await bench.worker()
-    scheduler.answers.put_nowait(placement("w1", dying.address))
-    events: list[Event] = []
-
-    async def run() -> None:
-        async with aclosing(bench.answers.run(asked())) as answer:
-            async for event in answer:
-                events.append(event)
-                if isinstance(event, Delta):
-                    await dying.crash()
-
-    running = asyncio.create_task(run())
-    grant = await dying.granted()
-    dying.say(Frame(grant.key, grant.epoch, 0, ids(" flies")))
-    with pytest.raises(Unreachable) as caught:
-        await running
-    assert (caught.value.reason, caught.value.metadata) == ("WORKER_LOST", {"worker": "w1"})
-    assert caught.value.retry_after_s is not None
-    assert text_of(events) == " flies"
-    assert len(scheduler.asked) == 1
-
-
 async def test_a_replica_that_is_gone_sends_the_request_elsewhere(bench: Bench) -> None:
     scheduler, without, with_it = await bench.scheduler(), await bench.worker(), await bench.worker()
     scheduler.answers.put_nowait(placement("w1", without.address))

@@ -127,7 +127,7 @@ async def test_a_worker_that_is_not_there_fails_the_request(bench: Bench) -> Non
     one = journal()
     with bench.lines.to("w1", "127.0.0.1:1").granted(one), pytest.raises(Unreachable) as caught:
         await news(one)
-    assert caught.value.reason == "WORKER_LOST"
+    assert caught.value.reason == "WORKER_UNREACHABLE"
 
 
 async def test_what_came_before_the_line_broke_is_kept(bench: Bench) -> None:

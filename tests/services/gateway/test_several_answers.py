@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.errors import MeshError, Unreachable
+from mesh.errors import MeshError
 from mesh.requests import FinishReason, Frame, Grant, TokenLogprob, TopLogprob
 from services.gateway.answer import AnswerEnd, Event, Finished, Started
 from services.gateway.asked import Asked
@@ -109,14 +109,6 @@ async def test_one_answer_that_fails_fails_the_request_after_what_the_others_had
     with pytest.raises(MeshError, match="it is so"):
         await running
     assert {(await fake.cancelled()).key for _ in grants} == {grant.key for grant in grants}
-
-
-async def test_a_worker_lost_when_one_answer_has_begun_is_the_end(bench: Bench) -> None:
-    scheduler, fake, running, _ = await started(bench, three())
-    await fake.crash()
-    with pytest.raises(Unreachable, match="lost"):
-        await running
-    assert len(scheduler.asked) == 1
 
 
 async def test_likelihoods_come_with_their_tokens_named_and_end_where_the_answer_stops(bench: Bench) -> None:
