@@ -17,6 +17,7 @@ from mesh.clients.channel import connect, stream, unary
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, Delta, Finished, Model, SamplingWishes, Started
 from mesh.clients.gateway_wire import answer_from, sampling_to
+from mesh.facts import NumericsLevel
 from mesh.requests import Phase, Progress
 
 T = TypeVar("T")
@@ -57,6 +58,10 @@ class Answer:
     def text(self) -> str:
         """All text."""
         return "".join(delta.text for delta in self.deltas)
+
+    def of(self, index: int) -> "Answer":
+        """One of several answers."""
+        return Answer(tuple(delta for delta in self.deltas if delta.index == index))
 
     @property
     def started(self) -> Started:
@@ -118,10 +123,17 @@ async def begun(events: AsyncGenerator[AnswerEvent], tokens: int = 3) -> Started
 
 
 async def deploy(
-    client: GatewayClient, name: str, *, source: str = "", checkpoint: str = "", keep_alive_s: float | None = None
+    client: GatewayClient,
+    name: str,
+    *,
+    source: str = "",
+    checkpoint: str = "",
+    keep_alive_s: float | None = None,
+    numerics: NumericsLevel | None = None,
 ) -> Model:
     """Deploys a source or a checkpoint."""
-    async with aclosing(client.deploy(name, source=source, checkpoint=checkpoint, keep_alive_s=keep_alive_s)) as events:
+    deploying = client.deploy(name, source=source, checkpoint=checkpoint, keep_alive_s=keep_alive_s, numerics=numerics)
+    async with aclosing(deploying) as events:
         (model,) = [event async for event in events if isinstance(event, Model)]
     return model
 

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 import pytest_asyncio
-from grpc import StatusCode, aio
 from redis.asyncio import Redis
 
 from cli.cluster import ClusterOptions
@@ -50,24 +49,18 @@ async def redis(mesh: Running) -> AsyncIterator[Redis]:
         yield client
 
 
-async def test_a_killed_workers_client_gets_a_hint_and_its_models_come_back_elsewhere(mesh: Running) -> None:
+async def test_a_killed_workers_client_reads_on_and_its_models_come_back_elsewhere(mesh: Running) -> None:
     await mesh.deployed(BIG, "orphan")
     fences = {member.id: member.fence for member in await mesh.client.cluster()}
     before = await ask(mesh.client, "orphan", SEEDED)
     async with answering(mesh.client, "orphan") as (started, events):
         killed = started.worker_id
         await mesh.cluster.kill(killed)
-        with pytest.raises(Unreachable) as lost:
-            await further(events, 10_000)
-    assert (lost.value.reason, lost.value.metadata) == ("WORKER_LOST", {"worker": killed})
-    assert lost.value.retry_after_s
-    assert isinstance(lost.value.__cause__, aio.AioRpcError)
-    assert lost.value.__cause__.code() is StatusCode.UNAVAILABLE
-
-    again = await ask(mesh.client, "orphan", SEEDED)
+        await further(events, 50)
+        again = await ask(mesh.client, "orphan", SEEDED)
     assert again.started.worker_id != killed
     assert again.token_ids == before.token_ids  # drawn by seed and position alone, whoever draws
-    assert again.started.start_kind is StartKind.DRAM
+    assert again.started.start_kind is StartKind.WARM  # it has been loaded there for the one that went on
     await until_member(mesh.client, killed, there=False)
     assert killed not in {member.id for member in await mesh.client.cluster()}
 
