@@ -93,6 +93,7 @@ class Books:
             self.stays(request_id)
             self.runs[spot][request_id] = replace(self.runs[spot][request_id], moved_s=now)
             self.moving.begin(request_id, spot, to)
+            self.moving.since.put(request_id, now)
             self.index.place(to)
 
     def stays(self, request_id: str) -> None:
@@ -105,6 +106,7 @@ class Books:
         if left := self._rise(request_id, now):
             run, _ = left
             self._sit(Running(request_id, run.placed_s, run.prompt_tokens, run.tenant, run.priority, now), to, now)
+            self.moving.since.put(request_id, now)
 
     def left(self, request_id: str, now: float) -> None:
         """A request waits no more, or gives its place back. Nothing, if it is not known."""
@@ -112,6 +114,7 @@ class Books:
             return
         if left := self._rise(request_id, now):
             run, spot = left
+            self.moving.since.drop(request_id)
             place_ended(self.rates, spot, self.index.replicas.seat(spot), now - run.placed_s)
 
     def load_began(self, load: Load, now: float) -> None:
@@ -214,6 +217,7 @@ class Books:
             where=self._spots,
             short=self.tally.short,
             crowded=self.tally.crowded,
+            uneven=self.tally.uneven,
             surplus_since_s=self.tally.surplus_since_s,
             touched=touched,
             roomier=roomier,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from policy.actions import Action
+from policy.balance import even_out
 from policy.clearing import clear
 from policy.copies import bring_up
 from policy.dispatch import dispatch
@@ -32,7 +33,7 @@ class Decision:
 def decide(view: View, now: float, knobs: Knobs) -> Decision:
     """Equal views give equal decisions. Times are readings of one clock, in seconds."""
     with Draft(view) as draft:
-        steps = (follow, dispatch, succeed, fill, spread, prewarm, clear, depart, expire, bring_up)
+        steps = (follow, dispatch, succeed, fill, spread, prewarm, clear, even_out, depart, expire, bring_up)
         moments = [at_s for step in steps for at_s in step(draft, now, knobs)]
         return Decision(
             actions=tuple(draft.actions),

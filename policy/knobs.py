@@ -48,4 +48,5 @@ class Knobs:
     copying_s: float = 0.02  # of a move that copies KV: what is not bytes
     computing_s: float = 0.01  # of a move that computes it: what is not tokens
     copy_gap_s: float = 0.01  # in an answer whose KV is copied, for the last block of it (research/kv-transfer.md 5)
+    crowding: float = 0.02  # of a token's time: what each other request on the device adds to it
     make_way_s: float = 20.0  # a worker that makes way for a model is given up so long after it should have been done

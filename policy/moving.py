@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from policy.reasons import MoveReason
 from policy.spot import Spot
+from policy.timeline import Timeline
 
 
 class Leg(NamedTuple):
@@ -38,6 +39,7 @@ class Moving:
     evacuations: tuple[Evacuation, ...] = ()
     goals: dict[str, Spot] = field(default_factory=dict)  # by request: where it was asked to go, and is not yet
     sources: dict[str, Spot] = field(default_factory=dict)  # and where it is
+    since: Timeline[str] = field(default_factory=Timeline)  # when requests that run were asked to move last, or did
 
     def add(self, evacuation: Evacuation) -> None:
         """It has been decided on."""

@@ -52,6 +52,7 @@ class View:
     demand: Demand = field(default_factory=Demand)
     short: AbstractSet[str] = frozenset()  # models with fewer replicas than they are to have
     crowded: AbstractSet[str] = frozenset()  # models with replicas, for which requests wait nevertheless
+    uneven: AbstractSet[str] = frozenset()  # models of which some replica has much more to do than another
     surplus_since_s: Mapping[str, float] = field(default_factory=dict)  # by model: it has more than it needs
     touched: AbstractSet[str] | None = None
     roomier: AbstractSet[str] | None = None
