@@ -11,12 +11,15 @@ from policy.relocation import has_room, move, rests, route, transfer
 from policy.tally import uneven_by
 from policy.transfer import BURNT
 from policy.view import Running, Seat, View
-from policy.waits import left_s
+from policy.waits import held_mean_s, left_s
+
+MIDWAY = 0.5  # of an answer: what those who run have left, on average
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """How much a worker has to do: requests, and how long they are thought to run yet, all together."""
+    """How much a worker has to do: requests, and how long they are thought to run yet, all together. What that comes to
+    does not change with time alone."""
 
     requests: int
     left_s: float
@@ -43,7 +46,7 @@ class Passage:
         source, target = self.source, self.target
         before, after = source.pace(knobs), target.pace(knobs, 1)
         goes_s = max(0.0, own_s - way.took_s) * (1.0 - after / before)
-        stay_s = (source.left_s - own_s) * (1.0 - source.pace(knobs, -1) / before)
+        stay_s = source.left_s * (1.0 - 1.0 / source.requests) * (1.0 - source.pace(knobs, -1) / before)
         there_s = target.left_s * (after / target.pace(knobs) - 1.0)
         cost_s = way.gap_s + way.device_s * target.requests + BURNT * way.took_s
         won_s = goes_s + stay_s - there_s
@@ -74,12 +77,14 @@ def _over(view: View, name: str, now: float, knobs: Knobs) -> list[Move]:
     """The request that goes over, if one does: of those on the fullest replica, that by which most is won."""
     entry = view.cluster.models.get(name)
     up, taken = view.up(entry) if entry else [], view.moving.workers()
-    hot = max((s for s in up if s.member.id not in taken), key=lambda seat: (view.crowd(seat), seat.spot), default=None)
+    hot = max(
+        (one for one in up if one.member.id not in taken), key=lambda seat: (view.crowd(seat), seat.spot), default=None
+    )
     able = (seat for seat in up if seat is not hot and has_room(view, seat, now))
     cool = min(able, key=lambda seat: (view.crowd(seat), seat.spot), default=None)
     if hot is None or cool is None or view.crowd(hot) - view.crowd(cool) < uneven_by(up):
         return []
-    passage = Passage(hot, cool, _device(view, hot, now, knobs), _device(view, cool, now, knobs))
+    passage = Passage(hot, cool, _device(view, hot, knobs), _device(view, cool, knobs))
     going = [one for one in view.running(hot.spot) if not rests(one, now, knobs)]
     won = ((passage.wins_s(view, one, now, knobs), one.request_id, one) for one in going)
     best_s, _, best = max(won, default=(0.0, "", None))
@@ -88,8 +93,8 @@ def _over(view: View, name: str, now: float, knobs: Knobs) -> list[Move]:
     return [move(view, hot, cool.spot, best, MoveReason.BALANCE, now=now, knobs=knobs)]
 
 
-def _device(view: View, seat: Seat, now: float, knobs: Knobs) -> Device:
+def _device(view: View, seat: Seat, knobs: Knobs) -> Device:
     """What a replica shares its device with, its own included."""
     seats = view.replicas.on(seat.member.id)
-    left = [left_s(view.rates, one.spot.model, run, now, knobs) for one in seats for run in view.running(one.spot)]
-    return Device(sum(view.busy(one) for one in seats), sum(left))
+    each_s = {one.spot: MIDWAY * held_mean_s(view.rates, one.spot.model, knobs) for one in seats}
+    return Device(sum(map(view.busy, seats)), sum(view.busy(one) * each_s[one.spot] for one in seats))

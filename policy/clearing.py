@@ -76,7 +76,9 @@ class Clearing:
         return len(leavers) > open_ + view.index.sizes().least_slots * len(coming)
 
     def _left_s(self, seat: Seat, one: Running) -> float:
-        return left_s(self.view.rates, seat.spot.model, one, self.now, self.knobs)
+        """One that has outlived the average by far goes on the longer for it."""
+        expected_s = left_s(self.view.rates, seat.spot.model, one, self.now, self.knobs)
+        return max(expected_s, LEAST_SHARE * (self.now - one.placed_s))
 
     def _takes_s(self, leaver: Leaver, goal: Seat) -> float:
         way = transfer(self.view, route(self.view, leaver.seat, goal.spot), leaver.one, self.now, self.knobs)

@@ -11,8 +11,8 @@ from policy.candidates import Candidate, sooner_near_candidates
 from policy.knobs import Knobs
 from policy.offers import Offers
 from policy.room import missing_bytes
-from policy.view import Running, Seat, View, Waiting
-from policy.waits import LEAST_SHARE, held_mean_s, slot_wait
+from policy.view import View, Waiting
+from policy.waits import left_s, slot_wait
 from policy.worth import is_promised
 
 
@@ -66,11 +66,8 @@ class Patience:
         for seat in view.replicas.on(near.member.id):
             alone = not seat.replica.base and not view.adapters(seat) and not is_promised(view, seat)
             if alone and view.settled(seat) and not view.queues.of(seat.spot.model):
-                rests_s = [self._rest_s(seat, one) for one in view.running(seat.spot)]
+                rests_s = [
+                    left_s(view.rates, seat.spot.model, one, self.now, self.knobs) for one in view.running(seat.spot)
+                ]
                 if view.busy(seat) == len(rests_s):
                     yield max(rests_s, default=0.0), seat.replica.bytes
-
-    def _rest_s(self, seat: Seat, one: Running) -> float:
-        """Until one request is thought to end."""
-        mean_s = held_mean_s(self.view.rates, seat.spot.model, self.knobs)
-        return max(LEAST_SHARE * mean_s, mean_s - (self.now - one.placed_s))

@@ -14,9 +14,9 @@ def held_mean_s(rates: Rates, model: str, knobs: Knobs) -> float:
 
 
 def left_s(rates: Rates, model: str, one: Running, now: float, knobs: Knobs) -> float:
-    """Until a request is thought to end. One that has outlived the average by far goes on the longer for it."""
-    mean_s, held_s = held_mean_s(rates, model, knobs), now - one.placed_s
-    return max(LEAST_SHARE * max(mean_s, held_s), mean_s - held_s)
+    """Until a request is thought to end."""
+    mean_s = held_mean_s(rates, model, knobs)
+    return max(LEAST_SHARE * mean_s, mean_s - (now - one.placed_s))
 
 
 def slot_wait(rates: Rates, model: str, ahead: int, slots: int, knobs: Knobs) -> Portion:

@@ -13,7 +13,7 @@ from mesh.facts import (
     StoreFacts,
     Tier,
 )
-from policy.actions import Action, Load, Place, Refuse, Unload
+from policy.actions import Action, Load, MakeWay, Move, Place, Refuse, Unload
 from policy.books import Books
 from policy.decide import Decision, decide
 from policy.knobs import Knobs
@@ -54,9 +54,10 @@ def anew(view: View) -> View:
 class History:
     """Facts change as a mirror's do: what has not changed is the same object."""
 
-    def __init__(self) -> None:
-        self.books, self.now = Books(), 100.0
-        self.members = {f"{member.kind}/{member.id}": member for member in MEMBERS}
+    def __init__(self, members: tuple[Member, ...] = MEMBERS, knobs: Knobs = KNOBS) -> None:
+        self.books, self.now, self.knobs = Books(), 100.0, knobs
+        self._workers = {f"{member.kind}/{member.id}": member for member in members if member.worker}
+        self.members = {f"{member.kind}/{member.id}": member for member in members}
         self.models = dict(MODELS)
         self.drains: frozenset[str] = frozenset()
         self.requests: dict[str, Waiting] = {}
@@ -70,7 +71,7 @@ class History:
         """As the scheduler's loop does: all that is decided is begun."""
         self.books.observe(ClusterFacts(dict(self.members), self.models, drains=self.drains))
         view = self.books.view(self.now)
-        return view, decide(view, self.now, KNOBS)
+        return view, decide(view, self.now, self.knobs)
 
     def act(self, decision: Decision) -> None:
         """Begins what was decided."""
@@ -113,13 +114,23 @@ class History:
                 self._set(spot, None)
             self._ended(spot, loading=loading)
             if choice % 2 and loading:
-                self.books.unfit(spot.digest, self.now + KNOBS.unfit_s)
+                self.books.unfit(spot.digest, self.now + self.knobs.unfit_s)
             else:
-                self.books.distrust(spot.worker_id, self.now + KNOBS.distrust_s)
+                self.books.distrust(spot.worker_id, self.now + self.knobs.distrust_s)
+
+    def arrive(self, choice: int) -> None:
+        """A request that moves is there, or stays where it is."""
+        if self.books.moving.goals:
+            number = sorted(self.books.moving.goals)[choice % len(self.books.moving.goals)]
+            goal = self.books.moving.goals[number]
+            if choice % 4:
+                self.books.moved(number, goal, self.now)
+            else:
+                self.books.stays(number)
 
     def report(self, choice: int) -> None:
         """A worker says that it runs something, or nothing any more."""
-        member = self.members.get(f"worker/w{choice % 3}")
+        member = self.members.get(sorted(self._workers)[choice % len(self._workers)])
         if member and member.worker and member.worker.replicas:
             first, *others = member.worker.replicas
             self._put(member, replace(first, running=choice % 2), *others)
@@ -140,11 +151,11 @@ class History:
 
     def turn(self, choice: int) -> None:
         """A worker is lost with what it had, or comes back empty; at times it is to become empty."""
-        key, number = f"worker/w{choice % 3}", choice % 3
+        key = sorted(self._workers)[choice % len(self._workers)]
         if choice % 4 == 0:
-            self.drains = self.drains ^ {f"worker/w{number}"}
+            self.drains = self.drains ^ {key}
         elif key not in self.members:
-            self.members = {**self.members, key: MEMBERS[number]}
+            self.members = {**self.members, key: self._workers[key]}
         else:
             gone = self.members[key].id
             self.members = {name: member for name, member in self.members.items() if name != key}
@@ -175,6 +186,10 @@ class History:
             case Load(spot):
                 self.books.load_began(action, self.now)
                 self._set(spot, ReplicaState.LOADING, action.base)
+            case Move(number, to):
+                self.books.moves(number, to, self.now)
+            case MakeWay(plan):
+                self.books.moving.add(plan)
             case Unload(spot):
                 self.books.unload_began(spot)
 

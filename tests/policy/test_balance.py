@@ -101,9 +101,9 @@ def test_what_all_win_together_is_what_each_wins() -> None:
     knobs = replace(KNOBS, copying_s=0.0, copy_gap_s=0.0, kv_bytes_per_s=1e18)
     shown = view(3)
     seats = {seat.spot: seat for seat in shown.seats("m")}
-    passage = Passage(seats[HOT], seats[COOL], Device(3, 3 * 19.0), Device(0, 0.0))
+    passage = Passage(seats[HOT], seats[COOL], Device(3, 30.0), Device(0, 0.0))
     won_s = passage.wins_s(shown, shown.runs[HOT]["r0"], NOW, knobs)
-    assert won_s == pytest.approx(19.0 * (1 - 1 / 1.4) + 38.0 * (1 - 1.2 / 1.4), rel=1e-6)
+    assert won_s == pytest.approx(19.0 * (1 - 1 / 1.4) + 20.0 * (1 - 1.2 / 1.4), rel=1e-6)
 
 
 def test_the_books_note_which_models_are_uneven() -> None:
