@@ -54,7 +54,8 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         places = Places(
             mirror, SchedulerClient(channels), leading, holding, hold_s=settings.hold_s, absent_s=settings.absent_s
         )
-        answers = Answers(places, lines, Numerics(mirror), gateway_id, Bounds(settings.attempts, settings.deaths))
+        bounds = Bounds(settings.attempts, settings.deaths)
+        answers = Answers(places, lines, Numerics(mirror), gateway_id, bounds=bounds, limits=settings.move_limits())
         embeddings = Embeddings(places, WorkerClient(channels), settings.attempts)
         yield _mounted(
             EmbeddingServicer(mirror, texts, embeddings),

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 
@@ -14,9 +14,10 @@ from mesh.requests import FinishReason, Phase, Placement, Progress
 from services.gateway.asked import Asked
 from services.gateway.exactness import Numerics
 from services.gateway.journal import Journal
-from services.gateway.owners import Handover
-from services.gateway.places import Places
-from services.gateway.relay import Line, Lines
+from services.gateway.moving.limits import MoveLimits
+from services.gateway.moving.running import Running
+from services.gateway.places import Events, Places
+from services.gateway.relay import Lines
 from services.gateway.retries import Bounds, Retries
 from services.gateway.strand import Delta, Strand
 from services.gateway.trial import NotByThisVersion, Trial
@@ -74,9 +75,18 @@ def check_room(prompt: tuple[int, ...], max_context: int) -> int:
 class Answers:
     """Runs requests."""
 
-    def __init__(self, places: Places, lines: Lines, numerics: Numerics, gateway_id: str, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        places: Places,
+        lines: Lines,
+        numerics: Numerics,
+        gateway_id: str,
+        *,
+        bounds: Bounds,
+        limits: MoveLimits,
+    ) -> None:
         self._places, self._lines, self._numerics = places, lines, numerics
-        self._gateway_id, self._bounds = gateway_id, bounds
+        self._gateway_id, self._bounds, self._limits = gateway_id, bounds, limits
         self._numbers = itertools.count()
 
     async def run(self, asked: Asked) -> AsyncGenerator[Event, None]:
@@ -106,49 +116,45 @@ class Answers:
     async def _attempt(self, trial: Trial) -> AsyncGenerator[Event, None]:
         async with aclosing(self._places.assign(trial.wish())) as places:
             async for event in places:
-                if isinstance(event, Progress):
-                    yield event
+                if not isinstance(event, Placement):
+                    if isinstance(event, Progress):
+                        yield event
                     continue
                 await trial.begin_at(event)
-                async with aclosing(self._follow(trial, event)) as answer:
+                async with aclosing(self._follow(trial, event, places)) as answer:
                     async for item in answer:
                         yield item
                 return  # only now is the place given back
         raise Broken("the scheduler's answer ended without a placement")
 
-    async def _follow(self, trial: Trial, place: Placement) -> AsyncGenerator[Event, None]:
-        """The answers from one worker: what has not ended is cancelled there if this ends early.
+    async def _follow(self, trial: Trial, place: Placement, places: Events) -> AsyncGenerator[Event, None]:
+        """The answers from one worker, and from those that they go on at: what has not ended is cancelled there if this
+        ends early.
 
         The first goes ahead; once it has a token, the others find the prompt's KV beside it.
         """
         changed, model = trial.journals[0].changed, trial.asked.model
         first, *others = [strand for strand in trial.strands if not strand.ended]
         handover = trial.handover(await self._numerics.soon_of(model, place)) if trial.tokens else None
-        line = self._lines.to(place.worker_id, place.address)
-        with ExitStack() as granted:
-            going = _granted([first], line, handover, granted)
-            yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing
-            while going:
-                changed.clear()
-                for delta in filter(None, map(Strand.read, tuple(going))):
-                    going += _granted(others, line, handover, granted)
-                    others.clear()
-                    if not trial.first_token_s:
-                        trial.first_token_s, trial.numerics = trial.passed_s, self._numerics.of(model, place)
-                        yield Started(place, trial.prompt_tokens)
-                    yield delta
-                going = [strand for strand in going if not strand.ended]
-                if going:
-                    await changed.wait()
-        yield _finished(trial, place)
-
-
-def _granted(strands: Sequence[Strand], line: Line, handover: Handover | None, granted: ExitStack) -> list[Strand]:
-    """Has the worker answer them, each until it ends, or until `granted` is closed."""
-    for strand in strands:
-        granted.enter_context(strand.running)
-        strand.running.enter_context(line.granted(strand.journal, handover))
-    return list(strands)
+        running = Running(trial, place, self._lines, self._numerics, self._limits)
+        async with running.moving(places):
+            with ExitStack() as granted:
+                going = running.grant([first], handover, granted)
+                yield Progress(Phase.READY)  # the worker is at it already, so this costs the first token nothing
+                while going:
+                    changed.clear()
+                    for delta in filter(None, map(Strand.read, tuple(going))):
+                        going += running.grant(others, handover, granted)
+                        others.clear()
+                        running.all_granted()
+                        if not trial.first_token_s:
+                            trial.first_token_s, trial.numerics = trial.passed_s, self._numerics.of(model, place)
+                            yield Started(place, trial.prompt_tokens)
+                        yield delta
+                    going = [strand for strand in going if not strand.ended]
+                    if going:
+                        await changed.wait()
+            yield _finished(trial, running.at)
 
 
 def _finished(trial: Trial, place: Placement) -> Finished:

@@ -84,8 +84,9 @@ class Embeddings:
     async def _attempt(self, asked: ToEmbed, trial: _Trial) -> AsyncGenerator[Event, None]:
         async with aclosing(self._places.assign(_wish(asked, trial))) as places:
             async for event in places:
-                if isinstance(event, Progress):
-                    yield event
+                if not isinstance(event, Placement):
+                    if isinstance(event, Progress):
+                        yield event
                     continue
                 trial.place = event
                 async with aclosing(self._embed(asked, trial, event)) as vectors:

@@ -1,6 +1,9 @@
 """Places that outlive the scheduler which gave them: whoever leads next is told of them, until their requests end."""
 
+import asyncio
 import itertools
+from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -8,6 +11,7 @@ from mesh.clients.channel import Channels
 from mesh.clients.holding import HoldingClient
 from mesh.errors import MeshError
 from mesh.facts import Leader
+from mesh.moves import Relocation
 from mesh.requests import HeldPlace, Placement, Wish
 from mesh.state.mirror import Mirror
 from services.gateway.leading import Leading
@@ -17,16 +21,21 @@ PATIENCE_S = 0.2
 
 
 class Place:
-    """One place, from its placement to its request's end."""
+    """One place, from its placement to its request's end; a move takes it elsewhere."""
 
     def __init__(self, holding: "Holding", held: HeldPlace) -> None:
         self._holding, self._held = holding, held
         self._ended = False
+        self.relocations: asyncio.Queue[tuple[Leader, Relocation]] = asyncio.Queue()  # by who has been told of it
+
+    def follow(self, target: Placement) -> None:
+        """Its request goes on there."""
+        self._held = self._holding.instead(self._held, target)
 
     def orphaned(self) -> None:
         """Its scheduler has ended the stream that held it; a request that has ended holds nothing."""
         if not self._ended:
-            self._holding.add(self._held)
+            self._holding.add(self._held, self)
 
     def end(self) -> None:
         """Gives it back."""
@@ -40,20 +49,39 @@ class Holding:
     def __init__(self, mirror: Mirror, leading: Leading, channels: Channels, gateway_id: str) -> None:
         self._mirror, self._leading, self._channels, self._gateway_id = mirror, leading, channels, gateway_id
         self._numbers = itertools.count()
-        self._orphans: dict[int, HeldPlace] = {}
+        self._orphans: dict[int, tuple[HeldPlace, Place]] = {}
         self._line: HoldingClient | None = None
 
     def place(self, wish: Wish, at: Placement) -> Place:
         """Keeps account of a place that has just been given."""
         number = next(self._numbers)
-        held = HeldPlace(number, at.worker_id, at.fence, wish.model, at.digest, wish.service, wish.prompt_tokens)
+        held = HeldPlace(
+            number,
+            at.worker_id,
+            at.fence,
+            wish.model,
+            at.digest,
+            wish.service,
+            wish.prompt_tokens,
+            request_id=wish.request_id,
+        )
         return Place(self, held)
 
-    def add(self, held: HeldPlace) -> None:
+    def add(self, held: HeldPlace, place: Place) -> None:
         """A place that nobody knows of who leads."""
-        self._orphans[held.number] = held
+        self._orphans[held.number] = held, place
         if self._line:
             self._line.tell(held=[held])
+
+    def instead(self, held: HeldPlace, target: Placement) -> HeldPlace:
+        """The place at the target in place of one elsewhere; whoever was told of that one is told of this."""
+        number = next(self._numbers)
+        moved = replace(held, number=number, worker_id=target.worker_id, fence=target.fence, digest=target.digest)
+        if orphan := self._orphans.pop(held.number, None):
+            self._orphans[number] = moved, orphan[1]
+            if self._line:
+                self._line.tell(held=[moved], released=[held.number])
+        return moved
 
     def drop(self, held: HeldPlace) -> None:
         """A request has ended; whoever was told of its place is told of that."""
@@ -75,8 +103,13 @@ class Holding:
             await self._mirror.until(lambda facts: facts.leader not in (None, leader), PATIENCE_S)
 
     async def _announce_to(self, leader: Leader) -> None:
-        self._line = HoldingClient(self._channels, leader.address, self._gateway_id, self._orphans.values())
+        held = [held for held, _ in self._orphans.values()]
+        self._line = HoldingClient(self._channels, leader.address, self._gateway_id, held)
         try:
-            await self._line.run()
+            await self._line.run(partial(self._relocate, leader))
         finally:
             self._line = None
+
+    def _relocate(self, leader: Leader, number: int, relocation: Relocation) -> None:
+        if orphan := self._orphans.get(number):
+            orphan[1].relocations.put_nowait((leader, relocation))

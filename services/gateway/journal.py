@@ -1,6 +1,7 @@
 """The token log of one running request. The gateway is its sequencer and only committer: workers propose."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mesh.errors import MeshError
@@ -44,6 +45,8 @@ class Journal:
         self.finish: FinishReason | None = None
         self.failure: MeshError | None = None
         self.changed = changed
+        self.heed: Callable[[], None] = lambda: None  # called with every change
+        self.held = False  # somebody mends its failures, and its reader is not told of them yet
 
     def grant(self, worker_id: str = "", handover: Handover | None = None, move_id: str = "") -> Grant:
         """Begins a new epoch: whoever owned the request before no longer does. `move_id` is of the move by which the
@@ -75,14 +78,23 @@ class Journal:
         self.tokens.extend(fresh)
         self._likely.extend(frame.logprobs[known:])
         self.finish = frame.finish
-        self.changed.set()
+        self._tell()
         return True
 
     def fail(self, epoch: int, error: MeshError) -> None:
         """Ends this epoch with an error; one of an older epoch is ignored."""
         if epoch == self.epoch and not self.finish and not self.failure:
             self.failure = error
-            self.changed.set()
+            self._tell()
+
+    def let_go(self) -> None:
+        """What it fails with is its reader's again."""
+        self.held = False
+        self._tell()
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.heed()
 
     def news(self, after: int) -> News | None:
         """What came after the first `after` tokens, the end counted; None when nothing did. Raises its failure.
@@ -92,6 +104,6 @@ class Journal:
         if len(self.tokens) > after or self.finish:
             likely, self._likely = tuple(self._likely), []
             return News(tuple(self.tokens[after:]), likely, self.finish is not None)
-        if self.failure:
+        if self.failure and not self.held:
             raise self.failure
         return None

@@ -5,20 +5,25 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+import structlog
+
 from mesh.clients.scheduler import SchedulerClient
-from mesh.errors import Unreachable
+from mesh.errors import MeshError, Unreachable
 from mesh.facts import Leader
 from mesh.moves import Relocation
 from mesh.requests import Phase, Placement, Progress, Wish
 from mesh.state.mirror import Mirror
 from services.gateway.holding import Holding, Place
 from services.gateway.leading import Leading
+from services.gateway.moving.errand import Errand
 from services.gateway.patience import Absence
 
+log = structlog.get_logger()
 PATIENCE_S = 0.2  # between asking a scheduler that does not answer and asking it again
 SCHEDULER_GONE = frozenset({"UNREACHABLE", "NOT_LEADER", "DRAINING", "CALL_ENDED"})
 STORE_GONE = "CHECKPOINT_UNREACHABLE"
-Events = AsyncGenerator[Progress | Placement, None]
+Asking = AsyncGenerator[Progress | Placement | Relocation, None]
+Events = AsyncGenerator[Progress | Placement | Errand, None]
 
 
 class Places:
@@ -38,7 +43,8 @@ class Places:
         self._leading, self._holding = leading, holding
 
     async def assign(self, wish: Wish) -> Events:
-        """Progress, then one Placement, held until this iteration is closed."""
+        """Progress, then one Placement, held until this iteration is closed; then, for whoever reads on, where else the
+        request is to go on."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         gives_up_s, absence = began_s + self._hold_s, Absence(self._mirror, self._absent_s)
@@ -73,18 +79,30 @@ class Places:
 
         async with aclosing(self._schedulers.assign(leader.address, wish, ended)) as events:
             try:
-                while event := await self._next(leader, events):
-                    if isinstance(event, Placement):
-                        places.append(self._holding.place(wish, event))
-                    if not isinstance(event, Relocation):
-                        yield event
+                while isinstance(event := await self._next(leader, events), Progress):
+                    yield event
+                if isinstance(event, Placement):
+                    places.append(place := self._holding.place(wish, event))
+                    yield event
+                    async for errand in self._errands(leader, events, place):
+                        yield errand
             finally:
                 for place in places:
                     place.end()
 
-    async def _next(
-        self, leader: Leader, events: AsyncGenerator[Progress | Placement | Relocation, None]
-    ) -> Progress | Placement | Relocation | None:
+    async def _errands(self, leader: Leader, events: Asking, place: Place) -> AsyncGenerator[Errand, None]:
+        """From the scheduler that gave the place for as long as it holds it, then from whoever is told of it."""
+        try:
+            async for event in events:
+                if isinstance(event, Relocation):
+                    yield Errand(event, leader, place, self._schedulers, self._mirror)
+        except MeshError as error:
+            log.info("a place is left to the next scheduler", scheduler=leader.id, error=error.message)
+        while True:
+            told, relocation = await place.relocations.get()
+            yield Errand(relocation, told, place, self._schedulers, self._mirror)
+
+    async def _next(self, leader: Leader, events: Asking) -> Progress | Placement | Relocation | None:
         async with self._leading.under(leader):
             return await anext(events, None)
 

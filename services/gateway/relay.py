@@ -8,8 +8,9 @@ from functools import partial
 import structlog
 
 from mesh.clients.channel import Channels
-from mesh.clients.relay import News, RelayClient
+from mesh.clients.relay import Command, News, RelayClient
 from mesh.errors import Broken, InvalidRequest, MeshError, NoRoom, NotFound, Unreachable, Unsuitable
+from mesh.moves import MoveEvent, MoveFailed
 from mesh.requests import Cancel, Farewell, Frame
 from services.gateway.journal import Journal
 from services.gateway.owners import Handover
@@ -32,29 +33,66 @@ class Line:
         self.address = relay.address
         self._relay, self._worker_id = relay, worker_id
         self._end: MeshError = Unreachable(f"worker {worker_id} closed its stream")
-        self._journals: dict[str, Journal] = {}
-        self._leaving = False
+        self._journals: dict[str, tuple[Journal, int]] = {}  # each under the epoch that it was granted here
+        self._moves: dict[str, Callable[[MoveEvent], None]] = {}
+        self._leaving = self._lost = False
         self._task = asyncio.create_task(self._read(), name=f"line to {worker_id}")
         self._task.add_done_callback(lambda _: on_end(self))
 
     @property
     def broken(self) -> bool:
         """A broken line is replaced, not mended; so is one whose worker stops."""
-        return self._leaving or self._task.done()
+        return self._leaving or not self.up
+
+    @property
+    def up(self) -> bool:
+        """Whether its worker can still be told anything."""
+        return not (self._lost or self._task.done())
+
+    def grant(self, journal: Journal, handover: Handover | None = None, move_id: str = "") -> int:
+        """Grants the request to this worker under a new epoch, and returns that. Its frames count until `forget`."""
+        grant = journal.grant(self._worker_id, handover, move_id)
+        self._journals[journal.key] = journal, grant.epoch
+        self._relay.send(grant)
+        if not self.up:
+            journal.fail(grant.epoch, self._loss())
+        return grant.epoch
+
+    def cancel(self, key: str, epoch: int) -> None:
+        """Ends what the worker has of a request under that epoch, be it running or not."""
+        self._relay.send(Cancel(key, epoch))
+
+    def forget(self, key: str) -> None:
+        """Its frames come to nobody any more."""
+        self._journals.pop(key, None)
+        self._finish_if_left()
+
+    def command(self, command: Command) -> None:
+        """Says it to the worker."""
+        self._relay.send(command)
+
+    @contextmanager
+    def moving(self, move_id: str, hear: Callable[[MoveEvent], None]) -> Iterator[None]:
+        """Has `hear` called with what the worker says of a move; that it is lost, too."""
+        self._moves[move_id] = hear
+        if not self.up:
+            hear(self._gone(move_id))
+        try:
+            yield
+        finally:
+            self._moves.pop(move_id, None)
+            self._finish_if_left()
 
     @contextmanager
     def granted(self, journal: Journal, handover: Handover | None = None) -> Iterator[None]:
         """Grants the request to this worker under a new epoch; leaving early cancels it there."""
-        grant = journal.grant(self._worker_id, handover)
-        self._journals[journal.key] = journal
-        self._relay.send(grant)
+        epoch = self.grant(journal, handover)
         try:
             yield
         finally:
-            self._journals.pop(journal.key, None)
             if not journal.finish:
-                self._relay.send(Cancel(journal.key, grant.epoch))
-            self._finish_if_left()
+                self.cancel(journal.key, epoch)
+            self.forget(journal.key)
 
     async def close(self) -> None:
         """Ends the stream; the worker cancels what still ran on it."""
@@ -75,10 +113,13 @@ class Line:
             self._end = error
             log.warning("line broken", worker=self._worker_id, error=error.message)
         finally:
-            for journal in list(self._journals.values()):
-                journal.fail(journal.epoch, self._lost())
+            self._lost = True
+            for journal, epoch in list(self._journals.values()):
+                journal.fail(epoch, self._loss())
+            for move_id, hear in list(self._moves.items()):
+                hear(self._gone(move_id))
 
-    def _lost(self) -> MeshError:
+    def _loss(self) -> MeshError:
         return Unreachable(
             f"worker {self._worker_id} was lost ({self._end.message}); send the request again",
             reason="WORKER_LOST" if self._relay.reached else "WORKER_UNREACHABLE",
@@ -86,18 +127,25 @@ class Line:
             metadata={"worker": self._worker_id},
         )
 
+    def _gone(self, move_id: str) -> MoveFailed:
+        return MoveFailed(move_id, "WORKER_LOST", f"worker {self._worker_id} was lost")
+
     def _finish_if_left(self) -> None:
-        if self._leaving and not self._journals:
+        if self._leaving and not self._journals and not self._moves:
             self._relay.finish()
 
-    def _take(self, frame: News) -> None:
-        if isinstance(frame, Farewell):
-            self._leaving = True
-            self._finish_if_left()
-            return
-        if not isinstance(frame, Frame):
-            return
-        journal = self._journals.get(frame.key)
+    def _take(self, news: News) -> None:
+        match news:
+            case Frame():
+                self._accept(news)
+            case Farewell():
+                self._leaving = True
+                self._finish_if_left()
+            case _ if hear := self._moves.get(news.move_id):
+                hear(news)
+
+    def _accept(self, frame: Frame) -> None:
+        journal, _ = self._journals.get(frame.key, (None, 0))
         if journal is None:
             return  # cancelled meanwhile
         if frame.failure_reason:

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mesh.settings import ServiceSettings
+from services.gateway.moving.limits import MoveLimits
 
 
 class GatewaySettings(ServiceSettings):
@@ -28,3 +29,17 @@ class GatewaySettings(ServiceSettings):
     default_max_tokens: int = Field(
         1024, ge=1, description="Most tokens of an answer when the request sets no max_tokens."
     )
+    move_stop_s: float = Field(
+        0.25, gt=0, description="Most seconds that an answer which moves stands still before it goes on where it was."
+    )
+    move_whole_s: float = Field(120.0, gt=0, description="Most seconds that a move takes until then.")
+    move_rounds: int = Field(
+        4, ge=1, le=100, description="Times that a move has tokens computed which came while others were, at most."
+    )
+    move_gap_tokens: int = Field(
+        32, ge=0, description="Tokens that may be left to compute at the end of a move, while the answer waits."
+    )
+
+    def move_limits(self) -> MoveLimits:
+        """Those of a move."""
+        return MoveLimits(self.move_stop_s, self.move_whole_s, self.move_rounds, self.move_gap_tokens)

@@ -17,12 +17,14 @@ from services.gateway.answer import Answers
 from services.gateway.exactness import Numerics
 from services.gateway.holding import Holding
 from services.gateway.leading import Leading
+from services.gateway.moving.limits import MoveLimits
 from services.gateway.places import Places
 from services.gateway.relay import Lines
 from services.gateway.retries import Bounds
 from tests.services.gateway.edges import WAIT_S, FakeScheduler, FakeWorker, scheduler, worker
 
 HOLD_S = 15.0
+STOP_S = 0.1
 
 
 class Bench:
@@ -35,7 +37,14 @@ class Bench:
         self.leading = Leading(mirror)
         self.holding = Holding(mirror, self.leading, self.channels, "gateway.7")
         self.places = self.patient(HOLD_S)
-        self.answers = Answers(self.places, self.lines, Numerics(mirror), "gateway.7", Bounds(attempts=3, deaths=2))
+        self.answers = Answers(
+            self.places,
+            self.lines,
+            Numerics(mirror),
+            "gateway.7",
+            bounds=Bounds(attempts=3, deaths=2),
+            limits=MoveLimits(stop_s=STOP_S),
+        )
 
     def patient(self, hold_s: float) -> Places:
         """Places whose requests wait so long for a scheduler."""

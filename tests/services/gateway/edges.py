@@ -12,11 +12,14 @@ from whimbrel.worker.v1 import worker_pb2
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
 from mesh.clients.holding import Holding, holding_from
-from mesh.clients.relay import command_from, response_to
-from mesh.clients.wire import START_KINDS, progress_to, start_times_to
+from mesh.clients.move_wire import moved_from
+from mesh.clients.place_wire import placement_to, relocation_to
+from mesh.clients.relay import Command, News, command_from, response_to
+from mesh.clients.wire import progress_to
 from mesh.errors import MeshError, Unreachable
 from mesh.interceptor import Surround
-from mesh.requests import Cancel, Farewell, Frame, Grant, Phase, Placement, Progress, StartKind, StartTimes
+from mesh.moves import Abandon, Expect, Moved, Relocation, Send
+from mesh.requests import Cancel, Farewell, Grant, Phase, Placement, Progress, StartKind, StartTimes
 
 Context = aio.ServicerContext[Any, Any]
 WAIT_S = 20.0
@@ -61,6 +64,9 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
         self.asked: list[scheduler_pb2.AssignRequest] = []
         self.came, self.released = asyncio.Event(), asyncio.Event()
         self.told: asyncio.Queue[Holding] = asyncio.Queue()
+        self.relocations: asyncio.Queue[Relocation] = asyncio.Queue()  # on the next Assign stream that has a place
+        self.relocating: asyncio.Queue[tuple[int, Relocation]] = asyncio.Queue()  # on the Hold line
+        self.outcomes: asyncio.Queue[Moved] = asyncio.Queue()
 
     def mount(self, server: aio.Server) -> None:
         """Adds its service."""
@@ -77,17 +83,9 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
         if isinstance(answer, MeshError):
             raise answer
         try:
-            yield scheduler_pb2.AssignResponse(
-                placement=scheduler_pb2.Placement(
-                    worker_id=answer.worker_id,
-                    address=answer.address,
-                    start_kind=START_KINDS[answer.start_kind],
-                    times=start_times_to(answer.times),
-                    digest=answer.digest,
-                    fence=answer.fence,
-                )
-            )
-            await asyncio.Event().wait()
+            yield scheduler_pb2.AssignResponse(placement=placement_to(answer))
+            while True:
+                yield scheduler_pb2.AssignResponse(relocation=relocation_to(await self.relocations.get()))
         finally:
             self.released.set()
 
@@ -95,9 +93,30 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
         self, request_iterator: AsyncIterator[scheduler_pb2.HoldRequest], context: Context
     ) -> AsyncIterator[scheduler_pb2.HoldResponse]:
         """Keeps what it is told."""
-        async for request in request_iterator:
-            self.told.put_nowait(holding_from(request))
+        reader = asyncio.create_task(self._hear(request_iterator))
+        try:
             yield scheduler_pb2.HoldResponse()
+            while True:
+                number, relocation = await self.relocating.get()
+                yield scheduler_pb2.HoldResponse(number=number, relocation=relocation_to(relocation))
+        finally:
+            reader.cancel()
+
+    async def _hear(self, requests: AsyncIterator[scheduler_pb2.HoldRequest]) -> None:
+        async for request in requests:
+            self.told.put_nowait(holding_from(request))
+
+    async def Moved(  # noqa: N802
+        self, request: scheduler_pb2.MovedRequest, context: Context
+    ) -> scheduler_pb2.MovedResponse:
+        """Keeps it."""
+        self.outcomes.put_nowait(moved_from(request))
+        return scheduler_pb2.MovedResponse()
+
+    async def outcome(self) -> Moved:
+        """The next relocation's end that a gateway tells of."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.outcomes.get()
 
     async def hears(self) -> Holding:
         """The next that a gateway tells of its places."""
@@ -110,7 +129,7 @@ class FakeWorker(WorkerServiceServicer, Edge):
 
     def __init__(self) -> None:
         super().__init__()
-        self.commands: asyncio.Queue[Grant | Cancel] = asyncio.Queue()
+        self.commands: asyncio.Queue[Command] = asyncio.Queue()
         self.gateways: list[str] = []
         self.closed = asyncio.Event()  # by a gateway, which commands nothing more on its line
         self.embedded: list[worker_pb2.EmbedRequest] = []
@@ -173,13 +192,31 @@ class FakeWorker(WorkerServiceServicer, Edge):
         assert isinstance(command, Cancel)
         return command
 
-    async def _next(self) -> Grant | Cancel:
+    async def expects(self) -> Expect:
+        """The next command, which has it expect a request."""
+        command = await self._next()
+        assert isinstance(command, Expect)
+        return command
+
+    async def sends(self) -> Send:
+        """The next command, which has it send one."""
+        command = await self._next()
+        assert isinstance(command, Send)
+        return command
+
+    async def abandons(self) -> Abandon:
+        """The next command, which ends a move."""
+        command = await self._next()
+        assert isinstance(command, Abandon)
+        return command
+
+    async def _next(self) -> Command:
         async with asyncio.timeout(WAIT_S):
             return await self.commands.get()
 
-    def say(self, *frames: Frame) -> None:
-        """One step's frames."""
-        self._outgoing.put_nowait(response_to(frames))
+    def say(self, *news: News) -> None:
+        """One step's frames, and what goes with them."""
+        self._outgoing.put_nowait(response_to(news))
 
     def say_farewell(self) -> None:
         """It stops."""

@@ -1,0 +1,1 @@
+"""How running answers go on at other workers: decided by the scheduler, carried out here."""
