@@ -1,6 +1,7 @@
 """Workers on real sockets, each with an engine and a replica of its own, and a gateway's lines to them."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import UnknownReplica
 from services.worker.engine.replica import Replica
+from services.worker.engine.request import TokenStep
 from services.worker.guides import Guides
 from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.host import Host
@@ -36,7 +38,7 @@ from tests.services.worker.engine.tiny import prompt
 WAIT_S = 30.0
 MODEL, DIGEST = "m", "d" * 64
 NAME = replica_name(MODEL, DIGEST)
-SAMPLING = Sampling(400, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
+SAMPLING = Sampling(160, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
 E = TypeVar("E", bound=MoveEvent)
 
 
@@ -63,7 +65,8 @@ class Line:
 
     async def tokens(self, key: str, epoch: int, count: int) -> tuple[int, ...]:
         """Waits until so many have come."""
-        await self._until(lambda: len(self.of(key, epoch)) >= count)
+        await self._until(lambda: len(self.of(key, epoch)) >= count or self._failed(key, epoch))
+        assert len(self.of(key, epoch)) >= count, self._failed(key, epoch)
         return self.of(key, epoch)
 
     async def whole(self, key: str, epoch: int) -> tuple[int, ...]:
@@ -93,6 +96,9 @@ class Line:
 
         await self._until(there)
         return found[-1]
+
+    def _failed(self, key: str, epoch: int) -> str:
+        return "".join(one.failure for one in self.frames if (one.key, one.epoch) == (key, epoch))
 
     async def more(self) -> None:
         """Waits for anything."""
@@ -129,24 +135,41 @@ class Worker:
     def __init__(self, engine: Engine, relay: Relay, address: str, line: Line, server: aio.Server) -> None:
         self.engine, self.relay, self.address, self.line, self.server = engine, relay, address, line, server
 
-    def idle(self) -> bool:
-        """Nothing runs, and every block is free."""
-        stats = self.engine.stats().replicas.values()
-        return all((one.running, one.waiting, one.free_blocks) == (0, 0, one.total_blocks) for one in stats)
+    async def is_idle(self) -> None:
+        """Waits until nothing runs, and every block is free: the engine has carried out what it was told before."""
+        for name in self.engine.stats().replicas:
+            one = await asyncio.wrap_future(self.engine.ask_replica(name, lambda replica: replica.stats()))
+            assert (one.running, one.waiting, one.free_blocks) == (0, 0, one.total_blocks), one
+
+
+class _InStep:
+    """Lets the engine take its next step when the event loop has told of this one: on a busy machine, too, an answer
+    lasts for as many turns of the loop as it has tokens, and a move finds it under way."""
+
+    def __init__(self, relay: Relay, loop: asyncio.AbstractEventLoop) -> None:
+        self._relay, self._loop, self.free = relay, loop, threading.Event()
+
+    def __call__(self, steps: list[TokenStep]) -> None:
+        told = threading.Event()
+        self._relay.on_steps(steps)
+        self._loop.call_soon_threadsafe(told.set)
+        while not (self.free.is_set() or told.wait(0.1)):
+            pass
 
 
 @asynccontextmanager
 async def worker(
     *replicas: Replica, scratch: Path, order: Order | None = None, limits: MoveLimits = USUAL
 ) -> AsyncIterator[Worker]:
-    """With these replicas; `order` says where their tokenizer is."""
+    """With these replicas; `order` says where NAME's tokenizer is."""
     loop = asyncio.get_running_loop()
     channels, relay = Channels(), Relay(loop)
     stores = StoreClient(channels)
-    engine = Engine(relay.on_steps, threads=1)
+    steps = _InStep(relay, loop)
+    engine = Engine(steps, threads=1)
 
     def order_of(name: str) -> Order:
-        if order is None or name != order.replica:
+        if order is None or name != NAME:
             raise UnknownReplica(f"no replica of {name} is resident")
         return order
 
@@ -165,6 +188,7 @@ async def worker(
     try:
         yield Worker(engine, relay, address, line, server)
     finally:
+        steps.free.set()
         await line.close()
         await server.stop(0)
         await asyncio.to_thread(engine.close)
