@@ -3,7 +3,6 @@ steps, so nothing here stops what runs. The order of a move is the caller's busi
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -38,11 +37,18 @@ class Adopting(Protocol):
 class Holding(Protocol):
     """A replica whose sequences move as a whole."""
 
+    @property
+    def layout(self) -> bytes:
+        """States of equal layouts are interchangeable, between replicas of one checkpoint."""
+
     def export_state(self, request_id: str) -> HeldState:
-        """A copy on the host of what is held of a request."""
+        """A copy on the host of what is held of a request; NotExportable if nothing is, UnknownRequest."""
+
+    def reserve_state(self, request: EngineRequest) -> int:
+        """Make room for what another worker holds of a checked request. Its most bytes; ImportRefused."""
 
     def import_state(self, state: HeldState) -> None:
-        """Have its request go on from there."""
+        """Keep it for when its request, for which there is room, is adopted. StateMismatch, or UnknownRequest."""
 
 
 class Mover:
@@ -132,14 +138,14 @@ class Mover:
         """The sequence and all that is held of it, from a replica that runs one sequence at a time."""
         return self._engine.ask(request_id, lambda replica: _holding(replica).export_state(request_id))
 
+    def reserve_held(self, request: EngineRequest) -> Future[int]:
+        """Make room for what another worker holds of `request`, which arrives under its id. The most bytes that this
+        can be. Raises as `Engine.submit` does, and ImportRefused."""
+        return self._engine.expect(request, lambda replica: (_holding(replica).reserve_state(request), []))
+
     def import_held(self, state: HeldState) -> Future[None]:
-        """Have it go on from there on the replica that its request names; its tokens come by the engine's callback."""
-        return self._engine.expect(state.request, partial(_take_in, state))
-
-
-def _take_in(state: HeldState, replica: Replica) -> tuple[None, list[TokenStep]]:
-    _holding(replica).import_state(state)
-    return None, []
+        """Keep it for when it is adopted; its request, for which room was made, has the tokens of the state."""
+        return self._engine.ask(state.request.request_id, lambda replica: _holding(replica).import_state(state))
 
 
 def _adopting(replica: Replica) -> Adopting:

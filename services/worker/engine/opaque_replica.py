@@ -1,10 +1,12 @@
 """A replica on the opaque runner: sequences take turns, one forward pass each, in as much memory as it was given."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,33 +18,27 @@ from services.worker.engine.adapters import Adapters
 from services.worker.engine.batch import Limits
 from services.worker.engine.bounds import Bounds
 from services.worker.engine.delivery import deliver
-from services.worker.engine.errors import NumericsNotHeld, PoolTooSmall, StateMismatch, UnknownRequest
+from services.worker.engine.errors import (
+    ImportRefused,
+    NotExportable,
+    NumericsNotHeld,
+    PoolTooSmall,
+    StateMismatch,
+    UnknownRequest,
+)
 from services.worker.engine.fingerprint import fingerprint
 from services.worker.engine.footprint import LONGEST
-from services.worker.engine.generation import Generation, asking
+from services.worker.engine.generation import asking
 from services.worker.engine.inputs import check_tokens
 from services.worker.engine.numerics import FAST, Numerics
-from services.worker.engine.opaque import Held, OpaqueRunner
+from services.worker.engine.opaque import OpaqueRunner
 from services.worker.engine.opaque_proof import Proof
-from services.worker.engine.opaque_state import HeldState, filled, taken, trim
+from services.worker.engine.opaque_sequence import Kept, Opaque
+from services.worker.engine.opaque_state import HeldState, filled, leaves, taken, trim
 from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 
 HEADROOM_TOKENS = 16  # room that one must find beside the others to begin, lest it give way again at once
-
-
-@dataclass(slots=True, eq=False)
-class Opaque(Generation):
-    """A generation with a cache of its own. Without one, its tokens are computed anew."""
-
-    held: Held | None = None
-    seen: int = 0  # tokens whose state is held
-    turn: int = 0  # the step that it had last
-
-    @property
-    def pending(self) -> int:
-        """Tokens that are not computed yet."""
-        return len(self.tokens) - self.seen
 
 
 class OpaqueReplica:
@@ -79,6 +75,7 @@ class OpaqueReplica:
         self._pass_tokens = self._longest_pass(numerics)
         self._running: list[Opaque] = []  # in order of arrival
         self._waiting: deque[Opaque] = deque()
+        self._kept = Kept()
         self._steps = self._tokens = self._preemptions = 0
 
     def check(self, request: EngineRequest) -> None:
@@ -104,7 +101,7 @@ class OpaqueReplica:
     @property
     def has_work(self) -> bool:
         """Whether a step would do something."""
-        return bool(self._running or self._waiting)
+        return bool(self._running or self._waiting or self._kept.has_news)
 
     def add(self, request: EngineRequest) -> list[TokenStep]:
         """Queue a checked request. One that is complete already finishes at once."""
@@ -116,7 +113,7 @@ class OpaqueReplica:
 
     def fail(self, why: str) -> list[TokenStep]:
         """End every request with ERROR and free all caches."""
-        return [self._drop(generation, FinishReason.ERROR, why) for generation in self._all()]
+        return self._kept.told() + [self._drop(generation, FinishReason.ERROR, why) for generation in self._all()]
 
     def unload(self) -> None:
         """Give back the weights. The replica is of no use afterwards."""
@@ -128,7 +125,13 @@ class OpaqueReplica:
     def step(self) -> list[TokenStep]:
         """Run one forward pass, for whoever has waited longest; its next token, if all others are computed."""
         self._make_room()
-        generation = min(self._running, key=lambda one: one.turn)
+        for one in [one for one in self._running if one.ahead and one.seen >= self._goal(one)]:
+            self._running.remove(one)
+            self._kept.ready(one)
+        told = self._kept.told()
+        return told + self._advance(min(self._running, key=lambda one: one.turn)) if self._running else told
+
+    def _advance(self, generation: Opaque) -> list[TokenStep]:
         count = self._count(generation)
         self._steps += 1
         generation.turn = self._steps
@@ -185,28 +188,80 @@ class OpaqueReplica:
             hidden: Tensor = self.module.base_model(input_ids=rows, use_cache=False)[0][0]
         return hidden
 
+    @property
+    def layout(self) -> bytes:
+        """See Holding."""
+        paths = sorted(leaf.path for leaf in leaves(self._proof.blank))
+        about = repr((transformers.__version__, paths, self._numerics, self.fingerprint))
+        return hashlib.blake2b(about.encode(), digest_size=16).digest()
+
     def export_state(self, request_id: str) -> HeldState:
-        """A copy of what is held of a request, on the host; UnknownRequest if it is not here (any more)."""
-        for one in self._all():
+        """See Holding."""
+        for one in [*self._running, *self._waiting]:
             if one.request.request_id == request_id:
+                if one.held is None:
+                    raise NotExportable(f"nothing of {request_id} is computed here now; send its tokens")
                 request = replace(one.request, generated=tuple(one.answer))
-                return taken(one.held or self._proof.blank, request, tuple(one.tokens[: one.seen]))
+                return taken(one.held, request, tuple(one.tokens[: one.seen]))
         raise UnknownRequest(f"request {request_id} does not run here; it may have ended")
 
-    def import_state(self, state: HeldState) -> None:
-        """Queue its checked request to go on from there; from its tokens, if there is no room for the rest.
+    def reserve_state(self, request: EngineRequest) -> int:
+        """See Holding."""
+        generation = self._generation(request)
+        if len(self._running) + len(self._kept) >= self.limits.running:
+            raise ImportRefused(f"all {self.limits.running} slots of {request.replica} are taken; move it elsewhere")
+        if self._claim([*self._holding(), generation], HEADROOM_TOKENS) > self._kv_bytes:
+            raise ImportRefused(f"{request.replica} has no memory for another sequence now; move it elsewhere")
+        self._kept.put(generation)
+        return self._proof.footprint.bytes(generation.limit)
 
-        StateMismatch, and then nothing is queued, if the state is of another model, of other tokens, or at its end.
-        """
-        generation, seen = self._generation(state.request), len(state.seen)
-        if seen >= len(generation.tokens) or list(state.seen) != generation.tokens[:seen]:
+    def import_state(self, state: HeldState) -> None:
+        """See Holding."""
+        generation, seen = self._kept.find(state.request.request_id), len(state.seen)
+        tokens = [*state.request.prompt_ids, *state.request.generated]
+        if not 0 < seen < len(tokens) or list(state.seen) != tokens[:seen]:
             raise StateMismatch(f"the state of {state.request.request_id} is not of its tokens; send these alone")
-        if state.request.generated and generation.finish:
-            raise StateMismatch(f"{state.request.request_id} has all its tokens; there is nothing to go on with")
-        held = filled(self._proof.blank, state, self.module.device)
-        if seen and self._claim([*self._holding(), generation]) <= self._kv_bytes:
-            generation.held, generation.seen = held, seen
-        self._waiting.append(generation)
+        generation.held = filled(self._proof.blank, self._proof.kinds, state, self.module.device)
+        generation.tokens, generation.seen = tokens, seen
+
+    def adopt(self, former_id: str, request: EngineRequest) -> tuple[int, list[TokenStep]]:
+        """See Adopting."""
+        former = self._take(former_id)
+        if former is None:
+            return 0, self.add(request)
+        generation = self._generation(request)
+        steps = [former.ended(FinishReason.CANCELLED)]
+        finish = generation.finish if request.generated else None
+        if finish is not None:
+            return 0, [*steps, generation.ended(finish)]
+        steps += generation.inherit(former)
+        self._waiting.appendleft(generation)
+        return generation.seen, steps
+
+    def warm(self, request: EngineRequest) -> int:
+        """See Adopting."""
+        self._waiting.append(self._generation(request, ahead=True))
+        return 0
+
+    def warm_on(self, request: EngineRequest) -> int:
+        """See Adopting."""
+        self.check(request)
+        former = self._take(request.request_id)
+        if former is None:
+            raise UnknownRequest(f"{request.request_id} is not kept here; it may have given way")
+        generation = self._generation(request, ahead=True)
+        generation.inherit(former)
+        self._waiting.appendleft(generation)
+        return generation.seen
+
+    def _take(self, request_id: str) -> Opaque | None:
+        """One that is here no more, wherever it was; None if it was not."""
+        for home in (self._running, self._waiting):
+            for one in home:
+                if one.request.request_id == request_id:
+                    home.remove(one)
+                    return one
+        return self._kept.take(request_id)
 
     def _longest_pass(self, numerics: Numerics) -> int:
         """Tokens that may share one; as for generate, most models' prompts have to."""
@@ -215,9 +270,9 @@ class OpaqueReplica:
         cuts = self._proof.cuts_prompts and not self._runner.depends_on_length
         return self.limits.batch_tokens if cuts else LONGEST
 
-    def _generation(self, request: EngineRequest) -> Opaque:
+    def _generation(self, request: EngineRequest, ahead: bool = False) -> Opaque:
         tokens = [*request.prompt_ids, *request.generated]
-        return Opaque(request, tokens, self._bounds.limit(request), self._bounds.stops(request))
+        return Opaque(request, tokens, self._bounds.limit(request), self._bounds.stops(request), ahead=ahead)
 
     def _queue(self, generation: Opaque) -> list[TokenStep]:
         finish = generation.finish if generation.request.generated else None
@@ -227,9 +282,11 @@ class OpaqueReplica:
         return []
 
     def _make_room(self) -> None:
-        """Have the youngest give way until the rest can grow; then admit in order of arrival, while there is room."""
-        while len(self._running) > 1 and self._claim(self._holding()) > self._kv_bytes:
-            self._give_way(self._running.pop())
+        """Have what is kept give way, and then the youngest, until the rest can grow; then admit in order of arrival,
+        while there is room."""
+        while self._claim(self._holding()) > self._kv_bytes and (len(self._running) > 1 or self._kept):
+            if not self._kept.give_way():
+                self._give_way(self._running.pop())
         while self._waiting and len(self._running) < self.limits.running:
             more = [one for one in self._holding() if one is not self._waiting[0]] + [self._waiting[0]]
             if self._running and self._claim(more, HEADROOM_TOKENS) > self._kv_bytes:
@@ -242,18 +299,25 @@ class OpaqueReplica:
         self._preemptions += 1
 
     def _holding(self) -> list[Opaque]:
-        return [*self._running, *(one for one in self._waiting if one.held)]
+        return [*self._running, *(one for one in self._waiting if one.held), *self._kept]
 
     def _claim(self, generations: Iterable[Opaque], more_tokens: int = 0) -> int:
         """Bytes that their caches take once their tokens are computed, and a few more."""
         ends = (min(one.limit, len(one.tokens) + more_tokens) for one in generations)
         return sum(self._proof.footprint.bytes(end) for end in ends)
 
+    def _goal(self, generation: Opaque) -> int:
+        """How many of its tokens are to be computed. Ahead, one is left for later; all of a prompt where passes are
+        replayed, for it is computed at once."""
+        if not generation.ahead:
+            return len(generation.tokens)
+        return 0 if self._replays and not generation.generated else len(generation.tokens) - 1
+
     def _count(self, generation: Opaque) -> int:
         """How many tokens its next pass has."""
         if self._replays and generation.seen >= generation.prompt_len:
             return 1
-        end = generation.prompt_len if self._replays else len(generation.tokens)
+        end = generation.prompt_len if self._replays else self._goal(generation)
         return min(end - generation.seen, self._pass_tokens)
 
     def _deliver(self, generation: Opaque, logits: Tensor) -> list[TokenStep]:
@@ -264,8 +328,8 @@ class OpaqueReplica:
         return steps
 
     def _all(self) -> list[Opaque]:
-        return [*self._running, *self._waiting]
+        return [*self._running, *self._waiting, *self._kept]
 
     def _drop(self, generation: Opaque, finish: FinishReason, error: str = "") -> TokenStep:
-        (self._running if generation in self._running else self._waiting).remove(generation)
-        return TokenStep(generation.request.request_id, generation.generated, (), finish, error)
+        self._take(generation.request.request_id)
+        return generation.ended(finish, error)

@@ -37,6 +37,22 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What is the same of a tensor in all caches of a model; None for sizes that depend on the sequence."""
+
+    dtype: torch.dtype
+    shape: tuple[int | None, ...]
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether it could be this one."""
+        return (
+            tensor.dtype is self.dtype
+            and tensor.dim() == len(self.shape)
+            and all(size in (None, given) for size, given in zip(self.shape, tensor.shape, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class HeldState:
     """A sequence between two steps, with what is held of it. `request` has all its tokens; `tensors` are copies on the
     host."""
@@ -112,14 +128,36 @@ def taken(cache: Any, request: EngineRequest, seen: tuple[int, ...]) -> HeldStat
     return HeldState(request, seen, MappingProxyType(tensors), MappingProxyType(numbers))
 
 
-def filled(blank: Any, state: HeldState, device: torch.device) -> Any:
-    """A cache like `blank` that holds `state`. StateMismatch if it is another model's."""
+def kinds(shorter: Mapping[str, tuple[int, ...]], cache: Any) -> Mapping[str, Kind]:
+    """Of the tensors in caches like this one; `shorter` are their shapes before the last token came."""
+    found = {leaf.path: leaf.value for leaf in leaves(cache) if isinstance(leaf.value, Tensor)}
+    return MappingProxyType(
+        {path: Kind(value.dtype, _fixed(shorter.get(path, ()), tuple(value.shape))) for path, value in found.items()}
+    )
+
+
+def shapes(cache: Any) -> dict[str, tuple[int, ...]]:
+    """Of each tensor by its path."""
+    return {leaf.path: tuple(leaf.value.shape) for leaf in leaves(cache) if isinstance(leaf.value, Tensor)}
+
+
+def filled(blank: Any, kinds: Mapping[str, Kind], state: HeldState, device: torch.device) -> Any:
+    """A cache like `blank`, with tensors of these kinds, that holds `state`. StateMismatch if it is another model's."""
     cache = copy.deepcopy(blank)
     places = {leaf.path: leaf for leaf in leaves(cache)}
     given: dict[str, Tensor | Number] = {**state.tensors, **state.numbers}
-    if places.keys() != given.keys():
-        odd = sorted(places.keys() ^ given.keys())
-        raise StateMismatch(f"the state is of another make-up than this model's: {', '.join(odd[:3])}; send the tokens")
+    odd = places.keys() ^ given.keys() | kinds.keys() ^ state.tensors.keys()
+    odd |= {path for path, tensor in state.tensors.items() if path in kinds and not kinds[path].fits(tensor)}
+    if odd:
+        raise StateMismatch(
+            f"the state is of another make-up than this model's: {', '.join(sorted(odd)[:3])}; send the tokens"
+        )
     for path, value in given.items():
         places[path].put(value.to(device) if isinstance(value, Tensor) else value)
     return cache
+
+
+def _fixed(shorter: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    if len(shorter) != len(shape):
+        return (None,) * len(shape)
+    return tuple(size if size == before else None for before, size in zip(shorter, shape, strict=True))

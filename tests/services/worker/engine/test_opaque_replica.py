@@ -9,6 +9,8 @@ from mesh.requests import FinishReason, Pooling
 from services.worker.engine.batch import Limits
 from services.worker.engine.errors import (
     EmptyPrompt,
+    ImportRefused,
+    NotExportable,
     NotMovable,
     NumericsNotHeld,
     PoolTooSmall,
@@ -45,6 +47,16 @@ def exported(source: OpaqueReplica, asked: EngineRequest, after: int) -> tuple[l
     return [step for step in produced if step.request_id == asked.request_id], state
 
 
+def come(target: OpaqueReplica, state: HeldState, heard: int = 0) -> None:
+    """It goes on on `target`, after the first `heard` tokens of its answer, or as many as the state has."""
+    log = state.request.generated[: heard or None]
+    with torch.inference_mode():
+        target.reserve_state(replace(state.request, generated=()))
+        target.import_state(state)
+        known, steps = target.adopt("r", replace(state.request, generated=log))
+    assert (known, [step.finish for step in steps]) == (len(state.seen), [FinishReason.CANCELLED])
+
+
 @pytest.mark.parametrize("family", OPAQUE)
 def test_sequences_that_take_turns_equal_one_at_a_time(family: str) -> None:
     model = replica(family, limits=Limits(batch_tokens=16))
@@ -64,8 +76,7 @@ def test_a_sequence_goes_on_elsewhere_from_its_state_and_from_its_tokens(family:
     target = replica(family)
     moved = request("r", PROMPTS[0], COUNT, generated=answer[:8])
     assert state.request == replace(moved, replica=state.request.replica)
-    with torch.inference_mode():
-        target.import_state(state)
+    come(target, state)
     assert tokens_of(run(target, [request("other", PROMPTS[1], COUNT)]))["r"] == answer[8:]
     assert target.stats().steps == 6 + COUNT  # its prompt was not computed again
     assert tokens_of(run(target, [moved])) == {"r": answer[8:]}
@@ -174,26 +185,86 @@ def test_memory_for_no_sequence_at_all_is_refused_with_the_least() -> None:
 def test_a_state_of_other_tokens_or_of_another_model_is_refused() -> None:
     _, state = exported(replica("lfm2"), request("r", PROMPTS[0], COUNT), after=8)
     model = replica("lfm2")
-    with pytest.raises(StateMismatch, match="not of its tokens"):
-        model.import_state(replace(state, request=replace(state.request, generated=state.request.generated[:4])))
+    with pytest.raises(UnknownRequest, match="not kept here"):
+        model.import_state(state)
+    model.reserve_state(state.request)
+    for seen in (state.seen[1:], (), (*state.seen, state.request.generated[-1])):
+        with pytest.raises(StateMismatch, match="not of its tokens"):
+            model.import_state(replace(state, seen=seen))
+    path, tensor = next((path, one) for path, one in state.tensors.items() if one.dim() == 3)
+    for odd in (tensor[0], tensor.double(), tensor[:, :-1]):
+        with pytest.raises(StateMismatch, match=f"another make-up than this model's: {path};"):
+            model.import_state(replace(state, tensors={**state.tensors, path: odd}))
+    other = replica("mamba2")
+    other.reserve_state(state.request)
     with pytest.raises(StateMismatch, match="another make-up"):
-        replica("mamba2").import_state(state)
-    ended = replace(state.request, params=replace(state.request.params, max_tokens=8))
-    with pytest.raises(StateMismatch, match="nothing to go on with"):
-        model.import_state(replace(state, request=ended))
+        other.import_state(state)
+    assert len({replica("lfm2").layout, model.layout, other.layout}) == 2
     with pytest.raises(UnknownRequest):
         model.export_state("r")
-    assert not model.has_work
+    model.add(request("fresh", PROMPTS[0]))
+    with pytest.raises(NotExportable, match="send its tokens"):
+        model.export_state("fresh")
 
 
-def test_a_state_that_finds_no_room_is_computed_anew() -> None:
+def test_a_state_comes_only_where_there_is_room_and_gives_way_to_what_runs() -> None:
     _, state = exported(replica("lfm2"), request("r", PROMPTS[0], COUNT), after=8)
-    model = replica("lfm2", kv_tokens=60)
+    model = replica("lfm2", kv_tokens=85)
     with torch.inference_mode():
-        model.add(request("first", PROMPTS[1], 30))
+        model.add(request("first", PROMPTS[1], 60))
         model.step()
+        with pytest.raises(ImportRefused, match="no memory"):
+            model.reserve_state(replace(state.request, prompt_ids=prompt(70)))
+        assert model.reserve_state(state.request) >= state.bytes
         model.import_state(state)
-    assert tokens_of(run(model, []))["r"] == greedy("lfm2", PROMPTS[0], COUNT)[8:]
+        produced = run(model, [])
+    assert [(step.request_id, step.finish) for step in produced if step.finish] == [
+        ("r", FinishReason.ERROR),
+        ("first", FinishReason.LENGTH),
+    ]
+    full = replica("lfm2", limits=Limits(running=1))
+    full.reserve_state(state.request)
+    with pytest.raises(ImportRefused, match="slots"):
+        full.reserve_state(request("another", PROMPTS[0]))
+    assert [step.finish for step in full.cancel("r")] == [FinishReason.CANCELLED]
+    assert not full._holding()
+
+
+@pytest.mark.parametrize("level", NumericsLevel)
+@pytest.mark.parametrize("family", ["bloom", "mamba2", "phi3:longrope"])
+@pytest.mark.parametrize("heard", [0, 7])
+def test_what_is_computed_ahead_is_gone_on_from_with_a_longer_log(
+    family: str, level: NumericsLevel, heard: int
+) -> None:
+    model, answer = replica(family, numerics=LEVELS[level]), greedy(family, PROMPTS[0], COUNT)
+    model.warm(request("ahead", PROMPTS[0], COUNT, generated=answer[:heard]))
+    produced = run(model, [request("other", PROMPTS[1], COUNT)])
+    assert TokenStep("ahead", heard, ()) in produced
+    assert tokens_of(produced)["other"] == greedy(family, PROMPTS[1], COUNT)
+    model.warm_on(request("ahead", PROMPTS[0], COUNT, generated=answer[:9]))
+    assert run(model, []) == [TokenStep("ahead", 9, ())]
+    known, _ = model.adopt("ahead", request("r", PROMPTS[0], COUNT, generated=answer[:11]))
+    assert known == len(PROMPTS[0]) + 8
+    assert tokens_of(run(model, [])) == {"r": answer[11:]}
+    assert not model._holding()
+
+
+@pytest.mark.parametrize(("wants", "known", "told"), [({}, 34, 5), ({"top_logprobs": 1}, 0, 0)])
+def test_one_that_runs_goes_on_as_another_that_has_heard_less(wants: dict[str, Any], known: int, told: int) -> None:
+    """Its state cannot be cut. Log-probabilities are not kept, so that tokens with them are computed anew."""
+    model, answer = replica("mamba2"), greedy("mamba2", PROMPTS[0], COUNT)
+    with torch.inference_mode():
+        model.add(request("r", PROMPTS[0], COUNT, **wants))
+        for _ in range(8):
+            model.step()
+        found, steps = model.adopt("r", request("r on", PROMPTS[0], COUNT, generated=answer[:3], **wants))
+    assert found == known
+    assert [(step.request_id, step.seq, step.finish) for step in steps[:1]] == [("r", 8, FinishReason.CANCELLED)]
+    assert tokens_of(steps[1:]) == ({"r on": answer[3 : 3 + told]} if told else {})
+    assert tokens_of([*steps[1:], *run(model, [])]) == {"r on": answer[3:]}
+    other = request("r", PROMPTS[1], COUNT)
+    assert model.adopt("gone", other) == (0, [])
+    assert tokens_of(run(model, [])) == {"r": greedy("mamba2", PROMPTS[1], COUNT)}
 
 
 @pytest.mark.parametrize("family", ["bloom", "mamba2", "recurrent_gemma"])
@@ -266,12 +337,17 @@ def test_a_state_moves_between_engines() -> None:
         source.submit(request("r", PROMPTS[0], 40, on="lfm2"))
         leaving.wait("r", tokens=5)
         state = Mover(source).export_held("r").result(PATIENCE_S)
+        coming = Mover(target)
+        coming.reserve_held(replace(state.request, request_id="r>", generated=())).result(PATIENCE_S)
+        coming.import_held(replace(state, request=replace(state.request, request_id="r>"))).result(PATIENCE_S)
+        log = tokens_of(leaving.wait("r", tokens=9))["r"]  # it has gone on meanwhile
         source.cancel("r")
-        Mover(target).import_held(state).result(PATIENCE_S)
-        assert tokens_of(heard.wait("r")) == {"r": answer[len(state.request.generated) :]}
-        elsewhere = replace(state, request=replace(state.request, request_id="other", replica="llama"))
+        coming.adopt("r>", replace(state.request, generated=log)).result(PATIENCE_S)
+        assert tokens_of(heard.wait("r")) == {"r": answer[len(log) :]}
+        assert [step.finish for step in heard.of("r>")] == [FinishReason.CANCELLED]
+        elsewhere = replace(state.request, request_id="other", replica="llama")
         with pytest.raises(NotMovable, match="keeps KV in blocks"):
-            Mover(target).import_held(elsewhere).result(PATIENCE_S)
+            coming.reserve_held(elsewhere).result(PATIENCE_S)
 
 
 def test_at_path_invariance_a_token_has_the_same_bits_in_the_prompt_and_in_the_answer() -> None:
