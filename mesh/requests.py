@@ -104,6 +104,7 @@ class Wish:
     prompt_tokens: int = 0  # to compute before the first one
     waited_s: float = 0.0  # already, at a scheduler that is gone
     digest: str = ""  # only a replica of this version will do: the answer has begun with it
+    stays: bool = False  # it cannot go on elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class HeldPlace:
     service: ServiceClass = ServiceClass()
     prompt_tokens: int = 0
     request_id: str = ""  # the client's
+    stays: bool = False  # it cannot go on elsewhere
 
 
 @dataclass(frozen=True, slots=True)

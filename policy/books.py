@@ -60,6 +60,10 @@ class Books:
         """Unloads under way. Read only."""
         return self.index.replicas.unloading
 
+    def spot_of(self, request_id: str) -> Spot | None:
+        """Where a request runs; None if it does not."""
+        return self._spots.get(request_id)
+
     def observe(self, cluster: ClusterFacts) -> None:
         """The facts are these now. What has changed is known by its being another object."""
         if cluster is not self.index.cluster:
@@ -80,7 +84,7 @@ class Books:
         """A request that waited has a place, and the replica's idleness begins anew, though it may end before the
         facts have shown it."""
         request = self._waits_no_more(request_id)
-        asked = (request.prompt_tokens, request.tenant, request.priority) if request else ()
+        asked = (request.prompt_tokens, request.tenant, request.priority, None, request.stays) if request else ()
         self._sit(Running(request_id, now, *asked), spot, now)
 
     def seated(self, run: Running, spot: Spot) -> None:
@@ -105,7 +109,7 @@ class Books:
         """A request that runs goes on elsewhere."""
         if left := self._rise(request_id, now):
             run, _ = left
-            self._sit(Running(request_id, run.placed_s, run.prompt_tokens, run.tenant, run.priority, now), to, now)
+            self._sit(replace(run, moved_s=now), to, now)
             self.moving.since.put(request_id, now)
 
     def left(self, request_id: str, now: float) -> None:

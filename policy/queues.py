@@ -26,6 +26,7 @@ class Waiting:
     deadline_s: float | None = None  # for the first token, a moment
     prompt_tokens: int = 0
     digest: str = ""  # no other version of the model will do: its answer has begun
+    stays: bool = False  # it cannot go on elsewhere once it has a place
 
     @property
     def odd(self) -> bool:

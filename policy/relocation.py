@@ -30,6 +30,8 @@ def move(view: View, source: Seat, goal: Spot, one: Running, reason: MoveReason,
 
 def rests(one: Running, now: float, knobs: Knobs) -> bool:
     """Whether a request was moved a moment ago, or is on its way, and stays where it is or will be."""
+    if one.stays:
+        return True
     return one.moved_s is not None and now < one.moved_s + knobs.move_rest_s
 
 

@@ -29,3 +29,4 @@ class Running:
     tenant: str = ""
     priority: Priority = Priority.NORMAL
     moved_s: float | None = None  # when it last went to another replica
+    stays: bool = False  # it cannot go on elsewhere

@@ -64,6 +64,7 @@ def _place_to(place: HeldPlace) -> pb.HeldPlace:
         service_class=service_to(place.service),
         prompt_tokens=place.prompt_tokens,
         request_id=place.request_id,
+        stays=place.stays,
     )
 
 
@@ -77,4 +78,5 @@ def _place_from(place: pb.HeldPlace) -> HeldPlace:
         service=service_from(place.service_class),
         prompt_tokens=place.prompt_tokens,
         request_id=place.request_id,
+        stays=place.stays,
     )

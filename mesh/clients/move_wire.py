@@ -6,6 +6,7 @@ from whimbrel.scheduler.v1 import scheduler_pb2
 from whimbrel.worker.v1 import worker_pb2 as pb
 
 from mesh.clients.wire import duration, seconds
+from mesh.errors import InvalidRequest
 from mesh.moves import AnswerMove, Moved, MoveEvent, MoveFailed, Ready, Reserved, Stopped
 from mesh.requests import MoveKind
 
@@ -25,6 +26,14 @@ def move_kind_to(kind: MoveKind | None) -> inference_pb2.MoveKind.ValueType:
 def move_kind_from(number: inference_pb2.MoveKind.ValueType) -> MoveKind | None:
     """A kind; None where it is left to others, or we do not know it."""
     return _MOVE_KINDS.get(number)
+
+
+def move_kind_asked(number: inference_pb2.MoveKind.ValueType) -> MoveKind | None:
+    """A kind that somebody asks for, or None. InvalidRequest for one that nobody can."""
+    kind = move_kind_from(number)
+    if number and kind not in (MoveKind.KV, MoveKind.TOKENS):
+        raise InvalidRequest.field("kind", "must be KV, TOKENS or unset")
+    return kind
 
 
 def move_event_to(event: MoveEvent) -> pb.MoveEvent:

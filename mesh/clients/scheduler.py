@@ -39,6 +39,7 @@ class SchedulerClient:
             prompt_tokens=wish.prompt_tokens,
             waited=duration(wish.waited_s) if wish.waited_s else None,
             digest=wish.digest,
+            stays=wish.stays,
         )
         call = SchedulerServiceStub(self._channels.to(address)).Assign(request, timeout=limit(None))
         call.add_done_callback(lambda _: on_end())

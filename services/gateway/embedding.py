@@ -112,6 +112,7 @@ def _wish(asked: ToEmbed, trial: _Trial) -> Wish:
         model=asked.model,
         excluded=frozenset(trial.excluded),
         current_only=True,
+        stays=True,
         service=asked.service.after(time.monotonic() - asked.arrived_s),
         prompt_tokens=sum(map(len, asked.inputs[trial.done :])),
     )

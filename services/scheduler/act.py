@@ -26,7 +26,7 @@ from services.scheduler.waiting import Loading, WaitingRoom
 log = structlog.get_logger()
 SEEN_S = 10.0
 SPARED_S = 2.0  # for a load that a former leader began, until those who wait for it have come to us
-AHEAD = frozenset({LoadReason.MINIMUM, LoadReason.PREWARM, LoadReason.SCALE_OUT})
+AHEAD = frozenset({LoadReason.MINIMUM, LoadReason.PREWARM, LoadReason.SCALE_OUT, LoadReason.MOVE})
 
 
 @dataclass(frozen=True, slots=True)

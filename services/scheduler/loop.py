@@ -11,22 +11,27 @@ from mesh.clock import Clock
 from mesh.errors import MeshError, NoRoom, Unreachable, Unsuitable
 from mesh.explanation import Explanation
 from mesh.facts import Kind, Member
+from mesh.moves import Moved, Relocated
+from mesh.requests import MoveKind, RequestState
 from mesh.state.catalogue import unknown_model
 from mesh.state.learnt import Notebook
 from mesh.state.mirror import Mirror
 from mesh.state.reservations import Reservations
-from policy.actions import Action, Load, Place, Prefetch, RefusalReason, Refuse, Unload, Yield
+from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, RefusalReason, Refuse, Unload, Yield
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
+from services.scheduler.asked import AskedMoves
 from services.scheduler.demand_notes import demand_topic
 from services.scheduler.explaining import explanation
 from services.scheduler.holding import Held
 from services.scheduler.learning import Learning
+from services.scheduler.listing import listing
 from services.scheduler.notes import Notes
 from services.scheduler.prefetching import Prefetching
 from services.scheduler.rate_notes import rates_topic
+from services.scheduler.relocating import Relocating
 from services.scheduler.reserving import Reserving
 from services.scheduler.turns import Turns
 from services.scheduler.waiting import WaitingRoom, stands_by
@@ -54,6 +59,8 @@ class Scheduler:
         self.room = WaitingRoom(clock)
         self.held = Held(mirror, self.room, self.wake)
         self._learning: Learning | None = None  # while this process leads
+        self._relocating: Relocating | None = None
+        self._asked: AskedMoves | None = None
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -70,6 +77,28 @@ class Scheduler:
             raise stands_by()
         view = self._learning.books.glance()
         return explanation(view, model, self._learning, self._clock.now(), self._knobs)
+
+    def moved(self, moved: Moved) -> None:
+        """How a move ended. Unreachable where this process stands by."""
+        if self._relocating is None:
+            raise stands_by()
+        self._relocating.heard(moved)
+        self.wake()
+
+    async def move(self, request_id: str, to_worker_id: str, kind: MoveKind | None) -> Relocated:
+        """Has a running request go on elsewhere; returns when it does. Raises the MeshError that stands against it, and
+        Unreachable where this process stands by."""
+        if self._asked is None:
+            raise stands_by()
+        ended = self._asked.ask(request_id, to_worker_id, kind)
+        self.wake()
+        return await ended
+
+    def requests(self) -> list[RequestState]:
+        """Those that wait or run, the oldest first. Unreachable where this process stands by."""
+        if self._learning is None:
+            raise stands_by()
+        return listing(self.room, self._learning.books, self._clock.now())
 
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
@@ -90,8 +119,11 @@ class Scheduler:
                     prefetching = Prefetching(
                         self._stores, self._mirror, books, group, self._clock, self._knobs, self.wake
                     )
+                    relocating = Relocating(self.room, books, self._mirror, self._clock, fence)
+                    moves = (commands, relocating, self._clock, self._knobs)
+                    self._relocating, self._asked = relocating, AskedMoves(self.room, books, self._mirror, *moves)
                     await self._take_over(commands, reserving)
-                    await self._loop(books, commands, prefetching, notes)
+                    await self._loop(books, commands, prefetching, notes, self._asked)
         finally:
             self._learning = None
             self.close(stands_by)
@@ -100,6 +132,10 @@ class Scheduler:
         """Lets nobody in any more, and ends every stream."""
         self.room.close(why)
         self.held.close()
+        if self._relocating and self._asked:
+            self._relocating.close(why())
+            self._asked.close(why())
+            self._relocating = self._asked = None
 
     async def _take_over(self, commands: Commands, reserving: Reserving) -> None:
         """What former leaders left: loads that are under way, and places that running requests hold."""
@@ -108,15 +144,19 @@ class Scheduler:
             reserving.strike_out(left)
         await self.held.known()
 
-    async def _loop(self, books: Books, commands: Commands, prefetching: Prefetching, notes: Notes) -> None:
+    async def _loop(
+        self, books: Books, commands: Commands, prefetching: Prefetching, notes: Notes, asked: AskedMoves
+    ) -> None:
+        relocating = asked.relocating
         while True:
             self._woken.clear()
             now = self._clock.now()
+            relocating.look(now)
             books.observe(self._mirror.facts)
             view = books.view(now)
             decision = decide(view, now, self._knobs)
             for action in decision.actions:
-                self._act(action, commands, prefetching)
+                self._act(action, commands, prefetching, relocating)
             books.claimed(decision.claims)
             books.look_again(decision.again)
             stirred = books.stirred(view)
@@ -124,17 +164,19 @@ class Scheduler:
             prefetching.end_unwanted()
             self.room.tell(stirred)
             notes.look()
-            await self._sleep(decision.look_again_s)
+            asked.look()
+            await self._sleep(decision.look_again_s, relocating.next_s())
 
-    async def _sleep(self, until_s: float | None) -> None:
-        """Until something changes, or time alone would change the decision."""
+    async def _sleep(self, *moments: float | None) -> None:
+        """Until something changes, or time alone would change what is done: at any of these moments."""
+        until_s = min((at_s for at_s in moments if at_s is not None), default=None)
         try:
             async with asyncio.timeout(None if until_s is None else max(0.0, until_s - self._clock.now())):
                 await self._woken.wait()
         except TimeoutError:
             pass
 
-    def _act(self, action: Action, commands: Commands, prefetching: Prefetching) -> None:
+    def _act(self, action: Action, commands: Commands, prefetching: Prefetching, relocating: Relocating) -> None:
         match action:
             case Place(number, spot):
                 self.room.place(number, spot, self._member(Kind.WORKER, spot.worker_id))
@@ -142,6 +184,10 @@ class Scheduler:
                 self.room.refuse(number, self._refusal(number, reason, retry_after_s))
             case Yield(spots, to):
                 commands.books.yielding.add(spots, to)
+            case MakeWay(plan):
+                commands.books.moving.add(plan)
+            case Move(number, to, kind, reason):
+                relocating.begin(number, to, kind, reason)
             case Load() | Unload() if self._mirror.stale:
                 commands.books.touch_all()  # Redis is gone: nobody knows whether we still lead, so what is loaded stays
             case Load():

@@ -12,10 +12,12 @@ from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 from mesh.clients.explanation_wire import explanation_to
 from mesh.clients.holding import Holding, holding_from
-from mesh.clients.place_wire import placement_to
+from mesh.clients.move_wire import move_kind_asked, moved_from, moved_to
+from mesh.clients.place_wire import placement_to, relocation_to, request_state_to
 from mesh.clients.service_wire import service_from
 from mesh.clients.wire import progress_to, seconds
 from mesh.errors import InvalidRequest, MeshError
+from mesh.moves import Relocation
 from mesh.requests import Placement, Progress, Wish
 from services.scheduler.loop import Scheduler
 
@@ -30,7 +32,7 @@ DISPATCH = Histogram(
 
 
 class SchedulerServicer(SchedulerServiceServicer):
-    """Assign: one stream a request, open for as long as it holds its place. Hold: one a gateway. Explain."""
+    """Assign: one stream a request, open for as long as it holds its place. Hold: one a gateway. The rest: a word."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -58,8 +60,30 @@ class SchedulerServicer(SchedulerServiceServicer):
     ) -> AsyncIterator[pb.HoldResponse]:
         """See the proto."""
         async with aclosing(self._scheduler.held.serve(_told(request_iterator))) as noted:
-            async for _ in noted:
-                yield pb.HoldResponse()
+            async for word in noted:
+                relocation = relocation_to(word.relocation) if word.relocation else None
+                yield pb.HoldResponse(number=word.number, relocation=relocation)
+
+    async def Moved(self, request: pb.MovedRequest, context: Context) -> pb.MovedResponse:  # noqa: N802
+        """See the proto."""
+        self._scheduler.moved(moved_from(request))
+        return pb.MovedResponse()
+
+    async def Move(self, request: pb.MoveRequest, context: Context) -> pb.MoveResponse:  # noqa: N802
+        """See the proto."""
+        if not request.request_id:
+            raise InvalidRequest.field("request_id", "must name a running request")
+        kind = move_kind_asked(request.kind)
+        done = await self._scheduler.move(request.request_id, request.to_worker_id, kind)
+        return pb.MoveResponse(
+            from_worker_id=done.from_worker_id, to_worker_id=done.to_worker_id, outcome=moved_to(done.outcome)
+        )
+
+    async def ListRequests(  # noqa: N802
+        self, request: pb.ListRequestsRequest, context: Context
+    ) -> pb.ListRequestsResponse:
+        """See the proto."""
+        return pb.ListRequestsResponse(requests=map(request_state_to, self._scheduler.requests()))
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
         """See the proto."""
@@ -79,6 +103,7 @@ def _wish(request: pb.AssignRequest) -> Wish:
         prompt_tokens=request.prompt_tokens,
         waited_s=seconds(request.waited),
         digest=request.digest,
+        stays=request.stays,
     )
 
 
@@ -87,9 +112,11 @@ async def _told(requests: AsyncIterator[pb.HoldRequest]) -> AsyncIterator[Holdin
         yield holding_from(request)
 
 
-def _response(event: Progress | Placement | MeshError) -> pb.AssignResponse:
+def _response(event: Progress | Placement | Relocation | MeshError) -> pb.AssignResponse:
     if isinstance(event, MeshError):
         raise event
     if isinstance(event, Progress):
         return pb.AssignResponse(progress=progress_to(event))
+    if isinstance(event, Relocation):
+        return pb.AssignResponse(relocation=relocation_to(event))
     return pb.AssignResponse(placement=placement_to(event))

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from mesh.clock import Clock
 from mesh.errors import MeshError, Unreachable
 from mesh.facts import Member, Tier
+from mesh.moves import Relocation
 from mesh.requests import HeldPlace, LoadProgress, Phase, Placement, Progress, StartKind, StartTimes, Wish
 from policy.books import Books
 from policy.view import Running, Spot, Waiting
+from services.scheduler.guests import Guest
 
 START_KINDS = {
     Tier.ORIGIN: StartKind.ORIGIN,
@@ -42,12 +44,12 @@ class Loading:
 
 
 class Ticket:
-    """One request. Events come out in order: progress, then a placement or an error; None ends a held place."""
+    """One request. Events come out in order: progress, then a placement or an error; after a placement relocations,
+    and None, which ends a held place."""
 
     def __init__(self, waiting: Waiting) -> None:
         self.waiting = waiting
-        self.spot: Spot | None = None
-        self.events: asyncio.Queue[Progress | Placement | MeshError | None] = asyncio.Queue()
+        self.events: asyncio.Queue[Progress | Placement | Relocation | MeshError | None] = asyncio.Queue()
         self._load: Loading | None = None  # that it waits for
         self._last: Progress | None = None
 
@@ -74,7 +76,6 @@ class Ticket:
 
     def place(self, spot: Spot, worker: Member, now_s: float) -> None:
         """Ends the wait. A place elsewhere than where the load went is a warm one that it queued for."""
-        self.spot = spot
         load = self._load if self._load and self._load.spot == spot else None
         kind = START_KINDS[load.progress.tier] if load else StartKind.WARM
         load_began_s = max(load.began_s, self.waiting.since_s) if load else now_s
@@ -82,13 +83,17 @@ class Ticket:
         place = Placement(worker.id, worker.address, worker.fence, spot.digest, kind, times)
         self.events.put_nowait(place)
 
+    def relocate(self, relocation: Relocation) -> None:
+        """It is to go on elsewhere."""
+        self.events.put_nowait(relocation)
+
     def fail(self, error: MeshError) -> None:
         """Ends the wait with an error."""
         self.events.put_nowait(error)
 
 
 class WaitingRoom:
-    """All tickets. The leader's books are told of each as it comes, finds its place, and goes."""
+    """All requests. The leader's books are told of each as it comes, finds its place, and goes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -99,6 +104,7 @@ class WaitingRoom:
         self._books = Books()
         self._of: dict[str, dict[str, Ticket]] = {}
         self.waiting: dict[str, Ticket] = {}
+        self.guests: dict[str, Guest] = {}  # by our numbers, all that wait or have a place
 
     @property
     def placed(self) -> Counter[Spot]:
@@ -118,6 +124,7 @@ class WaitingRoom:
         ticket = Ticket(_waiting(number, wish, self._clock.now()))
         self.waiting[number] = ticket
         self._of.setdefault(wish.model, {})[number] = ticket
+        self.guests[number] = _guest(ticket, wish)
         self._books.arrived(ticket.waiting)
         self._open.add(ticket)
         try:
@@ -126,7 +133,7 @@ class WaitingRoom:
             self._open.discard(ticket)
             if number in self.waiting:
                 self._take(number)
-            self._books.left(number, self._clock.now())
+            self.give_back(number)
 
     def place(self, number: str, spot: Spot, worker: Member) -> None:
         """Gives a waiting request its place."""
@@ -179,15 +186,22 @@ class WaitingRoom:
         for ticket in self._open:
             ticket.events.put_nowait(None)
 
-    def hold(self, place: HeldPlace, spot: Spot) -> str:
+    def hold(self, place: HeldPlace, spot: Spot, relocate: Callable[[Relocation], None]) -> str:
         """Counts a place that another scheduler gave. Returns our number for it."""
-        number = str(next(self._numbers))
-        asked = (place.prompt_tokens, place.service.tenant, place.service.priority)
-        self._books.seated(Running(number, self._clock.now(), *asked), spot)
+        number, now_s, tenant = str(next(self._numbers)), self._clock.now(), place.service.tenant
+        self.guests[number] = Guest(number, place.request_id, place.model, tenant, now_s, relocate, place.stays)
+        asked = (place.prompt_tokens, tenant, place.service.priority, None, place.stays)
+        self._books.seated(Running(number, now_s, *asked), spot)
         return number
 
+    def went_on(self, number: str, spot: Spot) -> None:
+        """A request that runs has gone on at another place, if it is another."""
+        if self._books.spot_of(number) != spot:
+            self._books.moved(number, spot, self._clock.now())
+
     def give_back(self, number: str) -> None:
-        """Such a place is free again."""
+        """A request has ended: its place is free again."""
+        self.guests.pop(number, None)
         self._books.left(number, self._clock.now())
 
     def _take(self, number: str) -> Ticket:
@@ -198,6 +212,13 @@ class WaitingRoom:
         if not tickets:
             del self._of[ticket.waiting.model]
         return ticket
+
+
+def _guest(ticket: Ticket, wish: Wish) -> Guest:
+    waits = ticket.waiting
+    return Guest(
+        waits.request_id, wish.request_id, waits.model, waits.tenant, waits.since_s, ticket.relocate, wish.stays
+    )
 
 
 def _waiting(number: str, wish: Wish, now: float) -> Waiting:
@@ -214,4 +235,5 @@ def _waiting(number: str, wish: Wish, now: float) -> Waiting:
         deadline_s=None if service.first_token_s is None else now + service.first_token_s,
         prompt_tokens=wish.prompt_tokens,
         digest=wish.digest,
+        stays=wish.stays,
     )

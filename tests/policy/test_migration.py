@@ -139,6 +139,11 @@ def test_a_request_that_moved_a_moment_ago_stays() -> None:
     assert actions(BUSY, FREE, running=moved) == (Load(at("w2"), "s2"),)
 
 
+def test_what_cannot_go_on_elsewhere_keeps_its_replica_where_it_is() -> None:
+    found = actions(BUSY, FREE, running=replace(RUNNING, stays=True))
+    assert not any(isinstance(action, MakeWay | Move) for action in found)
+
+
 def test_a_worker_takes_part_in_one_plan_at_a_time() -> None:
     elsewhere = Evacuation(at("w9", "third"), (Leg(at("w9", "x"), at("w1", "x")),), 1.0, NOW + 10.0)
     assert actions(BUSY, FREE, plan=elsewhere) == (Load(at("w2"), "s2"),)

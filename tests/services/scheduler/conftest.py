@@ -23,10 +23,12 @@ from mesh.facts import (
     Member,
     ModelEntry,
     NumericsLevel,
+    ReplicaState,
     StoreFacts,
     Tier,
 )
 from mesh.interceptor import Surround
+from mesh.moves import Moved, Relocation
 from mesh.requests import PLAIN, Placement, Progress, ServiceClass, Wish
 from mesh.state.catalogue import Catalogue
 from mesh.state.connection import State
@@ -60,7 +62,7 @@ def entry(
 class Assigned:
     """One Assign stream, read as it comes; the place is held until it is closed."""
 
-    def __init__(self, events: AsyncGenerator[Progress | Placement, None]) -> None:
+    def __init__(self, events: AsyncGenerator[Progress | Placement | Relocation, None]) -> None:
         self._events = events
         self.progress: list[Progress] = []
         self.placement: Placement | None = None
@@ -72,8 +74,16 @@ class Assigned:
                 if isinstance(event, Placement):
                     self.placement = event
                     return event
+                assert isinstance(event, Progress)
                 self.progress.append(event)
         raise AssertionError("the stream ended without a placement")
+
+    async def relocated(self) -> Relocation:
+        """What comes after the placement."""
+        async with asyncio.timeout(WAIT_S):
+            event = await anext(self._events)
+        assert isinstance(event, Relocation)
+        return event
 
     async def told(self, seen: Callable[[Progress], bool]) -> Progress:
         """Reads up to the progress that is looked for."""
@@ -165,12 +175,23 @@ class Bench:
         current_only: bool = False,
         service: ServiceClass = PLAIN,
         digest: str = "",
+        request_id: str = "client's own id",
+        stays: bool = False,
     ) -> Assigned:
         """Asks for a place, once it is read. `excluded` are fences."""
-        wish = Wish("client's own id", model, frozenset(excluded), current_only, service, digest=digest)
+        wish = Wish(request_id, model, frozenset(excluded), current_only, service, digest=digest, stays=stays)
         assigned = Assigned(SchedulerClient(self._channels).assign(address or self.address, wish))
         self._stack.push_async_callback(assigned.close)
         return assigned
+
+    @property
+    def asks(self) -> SchedulerClient:
+        """Calls the scheduler as a gateway does."""
+        return SchedulerClient(self._channels)
+
+    async def moved(self, relocation: Relocation, **more: Any) -> None:
+        """A gateway tells how that went: well, unless told."""
+        await self.asks.moved(self.address, Moved(relocation.move_id, **more))
 
     def fence(self, worker_id: str) -> int:
         """Of the worker's lease, as the scheduler sees it."""
@@ -221,6 +242,14 @@ class Bench:
 def _has_facts(facts: ClusterFacts, name: str) -> bool:
     member = facts.members.get(name)
     return member is not None and member.worker is not None
+
+
+async def ready(bench: Bench, worker_id: str, *, model: str = "m", **size: int) -> Served:
+    """A worker with a replica that is there already."""
+    served = await bench.worker(worker_id, **size)
+    served.fake.show(model, ReplicaState.READY)
+    await bench.shown(lambda facts: bool(facts.members[f"worker/{worker_id}"].worker.replicas))  # type: ignore[union-attr]
+    return served
 
 
 @pytest.fixture
