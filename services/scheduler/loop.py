@@ -96,15 +96,16 @@ class Scheduler:
 
     def requests(self) -> list[RequestState]:
         """Those that wait or run, the oldest first. Unreachable where this process stands by."""
-        if self._learning is None:
+        if self._asked is None:
             raise stands_by()
-        return listing(self.room, self._learning.books, self._clock.now())
+        return listing(self.room, self._asked.books, self._clock.now())
 
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
         books = Books(self._knobs.tenant_weights)
         notes = Notes(self._notebook, fence, [rates_topic(books.rates), demand_topic(books.demand, self._clock)])
         self._learning = learning = Learning(books, self._clock, self._knobs)
+        self._relocating = relocating = Relocating(self.room, books, self._mirror, self._clock, fence)
         self.room.open(books)
         try:
             with self._mirror.watching() as self._woken:
@@ -119,10 +120,9 @@ class Scheduler:
                     prefetching = Prefetching(
                         self._stores, self._mirror, books, group, self._clock, self._knobs, self.wake
                     )
-                    relocating = Relocating(self.room, books, self._mirror, self._clock, fence)
-                    moves = (commands, relocating, self._clock, self._knobs)
-                    self._relocating, self._asked = relocating, AskedMoves(self.room, books, self._mirror, *moves)
                     await self._take_over(commands, reserving)
+                    moves = (commands, relocating, self._clock, self._knobs)
+                    self._asked = AskedMoves(self.room, books, self._mirror, *moves)
                     await self._loop(books, commands, prefetching, notes, self._asked)
         finally:
             self._learning = None
@@ -132,10 +132,10 @@ class Scheduler:
         """Lets nobody in any more, and ends every stream."""
         self.room.close(why)
         self.held.close()
-        if self._relocating and self._asked:
-            self._relocating.close(why())
-            self._asked.close(why())
-            self._relocating = self._asked = None
+        for moves in (self._relocating, self._asked):
+            if moves:
+                moves.close(why())
+        self._relocating = self._asked = None
 
     async def _take_over(self, commands: Commands, reserving: Reserving) -> None:
         """What former leaders left: loads that are under way, and places that running requests hold."""
