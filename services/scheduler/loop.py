@@ -61,6 +61,7 @@ class Scheduler:
         self._learning: Learning | None = None  # while this process leads
         self._relocating: Relocating | None = None
         self._asked: AskedMoves | None = None
+        self._places_known = asyncio.Event()  # of this lead, which places are held; or that there is none
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -88,17 +89,21 @@ class Scheduler:
     async def move(self, request_id: str, to_worker_id: str, kind: MoveKind | None) -> Relocated:
         """Has a running request go on elsewhere; returns when it does. Raises the MeshError that stands against it, and
         Unreachable where this process stands by."""
-        if self._asked is None:
-            raise stands_by()
-        ended = self._asked.ask(request_id, to_worker_id, kind)
+        ended = (await self._taken_over()).ask(request_id, to_worker_id, kind)
         self.wake()
         return await ended
 
-    def requests(self) -> list[RequestState]:
+    async def requests(self) -> list[RequestState]:
         """Those that wait or run, the oldest first. Unreachable where this process stands by."""
+        return listing(self.room, (await self._taken_over()).books, self._clock.now())
+
+    async def _taken_over(self) -> AskedMoves:
+        """The leader's, once it knows which places are held."""
+        if self._relocating:
+            await self._places_known.wait()
         if self._asked is None:
             raise stands_by()
-        return listing(self.room, self._asked.books, self._clock.now())
+        return self._asked
 
     async def lead(self, fence: int) -> None:
         """Decides until cancelled; commands under way are cancelled with it."""
@@ -106,6 +111,7 @@ class Scheduler:
         notes = Notes(self._notebook, fence, [rates_topic(books.rates), demand_topic(books.demand, self._clock)])
         self._learning = learning = Learning(books, self._clock, self._knobs)
         self._relocating = relocating = Relocating(self.room, books, self._mirror, self._clock, fence)
+        self._places_known.clear()
         self.room.open(books)
         try:
             with self._mirror.watching() as self._woken:
@@ -123,6 +129,7 @@ class Scheduler:
                     await self._take_over(commands, reserving)
                     moves = (commands, relocating, self._clock, self._knobs)
                     self._asked = AskedMoves(self.room, books, self._mirror, *moves)
+                    self._places_known.set()
                     await self._loop(books, commands, prefetching, notes, self._asked)
         finally:
             self._learning = None
@@ -136,6 +143,7 @@ class Scheduler:
             if moves:
                 moves.close(why())
         self._relocating = self._asked = None
+        self._places_known.set()
 
     async def _take_over(self, commands: Commands, reserving: Reserving) -> None:
         """What former leaders left: loads that are under way, and places that running requests hold."""

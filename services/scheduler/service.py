@@ -83,7 +83,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self, request: pb.ListRequestsRequest, context: Context
     ) -> pb.ListRequestsResponse:
         """See the proto."""
-        return pb.ListRequestsResponse(requests=map(request_state_to, self._scheduler.requests()))
+        return pb.ListRequestsResponse(requests=map(request_state_to, await self._scheduler.requests()))
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
         """See the proto."""
