@@ -37,7 +37,7 @@ class Clearing:
     def leavers(self, worker_id: str) -> list[Leaver]:
         """All that a worker may send, who has most left first."""
         view, seats = self.view, filter(self.view.settled, self.view.replicas.on(worker_id))
-        runs = ((seat, one) for seat in seats for one in view.running(seat.spot))
+        runs = ((seat, one) for seat in seats for one in view.running(seat.spot) if not one.stays)
         found = [Leaver(seat, one, self._left_s(seat, one)) for seat, one in runs]
         return sorted(found, key=lambda leaver: (-leaver.left_s, leaver.one.request_id))
 
