@@ -26,6 +26,7 @@ from services.gateway.asked import Asked
 from services.gateway.conversation import conversation_from
 from services.gateway.guides import check_guide
 from services.gateway.journal import Question
+from services.gateway.received import check_received, received_from
 from services.gateway.sampling import resolve
 from services.gateway.service_class import service_class
 from services.gateway.strand import Delta, Prepared
@@ -71,24 +72,29 @@ class GenerationServicer(GenerationServiceServicer):
         if request.n > MOST_ANSWERS:
             raise InvalidRequest.field("n", f"must be at most {MOST_ANSWERS}", reason="TOO_MANY_ANSWERS")
         service = service_class(request.service_class)
-        prepare = partial(self._prepared, request, tokens_by)
+        received = received_from(request, request.n or 1)
+        request_id = request.request_id or uuid.uuid4().hex
+        prepare = partial(self._prepared, request, tokens_by, request_id)
+        prepared = await prepare(request.checkpoint if received else entry.checkpoint.digest)
+        check_received(received, prepared)
         return Asked(
-            request_id=request.request_id or uuid.uuid4().hex,
+            request_id=request_id,
             model=entry.name,
             stops=tuple(request.sampling.stop),
             arrived_s=arrived_s,
-            prepared=await prepare(entry.checkpoint.digest),
+            prepared=prepared,
             prepare=prepare,
             answers=request.n or 1,
             service=service,
+            received=received,
         )
 
-    async def _prepared(self, request: Request, tokens_by: Tokenize, digest: str) -> Prepared:
+    async def _prepared(self, request: Request, tokens_by: Tokenize, request_id: str, digest: str) -> Prepared:
         """The request in the tokens of one version of its model, with that version's defaults."""
         text = await self._texts.of(digest)
         prompt = await tokens_by(text)
         room = check_room(prompt, text.max_context)
-        sampling = resolve(request.sampling, text, room, self._default_max_tokens)
+        sampling = resolve(request.sampling, text, room, self._default_max_tokens, request_id)
         await check_guide(request.sampling, text)
         return Prepared(Question(digest, prompt, sampling), text)
 

@@ -1,7 +1,7 @@
 """The token log of one running request. The gateway is its sequencer and only committer: workers propose."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from mesh.errors import MeshError
@@ -65,6 +65,12 @@ class Journal:
         """Asks another version of the model, in its tokens. Only before the first token: an answer is all of one."""
         assert not self.tokens
         self.question = question
+
+    def restore(self, tokens: Iterable[int], finish: FinishReason | None) -> None:
+        """Begins after what another gateway has accepted."""
+        assert not self.epoch
+        self.tokens.extend(tokens)
+        self.finish = finish
 
     def accept(self, frame: Frame) -> bool:
         """Adds what continues the log; False when nothing of it did."""

@@ -1,8 +1,8 @@
 """From the wire's sampling, all optional, to one where everything is set; every wrong field is named at once."""
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from whimbrel.inference.v1 import inference_pb2 as pb
@@ -49,8 +49,9 @@ BOUNDS = (
 BIAS = Bound("logit_bias", -100, 100)
 
 
-def resolve(asked: pb.SamplingParams, text: Text, room: int, default_max_tokens: int) -> Sampling:
-    """The sampling of one request. `room` is what the prompt leaves of the model's context, in tokens."""
+def resolve(asked: pb.SamplingParams, text: Text, room: int, default_max_tokens: int, request_id: str) -> Sampling:
+    """The sampling of one request. `room` is what the prompt leaves of the model's context, in tokens. A seed that is
+    not asked for comes from the request's id: whoever draws anew, at whichever gateway, draws the same."""
     _check(asked, text)
     sampled = bool(text.generation.get("do_sample", False))
 
@@ -70,12 +71,16 @@ def resolve(asked: pb.SamplingParams, text: Text, room: int, default_max_tokens:
         repetition_penalty=float(value("repetition_penalty", 1.0)),
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
-        seed=asked.seed if asked.HasField("seed") else secrets.randbits(63),
+        seed=asked.seed if asked.HasField("seed") else _seed(request_id),
         stop_token_ids=tuple(dict.fromkeys((*ends, *asked.stop_token_ids))),
         logit_bias=biases_from(asked),
         top_logprobs=top_logprobs_from(asked),
         guide=guide_from(asked),
     )
+
+
+def _seed(request_id: str) -> int:
+    return int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest()) >> 1
 
 
 def _check(asked: pb.SamplingParams, text: Text) -> None:

@@ -1,6 +1,6 @@
 """One answer of a request, as its client reads it: the journal's tokens, their text, and where it stops."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -51,6 +51,13 @@ class Strand:
         """How it ended."""
         return FinishReason.STOP if self.stop is not None else self.journal.finish or FinishReason.ERROR
 
+    def restore(self, tokens: tuple[int, ...]) -> None:
+        """Begins with what its client has of it: these tokens, and the text that they complete."""
+        sampling = self.journal.question.sampling
+        self.journal.restore(tokens, _finish(tokens, sampling))
+        self.seen, self.stop = len(tokens), self._detokenizer.feed(_visible(tokens, sampling)).stop
+        self.ended = self.stop is not None or self.journal.finish is not None
+
     def read(self) -> Delta | None:
         """What is new, if anything is. Raises the MeshError that the answer failed with."""
         news = self.journal.news(self.seen)
@@ -72,6 +79,13 @@ class Strand:
 def _seeded(question: Question, index: int) -> Question:
     sampling = replace(question.sampling, seed=(question.sampling.seed + index) % SEEDS)
     return replace(question, sampling=sampling)
+
+
+def _finish(tokens: Sequence[int], sampling: Sampling) -> FinishReason | None:
+    """How an answer of these tokens has ended, if they show it."""
+    if tokens and tokens[-1] in sampling.stop_token_ids:
+        return FinishReason.STOP
+    return FinishReason.LENGTH if len(tokens) >= sampling.max_tokens else None
 
 
 def _visible(tokens: Iterable[int], sampling: Sampling) -> list[int]:

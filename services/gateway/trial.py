@@ -31,6 +31,17 @@ class Trial:
     numerics: str = ""  # fingerprint of the replica that it was granted to last
     current_only: bool = False
 
+    def __post_init__(self) -> None:
+        if self.asked.received:
+            self.strands = self._strands(self.asked.prepared)
+            for strand, tokens in zip(self.strands, self.asked.received, strict=True):
+                strand.restore(tokens)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its client has all of its answers already."""
+        return bool(self.strands) and all(strand.ended for strand in self.strands)
+
     @property
     def tokens(self) -> int:
         """Of all its answers."""
@@ -70,8 +81,7 @@ class Trial:
         and Unsuitable for a version that did not begin them."""
         self.place = place
         if not self.digest:
-            prepared = await self._prepared(place.digest)
-            self.strands = [Strand(i, one, prepared, self.asked.stops) for i, one in enumerate(self.journals)]
+            self.strands = self._strands(await self._prepared(place.digest))
         elif place.digest != self.digest:
             raise Unsuitable(
                 f"the version of {self.asked.model!r} that began this answer runs nowhere any more; send it anew",
@@ -88,6 +98,9 @@ class Trial:
         if "worker" not in error.metadata or self.place is None:
             raise error
         return self.retries.after(error, self.place.fence, self.tokens)
+
+    def _strands(self, prepared: Prepared) -> list[Strand]:
+        return [Strand(index, journal, prepared, self.asked.stops) for index, journal in enumerate(self.journals)]
 
     async def _prepared(self, digest: str) -> Prepared:
         if digest == self.asked.prepared.question.digest:

@@ -19,9 +19,11 @@ def text(**generation: Any) -> Text:
     return Text(None, None, generation, (2, 3), 1000, 512)
 
 
-def resolved(model: Text | None = None, *, room: int = 100, default: int = 64, **asked: Any) -> Sampling:
+def resolved(
+    model: Text | None = None, *, room: int = 100, default: int = 64, request_id: str = "r", **asked: Any
+) -> Sampling:
     """The sampling for a request."""
-    return resolve(pb.SamplingParams(**asked), model or text(), room, default)
+    return resolve(pb.SamplingParams(**asked), model or text(), room, default, request_id)
 
 
 def fields_refused(**asked: Any) -> list[str]:
@@ -145,10 +147,11 @@ def test_an_asked_seed_is_taken_even_when_it_is_zero_or_the_largest() -> None:
     assert resolved(seed=(1 << 64) - 1).seed == (1 << 64) - 1
 
 
-def test_without_a_seed_each_request_gets_one_of_its_own() -> None:
-    seeds = {resolved().seed for _ in range(4)}
+def test_without_a_seed_each_request_gets_one_of_its_own_by_its_id() -> None:
+    seeds = {resolved(request_id=str(number)).seed for number in range(4)}
     assert len(seeds) == 4
     assert all(0 <= seed < 1 << 63 for seed in seeds)
+    assert resolved(request_id="3").seed in seeds  # it may come back, to another gateway
 
 
 def test_the_models_ends_and_the_asked_ones_stop_the_answer() -> None:
