@@ -109,6 +109,11 @@ class Arrivals:
         self._cache.write(layer, blocks[first:end], data)
         arrival.received[layer].update(range(first, end))
 
+    def keep(self, generation: Paged) -> None:
+        """One whose KV was computed here, and that waits as if it had come."""
+        name, here = generation.request.request_id, len(generation.table.blocks)
+        self._arrivals[name] = Arrival(generation, here, [], complete=True)
+
     def complete(self, request_id: str, tokens: Sequence[int], kv_tokens: int) -> None:
         """All has come: KV of the leading `kv_tokens` of `tokens`. ImportIncomplete if a block is missing; it may still
         come then. ImportRefused if these are not the tokens of what was here already."""

@@ -24,6 +24,7 @@ class Paged(Generation):
     chain: list[bytes] = field(default_factory=list)  # addresses of its full blocks, as far as asked for
     saved: "Saved | None" = None  # its KV, while it has given way
     lookup: Lookup | None = None  # where its drafts come from
+    ahead: bool = False  # only its KV is wanted: it is to go on elsewhere first, and here perhaps
 
     @property
     def pending(self) -> int:
@@ -101,7 +102,8 @@ class Span:
     def rows(self) -> int:
         """Rows of logits that it gives: of its generation's newest token, if it reaches so far, from which the next one
         can be sampled, and of what is guessed behind it."""
-        return max(0, self.end - max(self.start, len(self.generation.tokens) - 1))
+        newest = len(self.generation.tokens) - 1
+        return 0 if self.generation.ahead else max(0, self.end - max(self.start, newest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class Drafter:
     def _guess(self, span: Span, most: int, spare: int) -> tuple[int, ...]:
         generation = span.generation
         most = min(most, generation.limit - len(generation.tokens) - 1)
-        if most <= 0 or generation.pending != 1:
+        if most <= 0 or generation.pending != 1 or generation.ahead:
             return ()
         if generation.lookup is None:
             generation.lookup = self._lookup()

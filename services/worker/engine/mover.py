@@ -10,7 +10,7 @@ from torch import Tensor
 from services.worker.engine.arrivals import Arrivals, Room
 from services.worker.engine.departures import Departures, SequenceState, Stand
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import NotMovable
+from services.worker.engine.errors import NotMovable, UnknownRequest
 from services.worker.engine.opaque_state import HeldState
 from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, TokenStep
@@ -31,6 +31,12 @@ class Adopting(Protocol):
     def adopt(self, former_id: str, request: EngineRequest) -> tuple[int, list[TokenStep]]:
         """Go on with a checked request from what is here under `former_id`, if anything is. How many leading tokens
         need not be computed, and the last steps of what has ended by that: of the former one, CANCELLED."""
+
+    def warm(self, request: EngineRequest) -> int:
+        """Compute a checked request's tokens, and keep it, choosing none. How many are there already."""
+
+    def warm_on(self, request: EngineRequest) -> int:
+        """The same with more tokens than before; UnknownRequest if it is not here (any more)."""
 
 
 @runtime_checkable
@@ -129,6 +135,15 @@ class Mover:
         leading tokens have KV; the others are computed, and all of them if nothing is here. Raises as
         `Engine.submit` does."""
         return self._engine.expect(request, lambda replica: _adopting(replica).adopt(former_id, request))
+
+    def warm(self, request: EngineRequest) -> Future[int]:
+        """Have a request's tokens computed beside what runs, for when it is adopted under this id; said again with more
+        tokens, it goes on. How many there were already. A TokenStep without tokens says that all are there; one with a
+        finish, that it was cancelled or has given way. Raises as `Engine.submit` does."""
+        try:
+            return self._engine.ask(request.request_id, lambda replica: _adopting(replica).warm_on(request))
+        except UnknownRequest:
+            return self._engine.expect(request, lambda replica: (_adopting(replica).warm(request), []))
 
     def import_abort(self, request_id: str) -> Future[None]:
         """Give the room back; a last TokenStep says CANCELLED."""

@@ -18,6 +18,7 @@ from services.worker.engine.canary import prove
 from services.worker.engine.costs import Costs
 from services.worker.engine.departures import Departures
 from services.worker.engine.draft import Drafter
+from services.worker.engine.errors import UnknownRequest
 from services.worker.engine.fingerprint import fingerprint
 from services.worker.engine.generation import asking
 from services.worker.engine.host_tier import HostTier
@@ -161,7 +162,7 @@ class PackedReplica:
 
     def adopt(self, former_id: str, request: EngineRequest) -> tuple[int, list[TokenStep]]:
         """See Adopting."""
-        former = self.arrivals.take(former_id) or self._roster.take(former_id)
+        former = self._take(former_id)
         if former is None:
             return 0, self.add(request)
         generation = self._generation(request)
@@ -174,6 +175,23 @@ class PackedReplica:
             return tokens, [last, TokenStep(request.request_id, generation.generated, (), finish)]
         self._roster.go_on(generation)
         return tokens, [last]
+
+    def warm(self, request: EngineRequest) -> int:
+        """See Adopting."""
+        generation = self._generation(request, ahead=True)
+        self._roster.waiting.append(generation)
+        return self.arrivals.lookup(request)
+
+    def warm_on(self, request: EngineRequest) -> int:
+        """See Adopting."""
+        self.check(request)
+        former = self._take(request.request_id)
+        if former is None:
+            raise UnknownRequest(f"{request.request_id} is not kept here; it may have given way")
+        generation = self._generation(request, ahead=True)
+        self._cache.inherit(generation, former)
+        self._roster.go_on(generation)
+        return generation.kv_len
 
     def cancel(self, request_id: str) -> list[TokenStep]:
         """Drop a request and free its blocks; nothing if it is not here (any more)."""
@@ -205,13 +223,16 @@ class PackedReplica:
         self._steps += 1
         steps = self._deliver(finished, logits) if finished else []
         self._learn(plan, self._clock() - started)
-        return self.arrivals.ended() + steps
+        return self.arrivals.ended() + self._kept(spans) + steps
 
-    def _generation(self, request: EngineRequest) -> Paged:
+    def _take(self, request_id: str) -> Paged | None:
+        return self.arrivals.take(request_id) or self._roster.take(request_id)
+
+    def _generation(self, request: EngineRequest, ahead: bool = False) -> Paged:
         limit, stops = self.bounds.limit(request), self.bounds.stops(request)
         tokens = [*request.prompt_ids, *request.generated]
         root = self._runner.adapters.root(request.replica, self.prefix_root)
-        return Paged(request, tokens, limit, stops, self._cache.table(), root=root)
+        return Paged(request, tokens, limit, stops, self._cache.table(), root=root, ahead=ahead)
 
     def _advance(self, spans: Iterable[Span]) -> list[Span]:
         """Count and publish what the forward pass wrote, but for drafts; those whose next token can be sampled."""
@@ -222,6 +243,14 @@ class PackedReplica:
             span.generation.kv_len += span.count - len(span.draft)
             self._cache.publish(span.generation)
         return ready
+
+    def _kept(self, spans: Iterable[Span]) -> list[TokenStep]:
+        """Those that were computed ahead, and are."""
+        done = [span.generation for span in spans if span.generation.ahead and not span.generation.pending]
+        for generation in done:
+            self._roster.remove(generation)
+            self.arrivals.keep(generation)
+        return [TokenStep(one.request.request_id, one.generated, ()) for one in done]
 
     def _learn(self, plan: Plan, took_s: float) -> None:
         """What a token of prefill costs, from a step that was mostly prefill."""

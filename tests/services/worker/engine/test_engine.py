@@ -47,13 +47,15 @@ class Heard:
     def of(self, request_id: str) -> list[TokenStep]:
         return [step for step in self.steps if step.request_id == request_id]
 
-    def wait(self, request_id: str, tokens: int | None = None) -> list[TokenStep]:
-        """Until the request has so many tokens, or has finished."""
+    def wait(self, request_id: str, tokens: int | None = None, steps: int | None = None) -> list[TokenStep]:
+        """Until the request has so many tokens or steps, or has finished."""
 
         def there() -> bool:
             mine = self.of(request_id)
-            return any(step.finish for step in mine) or (
-                tokens is not None and sum(len(step.tokens) for step in mine) >= tokens
+            return (
+                any(step.finish for step in mine)
+                or (tokens is not None and sum(len(step.tokens) for step in mine) >= tokens)
+                or (steps is not None and len(mine) >= steps)
             )
 
         with self._news:

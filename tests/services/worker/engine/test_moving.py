@@ -222,6 +222,49 @@ def test_what_has_come_of_an_arrival_is_gone_on_from_when_its_source_is_lost(lat
     assert target.stats().free_blocks == target.stats().total_blocks
 
 
+@pytest.mark.parametrize("level", NumericsLevel)
+def test_what_is_computed_ahead_is_gone_on_from_with_a_longer_log(level: NumericsLevel) -> None:
+    model, answer = replica(numerics=LEVELS[level], limits=Limits(draft_tokens=2)), greedy("llama", prompt(17), 40)
+    assert model.warm(request("ahead", prompt(17), 40, generated=answer[:5])) == 0
+    busy = run(model, [request("busy", prompt(9), 20)])
+    assert busy.pop(0) == TokenStep("ahead", 5, ())
+    assert tokens_of(busy) == {"busy": greedy("llama", prompt(9), 20)}
+    assert model.warm_on(request("ahead", prompt(17), 40, generated=answer[:9])) == 22
+    assert run(model, []) == [TokenStep("ahead", 9, ())]
+    computed = model.stats().steps
+    known, ended = model.adopt("ahead", request("r", prompt(17), 40, generated=answer[:11]))
+    assert (known, ended) == (26, [TokenStep("ahead", 9, (), FinishReason.CANCELLED)])
+    assert tokens_of(run(model, [])) == {"r": answer[11:]}
+    assert model.stats().steps - computed <= 40 - 11
+    assert model.stats().free_blocks == model.stats().total_blocks
+
+
+def test_one_that_is_computed_ahead_is_adopted_half_done_or_cancelled() -> None:
+    model, answer = replica(limits=Limits(batch_tokens=16)), greedy("llama", prompt(40), 24)
+    model.warm(request("ahead", prompt(40)))
+    assert steps(model, 1) == []
+    assert model.adopt("ahead", request("r", prompt(40), generated=answer[:3]))[0] == 16
+    assert tokens_of(run(model, [])) == {"r": answer[3:]}
+    assert model.warm(request("ahead", prompt(40), generated=answer)) == 56
+    assert steps(model, 1) == [TokenStep("ahead", 24, ())]
+    assert [step.finish for step in model.cancel("ahead")] == [FinishReason.CANCELLED]
+    with pytest.raises(UnknownRequest, match="given way"):
+        model.warm_on(request("ahead", prompt(40)))
+    assert model.stats().free_blocks == model.stats().total_blocks
+
+
+def test_what_is_computed_ahead_gives_way_to_what_runs() -> None:
+    model = replica(blocks=10)
+    model.warm(request("ahead", prompt(40)))
+    steps(model, 1)
+    produced = run(model, [request("busy", prompt(20), 40)])
+    assert {step.request_id: step.finish for step in produced} == {
+        "ahead": FinishReason.ERROR,
+        "busy": FinishReason.LENGTH,
+    }
+    assert model.stats().preemptions == 0
+
+
 def test_a_paused_sequence_gives_way_when_nobody_else_could_advance() -> None:
     model = replica(blocks=8)
     model.add(request("r", prompt(40)))
@@ -318,6 +361,22 @@ def test_a_move_between_two_engines_while_both_run() -> None:
         assert [step.finish for step in right.of("moved")] == [FinishReason.CANCELLED]
         assert tokens_of(left.wait("stays")) == {"stays": greedy("llama", prompt(9), 60)}
         assert tokens_of(right.wait("busy")) == {"busy": greedy("llama", prompt(10), 60)}
+
+
+def test_an_engine_computes_ahead_what_another_one_owns() -> None:
+    with running(replica()) as (engine, heard):
+        mover, answer = Mover(engine), greedy("llama", prompt(17), 100)
+        engine.submit(request("busy", prompt(9), 60))
+        assert mover.warm(request("ahead", prompt(17), 100, generated=answer[:8])).result(PATIENCE_S) == 0
+        heard.wait("ahead", steps=1)
+        assert mover.warm(request("ahead", prompt(17), 100, generated=answer[:30])).result(PATIENCE_S) == 25
+        heard.wait("ahead", steps=2)
+        assert mover.adopt("ahead", request("r", prompt(17), 100, generated=answer[:33])).result(PATIENCE_S) == 47
+        assert tokens_of(heard.wait("r")) == {"r": answer[33:]}
+        assert tokens_of(heard.wait("busy")) == {"busy": greedy("llama", prompt(9), 60)}
+        assert [step.finish for step in heard.of("ahead")] == [None, None, FinishReason.CANCELLED]
+        with pytest.raises(PromptTooLong):
+            mover.warm(request("ahead", prompt(512)))
 
 
 def test_an_engine_takes_in_no_import_that_it_could_not_run() -> None:

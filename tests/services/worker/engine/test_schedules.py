@@ -2,6 +2,7 @@
 wait, give way, stand still, move, are rebuilt and leave, while KV memory comes and goes."""
 
 import functools
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, greedy, prompt
 
 COUNT = 16
 BOOKED, MOST, LONGEST = 10, 16, 7  # blocks; what one of the requests takes at most
+AHEAD = -1  # it is computed there
 SHARED = prompt(24, seed=5)
 PROMPTS = (
     prompt(3),
@@ -98,7 +100,7 @@ class Schedules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.asked: dict[str, Asked] = {}
-        self.moving: dict[str, tuple[PackedReplica, int]] = {}  # where to, and blocks that are there
+        self.moving: dict[str, tuple[PackedReplica, int]] = {}  # where to, and blocks that are there, or AHEAD
 
     @initialize(tier_blocks=st.sampled_from((0, 3, 40)), drafts=st.sampled_from((0, 3)), copies=st.booleans())
     def make(self, tier_blocks: int, drafts: int, copies: bool) -> None:
@@ -108,8 +110,10 @@ class Schedules(RuleBasedStateMachine):
     def hear(self, steps: list[TokenStep], at: PackedReplica) -> None:
         for step in steps:
             asked = self.asked[step.request_id]
-            if asked.at is not at:  # its import has given way
-                assert self.moving.pop(step.request_id)[0] is at
+            if asked.at is not at:  # computed ahead there; or what has come there has given way
+                assert (step.tokens, self.moving[step.request_id][0]) == ((), at)
+                if step.finish:
+                    del self.moving[step.request_id]
                 continue
             assert step.seq == len(asked.tokens)
             asked.tokens += step.tokens
@@ -190,6 +194,19 @@ class Schedules(RuleBasedStateMachine):
         full = state.kv_tokens // BLOCK_TOKENS
         self.send(asked, target, here, full)
 
+    @precondition(lambda self: self.open())
+    @rule(number=st.integers(0, 9))
+    def compute_ahead(self, number: int) -> None:
+        asked = self.pick(number)
+        target = self.replicas[1 - self.replicas.index(asked.at)]
+        request = replace(asked.request, replica=target.name, generated=asked.tokens)
+        if request.request_id not in self.moving:
+            self.moving[request.request_id] = (target, AHEAD)
+            target.warm(request)
+        elif self.moving[request.request_id][1] == AHEAD:
+            with suppress(UnknownRequest):  # it has given way, and that is not told yet
+                target.warm_on(request)
+
     @precondition(lambda self: self.moving)
     @rule(number=st.integers(0, 9), gives_up=st.sampled_from((False, False, False, True)))
     def end_move(self, number: int, gives_up: bool) -> None:
@@ -197,6 +214,9 @@ class Schedules(RuleBasedStateMachine):
         asked, (target, here) = self.asked[name], self.moving[name]
         if asked.finish is not None or gives_up:
             self.give_up(name)
+            return
+        if here == AHEAD:
+            self.arrive_there(name)
             return
         asked.at.departures.pause(name)
         state = self.state(asked, target)
@@ -256,7 +276,7 @@ class Schedules(RuleBasedStateMachine):
     def give_up(self, name: str) -> None:
         if name in self.moving:
             target, _ = self.moving.pop(name)
-            target.arrivals.abort(name)
+            target.cancel(name)
 
     @invariant()
     def every_block_has_its_owners(self) -> None:
