@@ -78,22 +78,24 @@ class Cluster:
 
     def join(self, replica: Replica, sequence: Sequence) -> None:
         """A sequence takes a slot. Impossible where none is open."""
-        if replica.open_slots < 1:
-            raise Impossible(f"no slot is open at {replica.spot}")
-        replica.running[sequence.id] = sequence
-        replica.idle_since_s = None
-        worker = self.workers[replica.spot.worker_id]
-        worker.touch()
-        worker.device.join(replica.batch, sequence)
+        self._take_slot(replica, sequence)
+        self.workers[replica.spot.worker_id].device.join(replica.batch, sequence)
+
+    def expect(self, replica: Replica, sequence: Sequence) -> None:
+        """A sequence takes a slot, and nothing runs for it yet: its KV is on its way. Impossible where none is open."""
+        self._take_slot(replica, sequence)
+        replica.coming.add(sequence.id)
 
     def leave(self, replica: Replica, sequence: Sequence) -> None:
         """A sequence stops, with the tokens that it has then."""
-        self.workers[replica.spot.worker_id].device.leave(replica.batch, sequence)
+        if sequence.id not in replica.coming:
+            self.workers[replica.spot.worker_id].device.leave(replica.batch, sequence)
         self.left(replica, sequence)
 
     def left(self, replica: Replica, sequence: Sequence) -> None:
         """A sequence is over, and its slot is open again."""
         del replica.running[sequence.id]
+        replica.coming.discard(sequence.id)
         self.workers[replica.spot.worker_id].touch()
         if not replica.running:
             replica.idle_since_s = self._engine.now_s
@@ -145,6 +147,13 @@ class Cluster:
         self.nodes = dict(sorted([*self.nodes.items(), (node.id, node)]))
         self.workers = {worker.id: worker for other in self.nodes.values() for worker in other.workers}
         self._wake()
+
+    def _take_slot(self, replica: Replica, sequence: Sequence) -> None:
+        if replica.open_slots < 1:
+            raise Impossible(f"no slot is open at {replica.spot}")
+        replica.running[sequence.id] = sequence
+        replica.idle_since_s = None
+        self.workers[replica.spot.worker_id].touch()
 
     def _loaded(self, worker: Worker, replica: Replica) -> None:
         load = self.loads.pop(replica.spot)

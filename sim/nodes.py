@@ -24,6 +24,7 @@ class Replica:
     batch: Batch
     state: ReplicaState = ReplicaState.LOADING
     running: dict[str, Sequence] = field(default_factory=dict)
+    coming: set[str] = field(default_factory=set)  # of these, those whose KV is on its way: nothing runs for them yet
     idle_since_s: float | None = None  # None while it loads or somebody uses it
 
     @property

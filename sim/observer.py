@@ -115,4 +115,4 @@ def _same_pools(node: Node, state: NodeState) -> bool:
 
 
 def _model(model: ModelSpec) -> ModelState:
-    return ModelState(model.name, model.bytes, model.init_s, model.costs.prefill_token_s)
+    return ModelState(model.name, model.bytes, model.init_s, model.costs.prefill_token_s, model.kv_bytes_per_token)

@@ -17,9 +17,19 @@ from sim.baselines.serverlessllm import ServerlessLlm
 from sim.baselines.shepherd import Shepherd
 from sim.judgement import Judgement
 from sim.policy import Policy
+from sim.scenarios import ASSUMED, NODE
 
-# The others refuse nobody: so that latencies compare, we do not either. Moves are carried out here.
-PATIENT = Knobs(moves=True, hold_s=1e6, max_waiting=1 << 20)
+# The others refuse nobody: so that latencies compare, we do not either. Moves are carried out here, and teach nothing:
+# what tokens and links take is guessed as it is.
+PATIENT = Knobs(
+    moves=True,
+    hold_s=1e6,
+    max_waiting=1 << 20,
+    prefill_token_s=ASSUMED.prefill_token_s,
+    token_s=ASSUMED.step_s,
+    crowding=ASSUMED.step_sequence_s / ASSUMED.step_s,
+    kv_bytes_per_s=NODE.origin_bytes_per_s,
+)
 
 POLICIES: Mapping[str, Callable[[int], Policy]] = MappingProxyType(
     {

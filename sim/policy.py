@@ -129,6 +129,7 @@ class ModelState:
     bytes: int  # of its weights
     init_s: float  # of a load that is not bytes
     prefill_token_s: float
+    kv_bytes_per_token: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,9 @@ class Published:
 
 def entry(model: ModelState) -> ModelEntry:
     """The catalogue's, of a model with one version."""
-    version = CheckpointSummary(model.name, model.bytes, "", "", 0, 0, 0, 0, runner=RunnerKind.PACKED)
+    version = CheckpointSummary(
+        model.name, model.bytes, "", "", 0, 0, 0, model.kv_bytes_per_token, runner=RunnerKind.PACKED
+    )
     return ModelEntry(model.name, version, "", keep_alive_s=None, created_s=0.0, updated_s=0.0)
 
 

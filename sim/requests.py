@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from policy.actions import RefusalReason
 from sim.batch import Sequence
 from sim.cluster import Impossible
+from sim.copying import KvCopy
 from sim.nodes import Replica
 from sim.outcome import Outcome
 from sim.policy import WaitingRequest
@@ -31,6 +32,7 @@ class Ongoing:
     emitted_tokens: int = 0  # before its present seat
     seat: Seat | None = None
     goal: Seat | None = None
+    copy: KvCopy | None = None  # of its KV, to the goal; None: that is computed there
     start_s: float | None = None
     first_s: float | None = None
     worker_id: str = ""

@@ -14,6 +14,11 @@ from sim.workload import Scope, Workload, model_name
 
 ASSUMED = Costs(prefill_s=0.02, prefill_token_s=1e-4, step_s=0.025, step_sequence_s=2e-4, step_token_s=1e-7)
 BYTES_6_7B = 13_400_000_000  # two for each parameter
+KV_BYTES = {
+    BYTES_6_7B: 2 * 32 * 4096 * 2,
+    26 * 10**9: 2 * 40 * 5120 * 2,
+    60 * 10**9: 2 * 48 * 7168 * 2,
+}  # OPT's, a token
 
 NODE = NodeSpec(
     workers=4,
@@ -77,7 +82,8 @@ def models(count: int, size_bytes: int, devices: int = 1) -> tuple[ModelSpec, ..
     """Equal but for their names. Tokens take as long as a device takes to read its part of the weights."""
     share = size_bytes / BYTES_6_7B / devices
     costs = replace(ASSUMED, prefill_token_s=share * ASSUMED.prefill_token_s, step_s=share * ASSUMED.step_s)
-    return tuple(ModelSpec(model_name(i), size_bytes, init_s=0.3, costs=costs) for i in range(count))
+    kv_bytes = KV_BYTES[size_bytes]
+    return tuple(ModelSpec(model_name(i), size_bytes, 0.3, costs, kv_bytes) for i in range(count))
 
 
 def of_models(count: int, nodes: int) -> ClusterSpec:

@@ -67,5 +67,5 @@ class Scheduler:
                 self.seating.preempt(request_id)
             case Prefetch(store_id, digest, tier, instead):
                 self.cluster.prefetch(Copy(store_id, digest, tier), instead)
-            case Move(request_id, to):
-                self.seating.move(request_id, to)
+            case Move(request_id, to, kind):
+                self.seating.move(request_id, to, kind)

@@ -29,6 +29,7 @@ class ModelSpec:
     bytes: int
     init_s: float
     costs: Costs
+    kv_bytes_per_token: int = 0  # 0: it cannot be copied
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,11 +41,15 @@ def test_requests_move_and_each_still_ends_once() -> None:
     assert asdict(run(moves=True)) == asdict(moving)
 
 
+@pytest.mark.parametrize("kv_bytes_per_token", [0, 1])
 @pytest.mark.parametrize("seed", range(3))
-def test_no_failure_makes_it_ask_for_what_cannot_be_or_lose_a_request(seed: int) -> None:
-    """Workers die while requests are on their way to them, or away from them."""
+def test_no_failure_makes_it_ask_for_what_cannot_be_or_lose_a_request(seed: int, kv_bytes_per_token: int) -> None:
+    """Workers die while requests are on their way to them, or away from them; KV is copied where that is known."""
     crashes = [WorkerCrash(20.0 + 13.0 * n, f"n{n % 2}-w{n % 3}", 5.0) for n in range(18)]
     away = Partition(100.0, "n1", 20.0)
     requests = replace(WORKLOAD, seed=seed).requests()
-    done = simulate(SPEC, requests, Judgement(Knobs(hold_s=600.0, moves=True)), [*crashes, away])
+    models = tuple(replace(one, kv_bytes_per_token=kv_bytes_per_token) for one in SPEC.models)
+    spec = replace(SPEC, models=models, node=replace(SPEC.node, origin_bytes_per_s=1e3))
+    knobs = Knobs(hold_s=600.0, moves=True, kv_bytes_per_s=1e3, prefill_token_s=0.01)
+    done = simulate(spec, requests, Judgement(knobs), [*crashes, away])
     assert not any(one.lost or one.refused for one in done.outcomes)

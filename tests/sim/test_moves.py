@@ -1,20 +1,28 @@
 """Policies that do one thing each, to see that the simulator does it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from mesh.facts import ReplicaState
+from mesh.requests import MoveKind
 from policy.actions import Move, Place
 from sim.cluster import Impossible
 from sim.failures import WorkerCrash
 from sim.observer import FIRST_GUESS_TOKENS
 from sim.policy import Action, ClusterState, Plan, Preempt, load, spot
 from sim.run import simulate
+from sim.spec import ClusterSpec
 from tests.sim.paper import ask, cluster
 
 HERE, THERE = spot("n0-w0", "a"), spot("n1-w0", "a")
 TWO = cluster("a", nodes=2, copies=2)
+
+
+def with_kv(spec: ClusterSpec, token_bytes: float) -> ClusterSpec:
+    """Models whose KV takes so much a token."""
+    return replace(spec, models=tuple(replace(one, kv_bytes_per_token=token_bytes) for one in spec.models))  # type: ignore[arg-type]
 
 
 class Script:
@@ -45,6 +53,52 @@ def test_a_moved_request_stands_still_only_for_the_prefill_of_what_it_gained_mea
     gained = int(round_s / 0.1 + 1e-6)
     gap_s = 0.5 + 0.01 * gained
     assert one.finished_s == pytest.approx(12.5 + round_s + gap_s + 0.1 * (100 - had - gained - 1))
+
+
+@pytest.mark.parametrize(("nodes", "rate"), [(2, 0.5), (1, 10.0)])
+def test_kv_crosses_the_network_or_the_bus_while_the_request_runs_on_and_then_one_token_is_computed(
+    nodes: int, rate: float
+) -> None:
+    spec = with_kv(cluster("a", nodes=nodes, workers=3 - nodes, copies=nodes, dram_bytes_per_s=10.0), 0.02)
+    there = spot("n1-w0" if nodes == 2 else "n0-w1", "a")
+    (one,) = simulate(spec, [ask(0.0, answer=400)], Script(22.5, lambda _: [Move("0", there, MoveKind.KV)])).outcomes
+    assert one.first_s
+    had = 1 + round((22.5 - one.first_s) / 0.1)
+    copy_s = 0.02 * (50 + had) / rate
+    gained = int(copy_s / 0.1 + 1e-6)
+    assert (one.moves, one.worker_id) == (1, there.worker_id)
+    assert one.finished_s == pytest.approx(22.5 + copy_s + (0.5 + 0.01) + 0.1 * (400 - had - gained - 1))
+
+
+def test_nothing_is_computed_at_the_target_for_a_copy() -> None:
+    """The target's other request goes on as if nobody came, until he does."""
+    spec = with_kv(TWO, 0.02)
+    busy = [ask(0.0, answer=30), ask(12.0, answer=100)]
+
+    def finished_s(kind: MoveKind) -> float | None:
+        def act(state: ClusterState) -> list[Action]:
+            return [Place("1", THERE), Move("0", THERE, kind)]
+
+        return simulate(spec, busy, Script(12.0, act)).outcomes[1].finished_s
+
+    copied, computed = finished_s(MoveKind.KV), finished_s(MoveKind.TOKENS)
+    assert copied
+    assert computed
+    assert copied < computed
+
+
+@pytest.mark.parametrize(("worker", "crashes"), [("n0-w0", 1), ("n1-w0", 0)])
+def test_a_crash_ends_a_copy_and_the_slot_is_free_again(worker: str, crashes: int) -> None:
+    script = Script(12.5, lambda _: [Move("0", THERE, MoveKind.KV)])
+    requests, crash = [ask(0.0, answer=20), ask(200.0)], WorkerCrash(12.8, worker, 10.0)
+    first, second = simulate(with_kv(TWO, 1.0), requests, script, [crash]).outcomes
+    assert (first.moves, first.crashes, first.lost) == (0, crashes, False)
+    assert not second.lost
+
+
+def test_what_has_no_kv_is_not_copied() -> None:
+    with pytest.raises(Impossible):
+        simulate(TWO, [ask(0.0, answer=100)], Script(12.5, lambda _: [Move("0", THERE, MoveKind.KV)]))
 
 
 def test_a_request_that_finishes_before_it_has_moved_leaves_nothing_behind() -> None:
