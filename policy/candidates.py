@@ -109,6 +109,14 @@ def used_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> 
     return _candidates(view, entry, islice(able, FAR), knobs)
 
 
+def candidates_of(
+    view: View, entry: ModelEntry, worker_ids: Iterable[str], now: float, knobs: Knobs
+) -> list[Candidate]:
+    """Those of some workers that could load it at all, whoever uses their memory."""
+    able = _ability(view, entry, now, NOBODY)
+    return _candidates(view, entry, filter(able, dict.fromkeys(worker_ids)), knobs)
+
+
 def least_need_bytes(view: View, entry: ModelEntry) -> int:
     """Memory that a replica takes at least, wherever it comes to be; of an adapter, beside its base."""
     version = entry.checkpoint

@@ -1,4 +1,5 @@
-"""Moving running requests away from a worker where a version would start much sooner: whether that pays, and its steps.
+"""Moving running requests away from a worker where a version would start much sooner, or find memory at all: whether
+that pays, and its steps.
 
 Nothing here waits. A plan is remembered (evacuation.py): what runs there is loaded elsewhere, moves when that answers,
 and leaves an idle replica behind, which is evicted as any other.
@@ -8,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mesh.facts import ModelEntry
-from policy.actions import Action, Load, LoadReason, MakeWay
-from policy.candidates import Candidate, candidates, load, near_candidates
+from policy.actions import Action, Load, LoadReason, MakeWay, MoveReason
+from policy.candidates import Candidate, candidates, candidates_of, load, near_candidates
 from policy.evacuation import along, plan_for
 from policy.knobs import Knobs
 from policy.moving import Evacuation, Leg
@@ -19,6 +20,7 @@ from policy.rates import Quantity, Rate
 from policy.relocation import rests, route, transfer
 from policy.room import cheapest_eviction, coming_room, free_bytes, missing_bytes, spot_of
 from policy.size import need_bytes
+from policy.spares import spare_workers
 from policy.spot import Spot
 from policy.transfer import BURNT, Transfer
 from policy.victims import Choice, Victim, cheapest
@@ -41,6 +43,7 @@ class Way:
 
     candidate: Candidate
     choice: Choice
+    reason: MoveReason = MoveReason.LOCALITY
 
     def score_s(self, knobs: Knobs) -> float:
         """Until the version answers there, and what others pay for it."""
@@ -54,24 +57,33 @@ def make_way(
     of which `best` is a load into free memory. A worker takes part in one plan at a time."""
     if not knobs.moves or plan_for(view, entry):
         return []
-    engaged, near = _engaged(view), near_candidates(view, entry, now, knobs)
-    near = [
-        c for c in near if c.member.id not in engaged and not (best and not _wins(c.estimate_s, best.estimate_s, knobs))
+    able_there = [
+        one for one in _users(view, entry, now, knobs) if not best or _wins(one.estimate_s, best.estimate_s, knobs)
     ]
-    if not near:
+    if not able_there:
         return []
     otherwise_s = _otherwise_s(view, entry, able, now, knobs, best=best)
-    ways = [way for c in near if _wins(c.estimate_s, otherwise_s, knobs) and (way := _way(view, entry, c, now, knobs))]
-    best_way = min(ways, key=lambda way: (way.score_s(knobs), way.candidate.member.id), default=None)
+    users = (one for one in able_there if _wins(one.estimate_s, otherwise_s, knobs))
+    found = [way for one in users if (way := _way(view, entry, one, now, knobs))]
+    best_way = min(found, key=lambda way: (way.score_s(knobs), way.candidate.member.id), default=None)
     if best_way is None or not _wins(best_way.score_s(knobs), otherwise_s, knobs):
         return []
     return _begin(view, entry, best_way, now, knobs)
 
 
 def ways(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Way]:
-    """Every worker near the version's bytes where others could make way for it, whether or not that pays."""
-    near = (one for one in near_candidates(view, entry, now, knobs) if one.member.id not in _engaged(view))
-    return [way for one in near if (way := _way(view, entry, one, now, knobs))]
+    """Every worker where others could make way for a version, whether or not that pays."""
+    return [way for one in _users(view, entry, now, knobs) if (way := _way(view, entry, one, now, knobs))]
+
+
+def _users(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
+    """Workers whose memory others use, and that take part in no plan: near the version's bytes, and where a few
+    requests are on a replica that they do not need."""
+    engaged, near = _engaged(view), near_candidates(view, entry, now, knobs)
+    names = {one.member.id for one in near}
+    spares = (name for name in spare_workers(view) if name not in names) if view.surplus_since_s else ()
+    found = [*near, *candidates_of(view, entry, spares, now, knobs)]
+    return [one for one in found if one.member.id not in engaged]
 
 
 def _otherwise_s(
@@ -108,7 +120,10 @@ def _engaged(view: View) -> set[str]:
 def _way(view: View, entry: ModelEntry, candidate: Candidate, now: float, knobs: Knobs) -> Way | None:
     """Replicas of a worker that are to go, with some that are in use: what idle ones alone can do needs no moves."""
     choice = cheapest(list(_victims(view, candidate, now, knobs)), missing_bytes(view, entry, candidate))
-    return Way(candidate, choice) if choice and any(victim.goal for victim in choice.victims) else None
+    if choice is None or not any(victim.goal for victim in choice.victims):
+        return None
+    is_near = candidate.member.node in view.index.sources.nodes(entry.checkpoint.digest)
+    return Way(candidate, choice, MoveReason.LOCALITY if is_near else MoveReason.DEFRAGMENT)
 
 
 def _victims(view: View, candidate: Candidate, now: float, knobs: Knobs) -> Iterable[Victim]:
@@ -162,6 +177,6 @@ def _begin(view: View, entry: ModelEntry, way: Way, now: float, knobs: Knobs) ->
     choice = way.choice
     legs = tuple(Leg(victim.source, victim.goal) for victim in choice.victims if victim.goal)
     until_s = now + 2.0 * choice.delay_s + knobs.make_way_s
-    plan = Evacuation(spot_of(entry, way.candidate), legs, way.candidate.estimate_s, until_s)
+    plan = Evacuation(spot_of(entry, way.candidate), legs, way.candidate.estimate_s, until_s, way.reason)
     loads = [victim.load for victim in choice.victims if victim.load]
     return [MakeWay(plan), *loads, *along(view, plan, now, knobs)]
