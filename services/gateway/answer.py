@@ -151,8 +151,8 @@ class Answers:
                         others.clear()
                         running.all_granted()
                         if not trial.first_token_s:
-                            trial.first_token_s, trial.numerics = trial.passed_s, self._numerics.of(model, place)
-                            yield Started(place, trial.prompt_tokens)
+                            trial.first_token_s, trial.numerics = trial.passed_s, self._numerics.of(model, running.at)
+                            yield Started(running.at, trial.prompt_tokens)
                         yield delta
                     going = [strand for strand in going if not strand.ended]
                     if going:

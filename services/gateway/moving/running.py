@@ -32,17 +32,16 @@ class Running:
     def __init__(self, trial: Trial, at: Placement, lines: Lines, numerics: Numerics, limits: MoveLimits) -> None:
         self.at = at
         self._trial, self._lines, self._numerics, self._limits = trial, lines, numerics, limits
-        self._line = lines.to(at.worker_id, at.address)
         self._tenures: list[Tenure] = []
         self._all_granted = asyncio.Event()
         self._busy = asyncio.Lock()  # while a move is under way
 
     def grant(self, strands: Iterable[Strand], handover: Handover | None, granted: ExitStack) -> list[Strand]:
         """Has the worker answer them, each until it ends, or until `granted` is closed."""
-        strands = list(strands)
+        strands, line = list(strands), self._lines.to(self.at.worker_id, self.at.address)
         for strand in strands:
             granted.enter_context(strand.running)
-            self._tenures.append(tenure := Tenure(strand.journal, self._line, handover))
+            self._tenures.append(tenure := Tenure(strand.journal, line, handover))
             strand.running.callback(tenure.end)
         return strands
 
@@ -58,6 +57,7 @@ class Running:
         try:
             yield
         finally:
+            self._all_granted.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPORT_S), self._busy:
                     pass  # a move whose answers have ended ends by itself, and its scheduler is to hear how
@@ -71,9 +71,10 @@ class Running:
                     await errand.ended(await self._carried_out(errand.relocation))
 
     async def _carried_out(self, relocation: Relocation) -> Moved:
-        """Whether it succeeds or not."""
+        """How it went, or did not. Several answers move when all have been granted; one alone need not have begun."""
         began_s = asyncio.get_running_loop().time()
-        await self._all_granted.wait()
+        if len(self._trial.strands) > 1:
+            await self._all_granted.wait()
         party, former, numerics = Party(), self.at, self._trial.numerics
         passages = [self._passage(tenure, relocation, party) for tenure in self._tenures if not tenure.over]
         async with asyncio.TaskGroup() as group:
@@ -95,7 +96,7 @@ class Running:
             self._lines.to(target.worker_id, target.address),
             target.address,
             relocation.reason,
-            relocation.kind or MoveKind.KV,
+            relocation.kind or (MoveKind.KV if tenure.journal.tokens else MoveKind.TOKENS),
             partial(are_exact, self._numerics.of(self._trial.asked.model, self.at)),
             partial(self._arrive, target),
         )

@@ -67,6 +67,7 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
         self.relocations: asyncio.Queue[Relocation] = asyncio.Queue()  # on the next Assign stream that has a place
         self.relocating: asyncio.Queue[tuple[int, Relocation]] = asyncio.Queue()  # on the Hold line
         self.outcomes: asyncio.Queue[Moved] = asyncio.Queue()
+        self.deaf = 0  # to so many outcomes
 
     def mount(self, server: aio.Server) -> None:
         """Adds its service."""
@@ -109,7 +110,10 @@ class FakeScheduler(SchedulerServiceServicer, Edge):
     async def Moved(  # noqa: N802
         self, request: scheduler_pb2.MovedRequest, context: Context
     ) -> scheduler_pb2.MovedResponse:
-        """Keeps it."""
+        """Keeps it, unless it is deaf still."""
+        if self.deaf:
+            self.deaf -= 1
+            raise Unreachable("busy")
         self.outcomes.put_nowait(moved_from(request))
         return scheduler_pb2.MovedResponse()
 

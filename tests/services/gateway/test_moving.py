@@ -6,10 +6,11 @@ import pytest
 
 from mesh.moves import MoveFailed, Ready, Relocation, Reserved, Stopped
 from mesh.requests import FinishReason, Frame, MoveKind
+from services.gateway.answer import Started
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, placement
 from tests.services.gateway.moving import MOVE, PART, Stage, stage
-from tests.services.gateway.test_answer import EOS, ids
+from tests.services.gateway.test_answer import EOS, asked, ids
 
 FLIES, OVER = len(ids(" flies")), len(ids(" over"))
 
@@ -297,4 +298,33 @@ async def test_a_scheduler_that_dies_in_the_midst_of_a_move_is_not_missed(bench:
     assert (await on.source.expects()).move_id == "move-3/0"
     on.source.say(MoveFailed("move-3/0", "NO_ROOM", "has none"))
     assert (await successor.outcome()).move_id == "move-3"
+    on.running.cancel()
+
+
+async def test_a_request_moves_before_its_first_token(bench: Bench) -> None:
+    """Its prompt is computed at the target, and whoever is first gives the token."""
+    on = Stage(bench, await bench.scheduler(), await bench.worker(), await bench.worker())
+    on.scheduler.answers.put_nowait(placement("w1", on.source.address))
+    on.running = asyncio.create_task(on._read(asked()))
+    first = await on.source.granted()
+    on.relocate(None)
+    expect = await on.target.expects()
+    assert (expect.kind, expect.request.log) == (MoveKind.TOKENS, ())
+    on.target.say(Reserved(PART, 0, 0, ""), Ready(PART, len(first.prompt)))
+    grant = await on.target.granted()
+    on.target.say(on.frame(grant, 0, " flies", FinishReason.LENGTH))
+    assert (await on.source.cancelled()).epoch == 1
+    end = await on.ends()
+    assert (end.moves, end.placement.worker_id) == ((), "w2")
+    (started,) = [event for event in on.events if isinstance(event, Started)]
+    assert started.placement.worker_id == "w2"
+    assert (await on.scheduler.outcome()).moved
+
+
+async def test_a_scheduler_that_does_not_hear_how_it_went_is_told_again(bench: Bench) -> None:
+    on = await stage(bench)
+    on.scheduler.deaf = 1
+    grant = await on.granted()
+    on.target.say(on.frame(grant, FLIES + OVER, " the"))
+    assert (await on.scheduler.outcome()).moved
     on.running.cancel()
