@@ -10,6 +10,7 @@ from cli.measures import speed_text, time_text
 from cli.terminal import Terminal
 from mesh.clients.gateway_records import AnswerEvent, Delta, Finished
 from mesh.errors import Broken
+from mesh.moves import AnswerMove
 from mesh.requests import Progress
 
 
@@ -41,7 +42,7 @@ async def show_answer(
 
 
 def summary(finished: Finished) -> str:
-    """One line: start kind, queue, load, time to first token, speed."""
+    """A line: start kind, queue, load, time to first token, speed. Then one for each worker that it went on at."""
     parts = [
         f"{finished.start_kind} start",
         f"queue {time_text(finished.times.queue_s)}",
@@ -51,4 +52,11 @@ def summary(finished: Finished) -> str:
         speed_text(finished.tokens_per_s),
         f"{finished.reason} on {finished.worker_id}",
     ]
-    return " · ".join(parts)
+    return "\n".join([" · ".join(parts), *map(_move_text, finished.moves)])
+
+
+def _move_text(move: AnswerMove) -> str:
+    answer = f"answer {move.index + 1}" if move.index else "answer"
+    exact = ", exact" if move.exact else ""
+    way = f"{move.from_worker_id} → {move.to_worker_id} ({move.reason}, {move.kind}{exact})"
+    return f"{answer} moved {way} · after {move.tokens} tokens · gap {time_text(move.gap_s)}"

@@ -10,6 +10,7 @@ import pytest
 from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.inference.v1 import inference_pb2 as words
 
+from mesh.clients.wire import duration
 from mesh.errors import InvalidRequest, NoRoom, Unreachable, Unsuitable
 from tests.cli.conftest import Whimbrel
 from tests.cli.fake_gateway import Fakes, finished, loading
@@ -56,6 +57,28 @@ async def test_on_a_terminal_the_start_and_its_cost_are_shown(fakes: Fakes, whim
     assert "2.0 MiB of 2.0 MiB" in ended.out
     assert "A curlew calls." in ended.out
     assert "disk start · queue 50 ms · load 250 ms · first token 400 ms · 10 tokens · 10.0 tokens/s" in ended.out
+
+
+async def test_an_answer_that_has_moved_says_where_why_and_what_the_reader_noticed(
+    fakes: Fakes, whimbrel: Whimbrel
+) -> None:
+    async def answer(request: Any) -> AsyncIterator[dict[str, Any]]:
+        end = finished()
+        end.moves.add(
+            from_worker_id="worker-1",
+            to_worker_id="worker-2",
+            reason="drain",
+            kind=words.MOVE_KIND_KV,
+            tokens=6,
+            exact=True,
+            gap=duration(0.012),
+        )
+        yield {"delta": pb.Delta(text="A curlew calls.", seq=0)}
+        yield {"finished": end}
+
+    fakes.gateway.answer = answer
+    ended = await whimbrel.run_on_terminal("generate", "curlew", "What calls?")
+    assert "answer moved worker-1 → worker-2 (drain, kv, exact) · after 6 tokens · gap 12 ms" in ended.out
 
 
 async def test_control_characters_cannot_steer_a_terminal(fakes: Fakes, whimbrel: Whimbrel) -> None:
