@@ -13,6 +13,7 @@ from cli.drain import drain, undrain
 from cli.embed import embed
 from cli.explain import explain
 from cli.generate import generate
+from cli.migrate import migrate, requests
 from cli.status import status
 from cli.terminal import Terminal
 from cli.tiers import evict, prefetch
@@ -48,6 +49,8 @@ COMMANDS = (
     Command("chat", chat, "whimbrel chat shorebird --system 'You know birds.'"),
     Command("embed", embed, 'whimbrel embed finder "a bird of the shore" "a ship"'),
     Command("explain", explain, "whimbrel explain shorebird"),
+    Command("requests", requests, "whimbrel requests"),
+    Command("migrate", migrate, "whimbrel migrate 0e8b3c5a --to worker-2"),
     Command("drain", drain, "whimbrel drain worker-1, or: whimbrel drain --node gpu-box-7"),
     Command("undrain", undrain, "whimbrel undrain worker-1"),
     Command("status", status, "whimbrel status --watch"),

@@ -41,6 +41,7 @@ from mesh.clients.gateway_wire import (
     model_from,
     move_from,
     prefetching_from,
+    request_from,
     sampling_to,
     tool_to,
 )
@@ -50,7 +51,7 @@ from mesh.clients.wire import TIERS, numerics_to
 from mesh.errors import Unreachable
 from mesh.explanation import Explanation
 from mesh.facts import CheckpointSummary, NumericsLevel, Tier
-from mesh.requests import PLAIN, ImportProgress, MoveKind, Pooling, ServiceClass
+from mesh.requests import PLAIN, ImportProgress, MoveKind, Pooling, RequestState, ServiceClass
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -307,6 +308,12 @@ class GatewayClient:
         )
         with self._named():
             return move_from(await unary(self._cluster.Move(request, timeout=limit(MOVE_S)), self._peer))
+
+    async def requests(self) -> tuple[RequestState, ...]:
+        """Those that wait or run, the oldest first."""
+        with self._named():
+            call = self._cluster.ListRequests(pb.ClusterServiceListRequestsRequest(), timeout=limit())
+            return tuple(map(request_from, (await unary(call, self._peer)).requests))
 
     async def _read(self, call: aio.UnaryStreamCall[Any, T], convert: Callable[[T], R]) -> AsyncGenerator[R]:
         try:

@@ -44,7 +44,7 @@ from mesh.clients.wire import (
     tier_from,
 )
 from mesh.facts import CheckpointFacts, CheckpointSummary, Kind, NumericsLevel, ReplicaFacts, ReplicaState, StoreFacts
-from mesh.requests import FinishReason, ImportProgress, Pooling
+from mesh.requests import FinishReason, ImportProgress, Pooling, RequestState
 
 POOLINGS = {Pooling.MEAN: pb.POOLING_MEAN, Pooling.LAST: pb.POOLING_LAST, Pooling.CLS: pb.POOLING_CLS}
 REPLICA_STATES = {
@@ -286,6 +286,18 @@ def move_from(message: pb.ClusterServiceMoveResponse) -> MoveOutcome:
         took_s=seconds(message.took),
         transfer_s=seconds(message.transfer),
         bytes_sent=message.bytes_sent,
+    )
+
+
+def request_from(message: pb.RunningRequest) -> RequestState:
+    """From the wire."""
+    return RequestState(
+        request_id=message.request_id,
+        model=message.model,
+        worker_id=message.worker_id,
+        age_s=seconds(message.age),
+        tenant=message.tenant,
+        to_worker_id=message.to_worker_id,
     )
 
 

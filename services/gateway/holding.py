@@ -64,6 +64,7 @@ class Holding:
             wish.service,
             wish.prompt_tokens,
             request_id=wish.request_id,
+            stays=wish.stays,
         )
         return Place(self, held)
 

@@ -169,6 +169,24 @@ class FakeCluster(rpc.ClusterServiceServicer):
         self.changes: asyncio.Queue[pb.ClusterServiceWatchResponse] = asyncio.Queue()
         self.explanation = explanation_pb2.Explanation()
         self.requests: list[Any] = []
+        self.running: list[pb.RunningRequest] = []
+
+    async def Move(self, request: Any, context: Any) -> pb.ClusterServiceMoveResponse:  # noqa: N802
+        self.requests.append(request)
+        if request.request_id not in {one.request_id for one in self.running}:
+            raise NotFound(f"no request {request.request_id!r} runs", reason="UNKNOWN_REQUEST")
+        return pb.ClusterServiceMoveResponse(
+            from_worker_id="worker-1",
+            to_worker_id=request.to_worker_id or "worker-9",
+            kind=request.kind or words.MOVE_KIND_TOKENS,
+            exact=True,
+            gap=duration(0.02),
+            took=duration(0.5),
+            bytes_sent=3 << 20,
+        )
+
+    async def ListRequests(self, request: Any, context: Any) -> pb.ClusterServiceListRequestsResponse:  # noqa: N802
+        return pb.ClusterServiceListRequestsResponse(requests=self.running)
 
     async def Drain(self, request: Any, context: Any) -> AsyncIterator[pb.ClusterServiceDrainResponse]:  # noqa: N802
         self.requests.append(request)
