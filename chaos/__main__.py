@@ -6,7 +6,6 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from chaos.crowd import Crowd
@@ -15,7 +14,7 @@ from chaos.leftovers import leftovers
 from chaos.peace import answers_in_peace
 from chaos.questions import Question, questions
 from chaos.report import Outcome
-from chaos.stage import MODELS, sources, stormy
+from chaos.stage import MODELS, Library, library, stormy
 from chaos.storm import Damage, Storm
 from chaos.verdict import judge
 from chaos.witness import disagreements
@@ -74,19 +73,19 @@ async def _run(options: argparse.Namespace) -> Outcome:
     asked = questions(options.seed, options.questions, [model.name for model in MODELS])
     with tempfile.TemporaryDirectory(prefix="whimbrel-chaos-") as scratch:
         directory = options.logs or Path(scratch)
-        origins = sources(Path(scratch, "models"))
-        crowd, damage, left = await _storm(options, directory / "storm", origins, asked)
+        shelf = library(Path(scratch, "models"))
+        crowd, damage, left = await _storm(options, directory / "storm", shelf, asked)
         _say("asking all of it again, in peace")
-        peace = await answers_in_peace(directory / "peace", origins, asked)
+        peace = await answers_in_peace(directory / "peace", shelf, asked)
         verdicts = [judge(heard, peace[heard.question.same]) for heard in crowd.heard]
-        witnessed, others = disagreements(crowd.heard, origins)
+        witnessed, others = disagreements(crowd.heard, shelf)
     return Outcome(options.seed, time.monotonic() - began_s, crowd.heard, verdicts, damage, left, witnessed, others)
 
 
 async def _storm(
-    options: argparse.Namespace, directory: Path, origins: Mapping[str, Path], asked: tuple[Question, ...]
+    options: argparse.Namespace, directory: Path, shelf: Library, asked: tuple[Question, ...]
 ) -> tuple[Crowd, Damage, list[str]]:
-    async with stormy(directory, options.workers, origins) as (cluster, valkey):
+    async with stormy(directory, options.workers, shelf) as (cluster, valkey):
         crowd = Crowd(asked, cluster.gateway_addresses, options.clients, options.seed)
         storm, calm = Storm(cluster, crowd, Deeds(cluster, valkey, crowd), _say), asyncio.Event()
         async with asyncio.TaskGroup() as group:

@@ -7,20 +7,18 @@ from pathlib import Path
 from chaos.asker import Asker
 from chaos.heard import Heard
 from chaos.questions import Question
-from chaos.stage import quiet
+from chaos.stage import Library, quiet
 from mesh.clients.channel import Channels
 from mesh.errors import Broken
 
 AT_ONCE = 16
 
 
-async def answers_in_peace(
-    directory: Path, origins: Mapping[str, Path], asked: Sequence[Question]
-) -> Mapping[Question, Heard]:
+async def answers_in_peace(directory: Path, shelf: Library, asked: Sequence[Question]) -> Mapping[Question, Heard]:
     """By Question.same, each asked once. Broken where even that comes to nothing."""
     found = {question.same: Heard(question.same) for question in asked}
     channels = Channels()
-    async with quiet(directory, origins) as cluster:
+    async with quiet(directory, shelf) as cluster:
         asker, waiting = Asker(channels, [cluster.gateway_address], lambda _: None), iter(found.values())
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,5 +1,6 @@
 """The cluster that all this happens to: two nodes, and models at numerics levels at which equality is exact."""
 
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from chaos.redis import Valkey
 from cli.cluster import ClusterOptions, LocalCluster
 from demo.models import DEMO_MODEL, write_tiny
+from mesh.checkpoint.convert import import_directory
 from mesh.clients.gateway import GatewayClient
 from mesh.facts import NumericsLevel
 
@@ -41,17 +43,31 @@ MODELS = (
 )
 
 
-def sources(directory: Path) -> Mapping[str, Path]:
-    """Each model's Hugging Face directory, the random ones made in `directory`."""
-    return {
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What the models are made of: Hugging Face directories, and the checkpoints that were imported from them."""
+
+    sources: Mapping[str, Path]
+    digests: Mapping[str, str]
+    directory: Path  # of the checkpoints
+
+    def put(self, store_dir: Path) -> None:
+        """Gives a store that starts later all of them."""
+        shutil.copytree(self.directory, store_dir)
+
+
+def library(directory: Path) -> Library:
+    """Made below `directory`, in this process: a store's own import takes seconds to start."""
+    kept = directory / "checkpoints"
+    sources = {
         model.name: write_tiny(model.kind, directory / model.name) if model.kind else DEMO_MODEL for model in MODELS
     }
+    manifests = {name: import_directory(path, kept, on_progress=lambda _: None) for name, path in sources.items()}
+    return Library(sources, {name: manifest.digest for name, manifest in manifests.items()}, kept)
 
 
 @asynccontextmanager
-async def stormy(
-    directory: Path, workers: int, origins: Mapping[str, Path]
-) -> AsyncIterator[tuple[LocalCluster, Valkey]]:
+async def stormy(directory: Path, workers: int, shelf: Library) -> AsyncIterator[tuple[LocalCluster, Valkey]]:
     """Two stores, two gateways, two schedulers and `workers`, half of them on each node; every model is deployed."""
     async with Valkey(directory).running() as valkey:
         far = {f"worker-{number}": {"WHIMBREL_NODE": FAR} for number in range(2, workers + 1, 2)}
@@ -65,23 +81,25 @@ async def stormy(
             settings={**SETTINGS, "WHIMBREL_NODE": NEAR},
             settings_of={"store-2": {"WHIMBREL_NODE": FAR}, **far},
         )
+        shelf.put(options.store_dir("store-1"))  # the other one fetches from it
         async with LocalCluster(options) as cluster, cluster.client() as client:
-            await _deploy(client, origins)
+            await _deploy(client, shelf)
             yield cluster, valkey
 
 
 @asynccontextmanager
-async def quiet(directory: Path, origins: Mapping[str, Path]) -> AsyncIterator[LocalCluster]:
+async def quiet(directory: Path, shelf: Library) -> AsyncIterator[LocalCluster]:
     """Two workers and one of each other process, and nothing happens to them."""
     options = ClusterOptions(directory, workers=2, settings=SETTINGS)
+    shelf.put(options.store_dir("store-1"))
     async with LocalCluster(options) as cluster, cluster.client() as client:
-        await _deploy(client, origins)
+        await _deploy(client, shelf)
         yield cluster
 
 
-async def _deploy(client: GatewayClient, origins: Mapping[str, Path]) -> None:
+async def _deploy(client: GatewayClient, shelf: Library) -> None:
     for model in MODELS:
-        source = str(origins[model.name].absolute())
-        async with aclosing(client.deploy(model.name, source=source, numerics=model.numerics)) as events:
+        digest = shelf.digests[model.name]
+        async with aclosing(client.deploy(model.name, checkpoint=digest, numerics=model.numerics)) as events:
             async for _ in events:
                 pass

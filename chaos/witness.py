@@ -1,25 +1,28 @@
 """A second witness, who knows nothing of our engine: stock transformers, on greedy answers."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from chaos.heard import Heard
 from chaos.questions import Question, Sort
+from chaos.stage import Library
 
 MOST = 24  # answers that are looked at: each takes seconds
 
 
-def disagreements(heard: Sequence[Heard], origins: Mapping[str, Path]) -> tuple[int, list[str]]:
+def disagreements(heard: Sequence[Heard], shelf: Library) -> tuple[int, list[str]]:
     """How many greedy answers were compared, and where transformers says another token."""
     asked = {(one.question.model, one.question.prompt): one for one in sorted(heard, key=lambda one: one.tokens)}
     whole = [one for one in asked.values() if one.question.sort is Sort.GREEDY and one.finished][:MOST]
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     auto: Any = AutoModelForCausalLM
-    models = {name: auto.from_pretrained(path) for name, path in origins.items()}
-    tokenizers = {name: AutoTokenizer.from_pretrained(path) for name, path in origins.items()}
+    models = {name: auto.from_pretrained(path) for name, path in shelf.sources.items()}
+    tokenizers = {name: AutoTokenizer.from_pretrained(path) for name, path in shelf.sources.items()}
     said = [_first_other(one, models[one.question.model], tokenizers[one.question.model]) for one in whole]
     return len(whole), [text for text in said if text]
 
