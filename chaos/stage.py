@@ -6,10 +6,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaos.adapter import write_adapter
 from chaos.redis import Valkey
 from cli.cluster import ClusterOptions, LocalCluster
 from demo.models import DEMO_MODEL, write_tiny
 from mesh.checkpoint.convert import import_directory
+from mesh.checkpoint.layout import Manifest
 from mesh.clients.gateway import GatewayClient
 from mesh.facts import NumericsLevel
 
@@ -29,17 +31,20 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model of the run: its name, which demo.models kind it is (empty: the trained one), its level."""
+    """A model of the run: its name, which demo.models kind it is (empty: the trained one), its level, and of an adapter
+    the model that it adapts."""
 
     name: str
     kind: str
     numerics: NumericsLevel
+    base: str = ""
 
 
 MODELS = (
     ServedModel("trained", "", NumericsLevel.PATH_INVARIANT),
     ServedModel("batched", "llama", NumericsLevel.BATCH_INVARIANT),
     ServedModel("opaque", "lfm2", NumericsLevel.PATH_INVARIANT),
+    ServedModel("adapted", "", NumericsLevel.BATCH_INVARIANT, base="batched"),
 )
 
 
@@ -59,11 +64,19 @@ class Library:
 def library(directory: Path) -> Library:
     """Made below `directory`, in this process: a store's own import takes seconds to start."""
     kept = directory / "checkpoints"
-    sources = {
-        model.name: write_tiny(model.kind, directory / model.name) if model.kind else DEMO_MODEL for model in MODELS
-    }
-    manifests = {name: import_directory(path, kept, on_progress=lambda _: None) for name, path in sources.items()}
+    sources: dict[str, Path] = {}
+    manifests: dict[str, Manifest] = {}
+    for model in MODELS:
+        sources[model.name] = source = _source(model, directory / model.name, sources)
+        base = manifests.get(model.base)
+        manifests[model.name] = import_directory(source, kept, on_progress=lambda _: None, base=base)
     return Library(sources, {name: manifest.digest for name, manifest in manifests.items()}, kept)
+
+
+def _source(model: ServedModel, directory: Path, made: Mapping[str, Path]) -> Path:
+    if model.base:
+        return write_adapter(made[model.base], directory)
+    return write_tiny(model.kind, directory) if model.kind else DEMO_MODEL
 
 
 @asynccontextmanager

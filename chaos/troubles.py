@@ -33,7 +33,7 @@ class Trouble:
 
 DEEDS = {Deed.KILL: 9, Deed.STALL: 5, Deed.REDIS_KILL: 1, Deed.REDIS_STALL: 1, Deed.MOVE: 16, Deed.DRAIN: 2}
 KINDS = {Kind.WORKER: 6, Kind.GATEWAY: 3, Kind.SCHEDULER: 2, Kind.STORE: 1}
-BETWEEN_TOKENS = (20, 900)
+BETWEEN_TOKENS = (20, 500)
 BRIEF_S, LENGTHY_S = (0.05, 1.0), (3.5, 7.0)  # below a lease, and above it
 LENGTHY = 0.35  # how many of them are
 

@@ -9,22 +9,30 @@ from transformers.utils import logging
 
 from chaos.heard import Heard
 from chaos.questions import Question, Sort
-from chaos.stage import Library
+from chaos.stage import MODELS, Library
 
 MOST = 24  # answers that are looked at: each takes seconds
 
 
 def disagreements(heard: Sequence[Heard], shelf: Library) -> tuple[int, list[str]]:
     """How many greedy answers were compared, and where transformers says another token."""
-    asked = {(one.question.model, one.question.prompt): one for one in sorted(heard, key=lambda one: one.tokens)}
-    whole = [one for one in asked.values() if one.question.sort is Sort.GREEDY and one.finished][:MOST]
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quieten: Any = logging
+    quieten.disable_progress_bar()
+    quieten.set_verbosity_error()
     auto: Any = AutoModelForCausalLM
-    models = {name: auto.from_pretrained(path) for name, path in shelf.sources.items()}
-    tokenizers = {name: AutoTokenizer.from_pretrained(path) for name, path in shelf.sources.items()}
-    said = [_first_other(one, models[one.question.model], tokenizers[one.question.model]) for one in whole]
-    return len(whole), [text for text in said if text]
+    sources = {model.name: shelf.sources[model.name] for model in MODELS if not model.base}
+    models = {name: auto.from_pretrained(path) for name, path in sources.items()}
+    tokenizers = {name: AutoTokenizer.from_pretrained(path) for name, path in sources.items()}
+    greedy = _longest([one for one in heard if one.question.model in sources])
+    said = [_first_other(one, models[one.question.model], tokenizers[one.question.model]) for one in greedy]
+    return len(greedy), [text for text in said if text]
+
+
+def _longest(heard: Sequence[Heard]) -> list[Heard]:
+    """Whole greedy answers, of each prompt and model the longest."""
+    greedy = [one for one in heard if one.question.sort is Sort.GREEDY and one.finished]
+    by_tokens = sorted(greedy, key=lambda one: one.tokens)
+    return list({(one.question.model, one.question.prompt): one for one in by_tokens}.values())[:MOST]
 
 
 @torch.inference_mode()
