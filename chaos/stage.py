@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
 
 from chaos.adapter import write_adapter
 from chaos.redis import Valkey
@@ -31,12 +34,12 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model of the run: its name, which demo.models kind it is (empty: the trained one), its level, and of an adapter
-    the model that it adapts."""
+    """A model of the run: its name, which demo.models kind it is (empty: the trained one), its level (None: its
+    base's), and of an adapter the model that it adapts."""
 
     name: str
     kind: str
-    numerics: NumericsLevel
+    numerics: NumericsLevel | None
     base: str = ""
 
 
@@ -44,7 +47,7 @@ MODELS = (
     ServedModel("trained", "", NumericsLevel.PATH_INVARIANT),
     ServedModel("batched", "llama", NumericsLevel.BATCH_INVARIANT),
     ServedModel("opaque", "lfm2", NumericsLevel.PATH_INVARIANT),
-    ServedModel("adapted", "", NumericsLevel.BATCH_INVARIANT, base="batched"),
+    ServedModel("adapted", "", None, base="batched"),
 )
 
 
@@ -63,6 +66,9 @@ class Library:
 
 def library(directory: Path) -> Library:
     """Made below `directory`, in this process: a store's own import takes seconds to start."""
+    quieten: Any = logging
+    quieten.disable_progress_bar()
+    quieten.set_verbosity_error()
     kept = directory / "checkpoints"
     sources: dict[str, Path] = {}
     manifests: dict[str, Manifest] = {}

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from chaos.heard import Heard
 from chaos.questions import Question, Sort
@@ -16,9 +15,6 @@ MOST = 24  # answers that are looked at: each takes seconds
 
 def disagreements(heard: Sequence[Heard], shelf: Library) -> tuple[int, list[str]]:
     """How many greedy answers were compared, and where transformers says another token."""
-    quieten: Any = logging
-    quieten.disable_progress_bar()
-    quieten.set_verbosity_error()
     auto: Any = AutoModelForCausalLM
     sources = {model.name: shelf.sources[model.name] for model in MODELS if not model.base}
     models = {name: auto.from_pretrained(path) for name, path in sources.items()}
