@@ -18,13 +18,14 @@ from cli.cluster import LocalCluster
 from cli.process import ServiceProcess
 from mesh.clients.channel import connect, unary
 from mesh.clients.gateway import GatewayClient
-from mesh.errors import MeshError, Unreachable
+from mesh.errors import MeshError, NotFound, Unreachable
 from mesh.facts import Kind
 
 log = structlog.get_logger()
 T = TypeVar("T")
 AT_ONCE = {Kind.WORKER: 2, Kind.GATEWAY: 1, Kind.SCHEDULER: 1, Kind.STORE: 1}  # that are down, or stalled, together
 MOVE_S, DRAIN_S, RESTARTS = 30.0, 5.0, 4
+UNDRAIN_TRIES, BETWEEN_TRIES_S = 40, 0.5
 MOVE_KINDS = (
     inference_pb2.MOVE_KIND_UNSPECIFIED,
     inference_pb2.MOVE_KIND_KV,
@@ -37,6 +38,7 @@ class Deeds:
 
     def __init__(self, cluster: LocalCluster, valkey: Valkey, crowd: Crowd) -> None:
         self._cluster, self._valkey, self._crowd = cluster, valkey, crowd
+        self._gateways = cluster.gateway_addresses  # they keep them when they are started again
         self._struck: set[str] = set()  # processes, "redis" among them, that are down or stalled, or drained
 
     async def do(self, trouble: Trouble) -> str:
@@ -152,13 +154,17 @@ class Deeds:
 
     async def _undrained(self, name: str) -> None:
         """Until a gateway has done it: nothing else would let the worker work again."""
-        for address in (*self._cluster.gateway_addresses, *self._cluster.gateway_addresses):
+        for number in range(UNDRAIN_TRIES):
+            address = self._gateways[number % len(self._gateways)]
             try:
                 async with connect(address) as channel:
                     await GatewayClient(channel, address).undrain(name)
                 return
+            except NotFound:
+                return
             except MeshError as error:
                 log.info("not undrained", worker=name, error=error.message)
+                await asyncio.sleep(BETWEEN_TRIES_S)
 
     def _victim(self, trouble: Trouble, kind: Kind | None = None) -> ServiceProcess | None:
         kind = kind or trouble.kind
