@@ -8,7 +8,7 @@ from functools import cache
 from mesh.requests import FinishReason, Frame, Sampling
 from services.gateway.journal import Journal, Question
 from tests.protocol.ownership import commanded, committed, ended, given_up, granted, released
-from tests.protocol.world import NO_MOVE, NOBODY, Said, Scope, Sent, Tokens, Told, World, put
+from tests.protocol.world import NOBODY, Said, Scope, Sent, Tokens, Told, World, put
 
 KEY = "request"
 QUESTION = Question("", (0,), Sampling(9, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, ()))
@@ -26,11 +26,11 @@ def accepted(epoch: int, log: Tokens, frame: Frame) -> tuple[Tokens, bool] | Non
     return (tuple(journal.tokens), journal.finish is not None) if journal.accept(frame) else None
 
 
-def hear(world: World, worker: int, news: Said | Told, scope: Scope) -> World:
+def hear(world: World, news: Said | Told, scope: Scope) -> World:
     """What the gateway makes of a worker's word."""
     if world.gateway.ended:
         return world
-    return _frame(world, news, scope) if isinstance(news, Said) else _told(world, worker, news, scope)
+    return _frame(world, news, scope) if isinstance(news, Said) else _told(world, news, scope)
 
 
 def _frame(world: World, said: Said, scope: Scope) -> World:
@@ -49,11 +49,8 @@ def _frame(world: World, said: Said, scope: Scope) -> World:
     return released(world, scope) if gateway.move and gateway.move.stage == "granted" else world
 
 
-def _told(world: World, worker: int, told: Told, scope: Scope) -> World:
+def _told(world: World, told: Told, scope: Scope) -> World:
     gateway, move = world.gateway, world.gateway.move
-    if told.name == "stopped" and gateway.owed == (told.move, gateway.epoch) and scope.rules.late_stop:
-        world = given_up(world, scope) if move else world
-        return granted(world, worker)
     if move is None or told.move != move.number or move.stage == "granted":
         return world
     if told.name == "failed":
@@ -64,9 +61,9 @@ def _told(world: World, worker: int, told: Told, scope: Scope) -> World:
         world = world._replace(gateway=gateway._replace(move=move._replace(stage="send")))
         send = Sent(move.number, gateway.epoch, move.kind, move.target)
         return world if move.kind == "tokens" else commanded(world, move.source, send)
-    move = move._replace(stopped=move.stopped or told.name == "stopped", ready=move.ready or told.name == "ready")
-    world = world._replace(gateway=gateway._replace(move=move))
-    return committed(world) if move.ready and (move.stopped or move.kind != "kv") else world
+    if told.name == "ready":
+        return committed(world)
+    return world._replace(gateway=gateway._replace(move=move._replace(stopped=True)))
 
 
 def lose(world: World, lost: int, scope: Scope) -> Iterator[World]:
@@ -92,7 +89,7 @@ def died(world: World) -> World:
     """The gateway is gone, and with it the answer: its client may ask another, with what it has."""
     for worker, line in enumerate(world.gateway.lines):
         world = _without_line(world, worker) if line else world
-    return world._replace(gateway=world.gateway._replace(ended=True, move=None, owed=(NO_MOVE, 0)))
+    return world._replace(gateway=world.gateway._replace(ended=True, move=None))
 
 
 def _without_line(world: World, lost: int) -> World:
@@ -108,13 +105,13 @@ def _without_line(world: World, lost: int) -> World:
 
 
 def _orphaned(world: World, scope: Scope) -> Iterator[World]:
-    """The owner is lost, its move not committed. A target that is ready is granted what has come."""
+    """The owner is lost, its move not committed. A target that has room is granted what has come."""
     move = world.gateway.move
-    if move and move.ready:
+    if move and move.stage == "send":
         source_gone = move._replace(source=NOBODY)
         yield committed(world._replace(gateway=world.gateway._replace(move=source_gone)))
     elif move:
-        source_gone = move._replace(source=NOBODY, stopped=False)
+        source_gone = move._replace(source=NOBODY)
         world = given_up(world._replace(gateway=world.gateway._replace(move=source_gone)), scope)
         yield from _anybody(world, NOBODY)
     else:

@@ -38,18 +38,17 @@ def begun(world: World, target: int, kind: str) -> World:
 
 
 def given_up(world: World, scope: Scope) -> World:
-    """The move is over before its target was granted. A source that has stopped is granted again."""
+    """The move is over before its target was granted. A source that may stand still is granted again."""
     move = world.gateway.move
     assert move
     assert move.stage != "granted"
-    may_stop = move.kind == "kv" and move.stage == "send" and not move.stopped
-    owed = (move.number, world.gateway.epoch) if may_stop else world.gateway.owed
-    world = world._replace(gateway=world.gateway._replace(move=None, owed=owed))
+    may_stand = move.stopped or (scope.rules.again and move.stage == "send" and move.kind != "tokens")
+    world = world._replace(gateway=world.gateway._replace(move=None))
     world = commanded(world, move.target, Abandoned(move.number))
     if move.source == NOBODY:
         return world
     world = commanded(world, move.source, Abandoned(move.number))
-    return granted(world, move.source, again=not scope.rules.new_epoch) if move.stopped else world
+    return granted(world, move.source, again=not scope.rules.new_epoch) if may_stand else world
 
 
 def committed(world: World) -> World:
@@ -70,7 +69,7 @@ def ended(world: World, scope: Scope) -> World:
     elif move:
         world = released(world, scope)
     world = commanded(world, gateway.owner, Cancelled(gateway.epoch))
-    return world._replace(gateway=world.gateway._replace(ended=True, move=None, owed=(NO_MOVE, 0)))
+    return world._replace(gateway=world.gateway._replace(ended=True, move=None))
 
 
 def released(world: World, scope: Scope) -> World:

@@ -32,7 +32,7 @@ def quiet(world: World, scope: Scope) -> Iterator[Step]:
         elif world.gateway.lines[me] and not world.gateway.ended:
             yield from ((f"gateway misses {me}", after) for after in lose(world, me, scope))
         if news := world.up[me]:
-            yield f"gateway hears {news[0]}", hear(_heard(world, me), me, news[0], scope)
+            yield f"gateway hears {news[0]}", hear(_heard(world, me), news[0], scope)
     for carried in world.carried:
         yield f"{carried.target} takes {carried}", _take(world, carried)
     yield from _decides(world, scope)
@@ -60,7 +60,7 @@ def echoes(world: World, scope: Scope) -> Iterator[Step]:
     """What was said once, and comes again, at any later time."""
     for worker, news in world.echoes:
         rest = world._replace(echoes=tuple(one for one in world.echoes if one != (worker, news)))
-        yield f"gateway hears again {news}", hear(rest, worker, news, scope)
+        yield f"gateway hears again {news}", hear(rest, news, scope)
 
 
 def idle(world: World) -> bool:

@@ -51,7 +51,7 @@ def test_it_is_so_in_larger_searches(scope: Scope) -> None:
         ("truncation", NO_MOVE, "was read, and"),
         ("replay", ONE_MOVE, "stuck"),
         ("new_epoch", ONE_MOVE, "stuck"),
-        ("late_stop", ONE_MOVE, "stuck"),
+        ("again", ONE_MOVE, "stuck"),
         ("release", ONE_MOVE, "stuck"),
     ],
 )

@@ -18,8 +18,8 @@ class Rules(NamedTuple):
     fence: bool = True  # a frame counts under the current epoch only
     truncation: bool = True  # a grantee drops what does not continue the gateway's log
     replay: bool = True  # and says again what it has beyond it
-    new_epoch: bool = True  # to grant a source again that has stopped is an epoch of its own
-    late_stop: bool = True  # a source that stops for a move given up is granted again
+    again: bool = True  # a source that was told to send is granted again when its move is given up: it may stand still
+    new_epoch: bool = True  # under an epoch of its own
     release: bool = True  # the source is told when the target's first frame has counted
 
 
@@ -146,11 +146,10 @@ class Move(NamedTuple):
     target: int
     stage: str = "expect"
     stopped: bool = False
-    ready: bool = False
 
 
 class Gateway(NamedTuple):
-    """The sequencer. `owed` is the move given up whose source may have stopped, and the epoch of that source."""
+    """The sequencer."""
 
     epoch: int
     log: Tokens
@@ -158,7 +157,6 @@ class Gateway(NamedTuple):
     owner: int
     lines: tuple[int, ...]  # a number that is never used again; 0: none
     move: Move | None = None
-    owed: tuple[int, int] = (NO_MOVE, 0)
 
 
 class World(NamedTuple):
