@@ -72,6 +72,7 @@ class Passage:
         self._heard: asyncio.Queue[MoveEvent | None] = asyncio.Queue()  # None: look at journal and party
         party.wake.append(self._wake)
         self._reserved = self._stopped = self._ready = False
+        self._may_stand = False  # the source, though nobody has said so yet
         self._limit = asyncio.timeout(limits.whole_s)
         self.kind, self.fingerprint = way.kind, ""  # of the target's numerics
         self.tokens = self.tokens_there = self.bytes_sent = 0
@@ -135,7 +136,7 @@ class Passage:
 
     def _turn(self) -> None:
         """Tries the other kind, as a move of its own."""
-        self._abandon()
+        self._give_back()
         self.kind = OTHER[self.kind]
         self._move_id = f"{self._move_id}/{self.kind}"
         self._reserved = False
@@ -157,6 +158,7 @@ class Passage:
         """The source sends while it decodes, and stops for the last of it."""
         await reach(Point.GATEWAY_SENDS)
         send = Send(self._move_id, self._journal.key, self._source_epoch, self._way.address, reserved.blocks_there)
+        self._may_stand = True
         self._source.command(send)
         await self._next(Ready)
 
@@ -192,7 +194,7 @@ class Passage:
         match event:
             case MoveFailed(move_id, reason, message) if move_id == self._move_id:
                 raise Over(reason, message)
-            case Stopped(_, _, bytes_sent) if not self._stopped:
+            case Stopped(move_id, _, bytes_sent) if move_id == self._move_id and not self._stopped:
                 self._stopped, self.bytes_sent = True, bytes_sent
                 await reach(Point.GATEWAY_STOPPED)
                 self._limit.reschedule(asyncio.get_running_loop().time() + self._limits.stop_s)
@@ -232,10 +234,12 @@ class Passage:
         self.moved = len(self._journal.tokens) > tokens or self._journal.finish is not None
 
     def _give_back(self) -> None:
-        """Nobody has been granted it since; the source goes on, which needs a grant if it stands still."""
+        """Nobody has been granted it since. The source goes on, or is granted it again once it has been told to send:
+        it may have stopped, and not have said so, or not be heard any more."""
         self._abandon()
-        if self._stopped and self._source.up and not self._tenure.over:
+        if self._may_stand and self._source.up and not self._tenure.over:
             self._tenure.pass_to(self._source)
+            self._source_epoch, self._may_stand = self._tenure.epoch, False
 
     def _abandon(self) -> None:
         for line in (self._source, self._way.target):

@@ -121,7 +121,7 @@ async def test_what_can_neither_be_copied_nor_computed_stays(bench: Bench) -> No
     await on.target.expects()
     on.target.say(MoveFailed(f"{PART}/tokens", "NOT_MOVABLE", "nor that"))
     assert (await on.scheduler.outcome()).failure_reason == "NOT_MOVABLE"
-    await finished_at_source(on)
+    await finished_at_source(on, epoch=2)
 
 
 async def test_a_target_that_is_lost_while_the_source_sends_costs_nothing(bench: Bench) -> None:
@@ -130,7 +130,21 @@ async def test_a_target_that_is_lost_while_the_source_sends_costs_nothing(bench:
     await on.target.crash()
     assert (await on.scheduler.outcome()).failure_reason == "WORKER_LOST"
     assert (await on.source.abandons()).move_id == PART
-    await finished_at_source(on)
+    assert (await on.source.granted()).log == ids(" flies")
+    await finished_at_source(on, epoch=2)
+
+
+async def test_a_source_that_stops_for_a_move_just_given_up_goes_on(bench: Bench) -> None:
+    """What it says of that crosses the end of the move: nobody listens for it any more."""
+    on = await stage(bench)
+    await on.copying()
+    on.target.say(MoveFailed(PART, "GAVE_WAY", "has no room any more"))
+    await on.source.abandons()
+    on.source.say(on.frame(on.grant, FLIES, " over"), Stopped(PART, 9, 4096))
+    again = await on.source.granted()
+    assert (again.epoch, again.log) == (2, ids(" flies"))
+    on.source.say(on.frame(again, FLIES, " over"))
+    await finished_at_source(on, FLIES + OVER, epoch=2)
 
 
 async def test_a_source_that_stands_still_too_long_is_granted_its_answer_again(bench: Bench) -> None:
