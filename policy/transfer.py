@@ -16,6 +16,7 @@ from policy.seat import Running
 
 BURNT = 0.1  # a second of a device or of a disk that is spent for a move, in seconds of start-up (research 5.2)
 SETUPS = {MoveKind.KV: Quantity.COPYING, MoveKind.TOKENS: Quantity.COMPUTING}
+LINKS = ("same", "other")  # within the target's node, and from another
 GAPS = {MoveKind.KV: Quantity.COPY_GAP, MoveKind.TOKENS: Quantity.COMPUTE_GAP}
 
 
@@ -76,7 +77,7 @@ def computed(route: Route, tokens: float, rates: Rates, knobs: Knobs) -> Transfe
 
 def copy_work(route: Route, size_bytes: float, knobs: Knobs) -> tuple[Portion, Portion]:
     """Of a copy: the bytes, and what is not bytes."""
-    link = Rate(Quantity.KV, route.target, "same" if route.source == route.target else "other")
+    link = Rate(Quantity.KV, route.target, LINKS[route.source != route.target])
     return Portion(link, size_bytes, 1 / knobs.kv_bytes_per_s), _setup(MoveKind.KV, route, knobs.copying_s)
 
 
@@ -106,7 +107,8 @@ def crossover_tokens(route: Route, rates: Rates, knobs: Knobs) -> float:
     version, token_s, ahead_s = route.version, rates.seconds(token), rates.seconds(copying) - rates.seconds(computing)
     if not has_kv(version) or bytes_per_s <= crossover_bytes_per_s(version.kv_bytes_per_token, token_s):
         return math.inf
-    return max(0.0, ahead_s / (token_s - version.kv_bytes_per_token / bytes_per_s))
+    won_s = token_s - version.kv_bytes_per_token / bytes_per_s  # by each token; rounding may leave nothing
+    return max(0.0, ahead_s / won_s) if won_s > 0 else math.inf
 
 
 def _setup(kind: MoveKind, route: Route, guess_s: float) -> Portion:
