@@ -13,7 +13,7 @@ from cli.measures import bytes_text, time_text
 from cli.terminal import Terminal, run
 from mesh.explanation import Alternative, Explanation, HeldRequest, LearntRate, PastLoad, StartEstimate
 
-A_BYTE = frozenset({"origin", "disk", "dram"})
+A_BYTE = frozenset({"origin", "disk", "dram", "kv"})
 
 
 def explain(context: typer.Context, model: Annotated[str, typer.Argument(help="The model's name.")]) -> None:

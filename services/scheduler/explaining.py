@@ -11,6 +11,7 @@ from policy.alternatives import stated
 from policy.explain import explain
 from policy.knobs import Knobs
 from policy.rates import Rates
+from policy.transfer import LINKS
 from policy.view import View
 from services.scheduler.learning import Learning
 
@@ -42,7 +43,7 @@ def _loads(learning: Learning, model: str) -> Iterator[PastLoad]:
 def _rates(rates: Rates, entry: ModelEntry, nodes: Iterable[str]) -> Iterator[LearntRate]:
     """Those that its estimates are made of."""
     version = entry.checkpoint
-    whose = {"", entry.name, version.digest, version.architecture}
+    whose = {"", entry.name, version.digest, version.architecture, *LINKS}
     for rate, learnt in sorted(rates.learnt.items()):
         if rate.of in whose and rate.node in ("", *nodes):
             yield LearntRate(rate.quantity, rate.node, rate.of, learnt.mean_s, math.sqrt(learnt.noise))

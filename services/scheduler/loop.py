@@ -110,7 +110,7 @@ class Scheduler:
         books = Books(self._knobs.tenant_weights)
         notes = Notes(self._notebook, fence, [rates_topic(books.rates), demand_topic(books.demand, self._clock)])
         self._learning = learning = Learning(books, self._clock, self._knobs)
-        self._relocating = relocating = Relocating(self.room, books, self._mirror, self._clock, fence)
+        self._relocating = relocating = Relocating(self.room, books, self._mirror, self._clock, self._knobs, fence)
         self._places_known.clear()
         self.room.open(books)
         try:

@@ -16,6 +16,9 @@ from mesh.requests import MoveKind, Placement, StartKind, StartTimes
 from mesh.state.mirror import Mirror
 from policy.actions import MoveReason
 from policy.books import Books
+from policy.knobs import Knobs
+from policy.moved import move_ended
+from policy.relocation import route
 from policy.view import Spot
 from services.scheduler.waiting import WaitingRoom
 
@@ -56,6 +59,7 @@ class Relocating:
     books: Books
     mirror: Mirror
     clock: Clock
+    knobs: Knobs
     fence: int
     moves: dict[str, Underway] = field(default_factory=dict)  # by id
     overdue: dict[str, Underway] = field(default_factory=dict)  # their slots are given up, and they may yet end well
@@ -92,6 +96,7 @@ class Relocating:
         if one is None:
             return
         if moved.moved:
+            self._learn(one, moved)
             self.room.went_on(one.number, one.target)
         else:
             self.books.stays(one.number)
@@ -115,6 +120,13 @@ class Relocating:
         for one in self.moves.values():
             _fail(one, why)
         self.moves.clear()
+
+    def _learn(self, one: Underway, moved: Moved) -> None:
+        """How long it took teaches how long others will, as long as both ends are known."""
+        run, source = self.books.runs.get(one.source, {}).get(one.number), self.books.index.replicas.seat(one.source)
+        if run and source and one.target.worker_id in self.books.index.workers:
+            way = route(self.books.glance(), source, one.target)
+            move_ended(self.books.rates, way, moved, run, now=self.clock.now(), knobs=self.knobs)
 
     def _gone(self, one: Underway) -> None:
         self.moves.pop(one.move_id, None)

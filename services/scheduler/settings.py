@@ -32,6 +32,9 @@ class SchedulerSettings(ServiceSettings):
     copies: bool = Field(
         True, description="Whether stores bring what is often asked for to memory, in place of other checkpoints."
     )
+    moves: bool = Field(
+        True, description="Whether running requests go on at other workers where that helps; asked for, they always do."
+    )
 
     def knobs(self) -> Knobs:
         """The policy's numbers."""
@@ -43,4 +46,5 @@ class SchedulerSettings(ServiceSettings):
             ageing_s=self.ageing_s,
             tenant_weights=self.tenant_weights,
             copies=self.copies,
+            moves=self.moves,
         )
