@@ -58,7 +58,7 @@ def _options() -> argparse.Namespace:
     made.add_argument("--quick", action="store_true", help="60 questions and 3 workers: ends within a minute or so")
     made.add_argument("--questions", type=int, help="how many; 2000 unless --quick")
     made.add_argument("--workers", type=int, help="4 unless --quick")
-    made.add_argument("--clients", type=int, default=12, help="that ask at once (%(default)s)")
+    made.add_argument("--clients", type=int, default=24, help="that ask at once (%(default)s)")
     made.add_argument("--seed", type=int, help="of all that is drawn; one is made up unless given")
     made.add_argument("--logs", type=Path, help="directory that keeps the processes' logs")
     options = made.parse_args()
@@ -75,7 +75,7 @@ async def _run(options: argparse.Namespace) -> Outcome:
         directory = options.logs or Path(scratch)
         shelf = library(Path(scratch, "models"))
         crowd, damage, left = await _storm(options, directory / "storm", shelf, asked)
-        _say("asking all of it again, in peace")
+        _say(f"{time.monotonic() - began_s:.0f} s; asking all of it again, in peace")
         peace = await answers_in_peace(directory / "peace", shelf, asked)
         verdicts = [judge(heard, peace[heard.question.same]) for heard in crowd.heard]
         witnessed, others = disagreements(crowd.heard, shelf)

@@ -55,10 +55,14 @@ class Deeds:
             case Deed.DRAIN:
                 return await self._drain(trouble)
 
-    async def revive(self, process: ServiceProcess) -> None:
+    def is_struck(self, name: str) -> bool:
+        """Whether it is down, or being started, by our doing."""
+        return name in self._struck
+
+    async def revive(self, name: str) -> None:
         """Starts a process again that ended by itself."""
-        self._struck.add(process.program.id)
-        await self._restart(process.program.id)
+        self._struck.add(name)
+        await self._restart(name)
 
     async def _kill(self, trouble: Trouble) -> str:
         process = self._victim(trouble)

@@ -11,7 +11,7 @@ from chaos.stage import Library, quiet
 from mesh.clients.channel import Channels
 from mesh.errors import Broken
 
-AT_ONCE = 16
+AT_ONCE = 48
 
 
 async def answers_in_peace(directory: Path, shelf: Library, asked: Sequence[Question]) -> Mapping[Question, Heard]:

@@ -53,6 +53,9 @@ class Storm:
 
     async def _revive(self) -> None:
         async for process in self._cluster.unexpected_exits():
-            self.damage.ended_alone.append(process.program.id)
-            self._say(f"  {process.program.id} ended by itself:\n{process.tail()}")
-            await self._deeds.revive(process)
+            name = process.program.id
+            if self._deeds.is_struck(name):
+                continue  # what it needs at its start is away, and it is started once more
+            self.damage.ended_alone.append(name)
+            self._say(f"  {name} ended by itself:\n{process.tail()}")
+            await self._deeds.revive(name)
