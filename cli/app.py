@@ -76,14 +76,20 @@ def _globals(
     *,
     gateway: Annotated[
         str,
-        typer.Option(envvar="WHIMBREL_GATEWAY", metavar="HOST:PORT", help="The gateway to talk to."),
+        typer.Option(
+            envvar="WHIMBREL_GATEWAY",
+            metavar="HOST:PORT,...",
+            help="The gateway to talk to, and others where an answer goes on when it dies.",
+        ),
     ] = f"127.0.0.1:{GATEWAY_PORT}",
 ) -> None:
     """Serverless LLM serving: many models, few devices, and none spent on a model that nobody uses.
 
     Begin with `whimbrel demo`, or `whimbrel up` and then `whimbrel generate` in another terminal.
     """
-    host, _, port = gateway.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise typer.BadParameter(f"{gateway!r} is no HOST:PORT, such as 127.0.0.1:{GATEWAY_PORT}")
-    context.obj = Terminal.open(gateway)
+    gateways = gateway.split(",")
+    for one in gateways:
+        host, _, port = one.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise typer.BadParameter(f"{one!r} is no HOST:PORT, such as 127.0.0.1:{GATEWAY_PORT}")
+    context.obj = Terminal.open(*gateways)

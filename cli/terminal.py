@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import typer
@@ -22,22 +22,23 @@ CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """A command's two outputs, and the gateway it talks to."""
+    """A command's two outputs, and the gateways it talks to: to the first, and to others when that goes away."""
 
     out: Console
     err: Console
-    gateway: str
+    gateways: tuple[str, ...]
 
     @classmethod
-    def open(cls, gateway: str) -> "Terminal":
+    def open(cls, *gateways: str) -> "Terminal":
         """On this process's stdout and stderr."""
-        return cls(_console(stderr=False), _console(stderr=True), gateway)
+        return cls(_console(stderr=False), _console(stderr=True), gateways)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[GatewayClient]:
-        """A client of the gateway."""
-        async with connect(self.gateway) as channel:
-            yield GatewayClient(channel, self.gateway)
+        """A client of the gateways."""
+        async with AsyncExitStack() as stack:
+            channel, *others = [await stack.enter_async_context(connect(address)) for address in self.gateways]
+            yield GatewayClient(channel, self.gateways[0], elsewhere=others)
 
     def write(self, text: str) -> None:
         """A model's text, at once and unchanged; on a terminal its control characters are made visible."""

@@ -1,7 +1,8 @@
 """Calling a gateway as its clients do: the typed face of Generation, Model and ClusterService."""
 
+import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
 from grpc import aio
@@ -46,15 +47,18 @@ from mesh.clients.gateway_wire import (
     tool_to,
 )
 from mesh.clients.move_wire import move_kind_to
+from mesh.clients.returning import PATIENCE_S, Request, Returning
 from mesh.clients.service_wire import service_to
 from mesh.clients.wire import TIERS, numerics_to
-from mesh.errors import Unreachable
+from mesh.errors import NoRoom, Unreachable
 from mesh.explanation import Explanation
 from mesh.facts import CheckpointSummary, NumericsLevel, Tier
 from mesh.requests import PLAIN, ImportProgress, MoveKind, Pooling, RequestState, ServiceClass
 
 T = TypeVar("T")
 R = TypeVar("R")
+AnswerCall = aio.UnaryStreamCall[Any, pb.GenerateResponse | pb.ChatResponse]
+Asking = Callable[..., Any]  # a stub's Generate or Chat
 ANSWER_S = 600.0
 IMPORT_S = 3600.0
 EVICT_S = 60.0
@@ -71,12 +75,22 @@ class NoGateway(Unreachable):
 class GatewayClient:
     """Calls one gateway over `channel`. Errors are MeshErrors; NoGateway when nobody answers at `address`.
 
-    A stream's call begins at once; closing the iteration (contextlib.aclosing) cancels it.
+    A stream's call begins at once; closing the iteration (contextlib.aclosing) cancels it. An answer whose stream
+    breaks is asked for again, from where it is, there and at the gateways of the channels `elsewhere`, for as long as
+    `patience_s` without a new token.
     """
 
-    def __init__(self, channel: aio.Channel, address: str) -> None:
+    def __init__(
+        self,
+        channel: aio.Channel,
+        address: str,
+        *,
+        elsewhere: Sequence[aio.Channel] = (),
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._generations = [rpc.GenerationServiceStub(one) for one in (channel, *elsewhere)]
+        self._patience_s = patience_s
         self._embedding = rpc.EmbeddingServiceStub(channel)
-        self._generation = rpc.GenerationServiceStub(channel)
         self._models = rpc.ModelServiceStub(channel)
         self._cluster = rpc.ClusterServiceStub(channel)
         self._address = address
@@ -102,7 +116,7 @@ class GatewayClient:
             service_class=service_to(service),
             request_id=request_id,
         )
-        return self._read(self._generation.Generate(request, timeout=limit(within_s)), answer_from)
+        return self._answered(request, [one.Generate for one in self._generations], within_s)
 
     def chat(
         self,
@@ -128,7 +142,7 @@ class GatewayClient:
             service_class=service_to(service),
             request_id=request_id,
         )
-        return self._read(self._generation.Chat(request, timeout=limit(within_s)), answer_from)
+        return self._answered(request, [one.Chat for one in self._generations], within_s)
 
     def embed(
         self,
@@ -314,6 +328,30 @@ class GatewayClient:
         with self._named():
             call = self._cluster.ListRequests(pb.ClusterServiceListRequestsRequest(), timeout=limit())
             return tuple(map(request_from, (await unary(call, self._peer)).requests))
+
+    def _answered(self, request: Request, methods: Sequence[Asking], within_s: float) -> AsyncGenerator[AnswerEvent]:
+        asking = Returning(request, self._patience_s)
+        first = methods[0](request, timeout=limit(within_s))
+        return self._read_on(asking, first, [*methods[1:], methods[0]], within_s)
+
+    async def _read_on(
+        self, asking: Returning, call: AnswerCall, methods: Sequence[Asking], within_s: float
+    ) -> AsyncGenerator[AnswerEvent]:
+        """The answer, by `call` and then by each of the methods in turn."""
+        untried = len(methods) - 1
+        for ask in itertools.cycle(methods):
+            try:
+                async with aclosing(self._read(call, answer_from)) as events:
+                    async for event in events:
+                        if told := asking.take(event):
+                            yield told
+                return
+            except (Unreachable, NoRoom) as error:
+                gone = isinstance(error, NoGateway)
+                if not (gone and untried > 0):
+                    await asking.pause(error, gone=gone)
+                untried -= 1
+            call = ask(asking.request(), timeout=limit(max(0.0, within_s - asking.passed_s)))
 
     async def _read(self, call: aio.UnaryStreamCall[Any, T], convert: Callable[[T], R]) -> AsyncGenerator[R]:
         try:

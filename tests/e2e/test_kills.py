@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -12,12 +13,24 @@ from redis.asyncio import Redis
 
 from cli.cluster import ClusterOptions
 from mesh.clients.gateway import GatewayClient
-from mesh.clients.gateway_records import AnswerEvent, Change, Delta, ModelState, SamplingWishes
-from mesh.errors import DataLoss, Expired, Unreachable
-from mesh.facts import Tier
+from mesh.clients.gateway_records import AnswerEvent, Change, Delta, ModelState, SamplingWishes, Started
+from mesh.errors import DataLoss, Expired
+from mesh.facts import NumericsLevel, Tier
 from mesh.requests import Phase, Progress, StartKind
 from mesh.state.keys import EVENTS_KEPT, Keys
-from tests.e2e.asking import PROMPT, SHORT, answering, ask, is_idle, replica_status, until, until_model, whole
+from tests.e2e.asking import (
+    PROMPT,
+    SHORT,
+    Answer,
+    answering,
+    ask,
+    deploy,
+    is_idle,
+    replica_status,
+    until,
+    until_model,
+    whole,
+)
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import BIG, Library
 
@@ -98,25 +111,31 @@ async def test_a_killed_scheduler_costs_running_answers_nothing_and_waiting_ones
     assert int(leader["fence"]) > int(former["fence"])
 
 
-async def test_a_killed_gateways_requests_are_cancelled_and_it_comes_back_on_its_port(mesh: Running) -> None:
-    await mesh.deployed(BIG, "kept")
-    await mesh.deployed(BIG, "freed", keep_alive_s=0.2)
-    workers = {}
+async def test_a_killed_gateways_clients_come_back_to_it_for_the_rest(mesh: Running) -> None:
+    digest, level, address = mesh.library.digest(BIG), NumericsLevel.BATCH_INVARIANT, mesh.address
+    await deploy(mesh.client, "kept", checkpoint=digest, numerics=level)
+    await deploy(mesh.client, "freed", checkpoint=digest, numerics=level, keep_alive_s=0.2)
+    wishes = replace(SEEDED, max_tokens=150)
+    wanted = {name: await ask(mesh.client, name, wishes) for name in ("kept", "freed")}
+    heard: dict[str, list[AnswerEvent]] = {name: [] for name in wanted}
     async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(answering(mesh.client, name)) for name in ("kept", "freed")]
-        workers = dict(zip(("kept", "freed"), (started.worker_id for started, _ in streams), strict=True))
+        streams = [
+            await stack.enter_async_context(aclosing(mesh.client.generate(name, PROMPT, wishes, within_s=120)))
+            for name in wanted
+        ]
+        await asyncio.gather(*map(read_some, streams, heard.values()))
         await mesh.cluster.kill("gateway-1")
-        for _, events in streams:
-            with pytest.raises(Unreachable):
-                await further(events, 10_000)
-    await until(lambda: replica_status(mesh.cluster, workers["kept"], "kept"), is_idle)
-
-    address = mesh.address
-    await mesh.cluster.restart("gateway-1")
+        reading = asyncio.gather(*map(read, streams, heard.values()))
+        worker_id = next(event.worker_id for event in heard["kept"] if isinstance(event, Started))
+        await until(lambda: replica_status(mesh.cluster, worker_id, "kept"), is_idle)  # it was cancelled
+        await mesh.cluster.restart("gateway-1")
+        await reading
     assert mesh.address == address
-    async with mesh.cluster.client() as client:
-        assert (await ask(client, "kept")).started.start_kind is StartKind.WARM
-        await until_model(client, "freed", lambda model: not model.replicas)  # no place is held for the dead
+    for name, events in heard.items():
+        answer = Answer(tuple(events))
+        assert (answer.token_ids, answer.text) == (wanted[name].token_ids, wanted[name].text)
+        assert answer.finished.completion_tokens == len(answer.token_ids) == 150
+    await until_model(mesh.client, "freed", lambda model: not model.replicas)  # no place is held for the dead
 
 
 async def test_a_killed_store_leaves_replicas_answering_and_serves_cold_loads_when_it_is_back(mesh: Running) -> None:
@@ -192,6 +211,12 @@ async def test_the_stream_of_events_is_capped_and_followed_through_a_flood(mesh:
     await mesh.deployed("llama", "afterwards")
     assert EVENTS_KEPT <= await redis.xlen(KEYS.events) <= EVENTS_KEPT + UNTRIMMED
     assert (await ask(mesh.client, "afterwards")).finished.completion_tokens
+
+
+async def read_some(events: AsyncGenerator[AnswerEvent], seen: list[AnswerEvent]) -> None:
+    """Notes what comes, up to the third token."""
+    while sum(len(event.token_ids) for event in seen if isinstance(event, Delta)) < 3:
+        seen.append(await anext(events))
 
 
 async def read(events: AsyncGenerator[AnswerEvent], seen: list[AnswerEvent]) -> None:
