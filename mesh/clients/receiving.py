@@ -52,8 +52,7 @@ class Sending:
 
     async def finish(self, manifest: Manifest) -> None:
         """Says that this was all, and waits until the target has agreed."""
-        await self._write(manifest)
-        await self._call.done_writing()
+        await self._write(manifest, last=True)
         await asyncio.wait([self._reader], timeout=self._flow.patience_s)
         if not self._reader.done():
             raise self._silent()
@@ -69,9 +68,11 @@ class Sending:
         """The first word."""
         await self._write(opening)
 
-    async def _write(self, part: Part) -> None:
+    async def _write(self, part: Part, last: bool = False) -> None:
         try:
             await self._call.write(part)
+            if last:
+                await self._call.done_writing()
         except (aio.AioRpcError, asyncio.InvalidStateError):  # it has ended; the reader knows how
             await asyncio.wait([self._reader])
             self._check()

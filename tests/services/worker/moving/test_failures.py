@@ -21,6 +21,7 @@ from tests.services.worker.moving.test_moves import Pair, alone, between, copied
 from tests.services.worker.moving.workers import NAME, Worker, grant, worker
 
 WHOLE = 160
+LOST = "CALL_ENDED"  # why a call was ended is lost to whoever is writing then
 FLOW = Flow(1 << 20, 30.0)
 BLOCK_BYTES = 2 * 2 * 2 * 16 * 4 * BLOCK_TOKENS  # layers, keys and values, heads, width, bytes
 
@@ -192,7 +193,7 @@ async def test_kv_of_another_kind_is_refused_before_it_is_sent(tmp_path: Path) -
         reserved = await under_way(source, target)
         source.line.send(Send("move", "r", 1, target.address, reserved.blocks_there))
         assert (await target.line.event(MoveFailed)).reason == "LAYOUT_MISMATCH"
-        assert (await source.line.event(MoveFailed)).reason == "LAYOUT_MISMATCH"
+        assert (await source.line.event(MoveFailed)).reason in {"LAYOUT_MISMATCH", LOST}
         await stays(source)
 
 
@@ -228,7 +229,8 @@ async def test_what_a_peer_makes_up_is_not_written(
         async with sending(target.address, Opening("move", await asyncio.wrap_future(layout)), FLOW) as stream:
             with pytest.raises(MeshError) as refused:
                 await told(stream, part)
-        assert refused.value.reason == reason == (await target.line.event(MoveFailed)).reason
+        assert refused.value.reason in {reason, LOST}
+        assert (await target.line.event(MoveFailed)).reason == reason
         await target.is_idle()
 
 
@@ -250,5 +252,6 @@ async def test_a_stream_for_a_move_that_is_not_expected_is_refused(tmp_path: Pat
         worker(replica(name=NAME), scratch=tmp_path) as target,
         sending(target.address, Opening("nobody's", b""), FLOW) as stream,
     ):
-        with pytest.raises(MeshError, match="not expected"):
+        with pytest.raises(MeshError) as refused:
             await stream.finish(Manifest((), 0))
+        assert refused.value.reason in {"MOVE_OVER", LOST}
