@@ -31,6 +31,7 @@ class Sending:
     def __init__(self, call: Call, peer: str, flow: Flow) -> None:
         self._call, self._peer, self._flow = call, peer, flow
         self.sent_bytes = self._written_bytes = 0
+        self._agreed = False
         self._failure: MeshError | None = None
         self._news = asyncio.Condition()
         self._reader = asyncio.create_task(self._read(), name=f"acknowledgements of {peer}")
@@ -65,8 +66,9 @@ class Sending:
         await asyncio.wait([self._reader])
 
     async def open(self, opening: Opening) -> None:
-        """The first word."""
+        """Returns when the target agrees to it. Were more sent before, why it does not could be lost."""
         await self._write(opening)
+        await self._until(lambda: self._agreed)
 
     async def _write(self, part: Part, last: bool = False) -> None:
         try:
@@ -91,7 +93,7 @@ class Sending:
         try:
             with our_errors(self._peer):
                 async for response in self._call:
-                    self._written_bytes = response.written_bytes
+                    self._agreed, self._written_bytes = True, response.written_bytes
                     await self._tell()
         except MeshError as error:
             self._failure = error

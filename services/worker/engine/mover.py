@@ -11,7 +11,7 @@ from services.worker.engine.arrivals import Arrivals, Room
 from services.worker.engine.departures import Departures, SequenceState, Stand
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import NotMovable, UnknownRequest
-from services.worker.engine.opaque_state import HeldState
+from services.worker.engine.opaque_state import HeldState, StateRoom
 from services.worker.engine.replica import Replica
 from services.worker.engine.request import EngineRequest, TokenStep
 
@@ -43,18 +43,15 @@ class Adopting(Protocol):
 class Holding(Protocol):
     """A replica whose sequences move as a whole."""
 
-    @property
-    def layout(self) -> bytes:
-        """States of equal layouts are interchangeable, between replicas of one checkpoint."""
-
     def export_state(self, request_id: str) -> HeldState:
         """A copy on the host of what is held of a request; NotExportable if nothing is, UnknownRequest."""
 
-    def reserve_state(self, request: EngineRequest) -> int:
-        """Make room for what another worker holds of a checked request. Its most bytes; ImportRefused."""
+    def reserve_state(self, request: EngineRequest) -> StateRoom:
+        """Make room for what another worker holds of a checked request; ImportRefused."""
 
     def import_state(self, state: HeldState) -> None:
-        """Keep it for when its request, for which there is room, is adopted. StateMismatch, or UnknownRequest."""
+        """Keep it for when its request, for which there is room, is adopted. LayoutMismatch, StateMismatch, or
+        UnknownRequest."""
 
 
 class Mover:
@@ -62,6 +59,10 @@ class Mover:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def keeps_blocks(self, request_id: str) -> Future[bool]:
+        """Whether it moves block by block, or else as a whole."""
+        return self._engine.ask(request_id, lambda replica: isinstance(replica, Movable))
 
     def describe(self, request_id: str) -> Future[SequenceState]:
         """What the sequence is now."""
@@ -102,10 +103,10 @@ class Mover:
         """Reserve room for `state`, whose request names the replica. How many leading blocks need not be sent."""
         return self._engine.expect(state.request, lambda replica: (_movable(replica).arrivals.begin(state), []))
 
-    def reserve(self, request: EngineRequest) -> Future[Room]:
-        """Make room for what another worker has of `request`, which arrives under its id. Raises as `Engine.submit`
-        does, and ImportRefused."""
-        return self._engine.expect(request, lambda replica: (_movable(replica).arrivals.reserve(request), []))
+    def reserve(self, request: EngineRequest) -> Future[Room | StateRoom]:
+        """Make room for what another worker has of `request`, which arrives under its id: blocks, or a whole state.
+        Raises as `Engine.submit` does, and ImportRefused."""
+        return self._engine.expect(request, lambda replica: (_room(replica, request), []))
 
     def import_blocks(self, request_id: str, first_layer: int, first: int, layers: Sequence[Tensor]) -> Future[None]:
         """Write blocks from `first` on of consecutive layers, with more room if need be."""
@@ -153,11 +154,6 @@ class Mover:
         """The sequence and all that is held of it, from a replica that runs one sequence at a time."""
         return self._engine.ask(request_id, lambda replica: _holding(replica).export_state(request_id))
 
-    def reserve_held(self, request: EngineRequest) -> Future[int]:
-        """Make room for what another worker holds of `request`, which arrives under its id. The most bytes that this
-        can be. Raises as `Engine.submit` does, and ImportRefused."""
-        return self._engine.expect(request, lambda replica: (_holding(replica).reserve_state(request), []))
-
     def import_held(self, state: HeldState) -> Future[None]:
         """Keep it for when it is adopted; its request, for which room was made, has the tokens of the state."""
         return self._engine.ask(state.request.request_id, lambda replica: _holding(replica).import_state(state))
@@ -167,6 +163,12 @@ def _adopting(replica: Replica) -> Adopting:
     if not isinstance(replica, Adopting):
         raise NotMovable(f"{replica.name} generates nothing that could move")
     return replica
+
+
+def _room(replica: Replica, request: EngineRequest) -> Room | StateRoom:
+    if isinstance(replica, Movable):
+        return replica.arrivals.reserve(request)
+    return _holding(replica).reserve_state(request)
 
 
 def _holding(replica: Replica) -> Holding:

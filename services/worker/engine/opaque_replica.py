@@ -20,6 +20,7 @@ from services.worker.engine.bounds import Bounds
 from services.worker.engine.delivery import deliver
 from services.worker.engine.errors import (
     ImportRefused,
+    LayoutMismatch,
     NotExportable,
     NumericsNotHeld,
     PoolTooSmall,
@@ -34,7 +35,7 @@ from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.opaque import OpaqueRunner
 from services.worker.engine.opaque_proof import Proof
 from services.worker.engine.opaque_sequence import Kept, Opaque
-from services.worker.engine.opaque_state import HeldState, filled, leaves, taken, trim
+from services.worker.engine.opaque_state import HeldState, StateRoom, filled, leaves, taken, trim
 from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
 
@@ -189,8 +190,8 @@ class OpaqueReplica:
         return hidden
 
     @property
-    def layout(self) -> bytes:
-        """See Holding."""
+    def _layout(self) -> bytes:
+        """Of its sequences' states: which numbers and tensors there are, and what their bits depend on."""
         paths = sorted(leaf.path for leaf in leaves(self._proof.blank))
         about = repr((transformers.__version__, paths, self._numerics, self.fingerprint))
         return hashlib.blake2b(about.encode(), digest_size=16).digest()
@@ -202,10 +203,10 @@ class OpaqueReplica:
                 if one.held is None:
                     raise NotExportable(f"nothing of {request_id} is computed here now; send its tokens")
                 request = replace(one.request, generated=tuple(one.answer))
-                return taken(one.held, request, tuple(one.tokens[: one.seen]))
+                return taken(one.held, request, self._layout, tuple(one.tokens[: one.seen]))
         raise UnknownRequest(f"request {request_id} does not run here; it may have ended")
 
-    def reserve_state(self, request: EngineRequest) -> int:
+    def reserve_state(self, request: EngineRequest) -> StateRoom:
         """See Holding."""
         generation = self._generation(request)
         if len(self._running) + len(self._kept) >= self.limits.running:
@@ -213,12 +214,16 @@ class OpaqueReplica:
         if self._claim([*self._holding(), generation], HEADROOM_TOKENS) > self._kv_bytes:
             raise ImportRefused(f"{request.replica} has no memory for another sequence now; move it elsewhere")
         self._kept.put(generation)
-        return self._proof.footprint.bytes(generation.limit)
+        return StateRoom(self._layout, self._proof.kinds, self._proof.footprint.bytes(generation.limit))
 
     def import_state(self, state: HeldState) -> None:
         """See Holding."""
         generation, seen = self._kept.find(state.request.request_id), len(state.seen)
         tokens = [*state.request.prompt_ids, *state.request.generated]
+        if state.layout != self._layout:
+            raise LayoutMismatch(
+                f"the state of {state.request.request_id} was made otherwise than here; send the tokens"
+            )
         if not 0 < seen < len(tokens) or list(state.seen) != tokens[:seen]:
             raise StateMismatch(f"the state of {state.request.request_id} is not of its tokens; send these alone")
         generation.held = filled(self._proof.blank, self._proof.kinds, state, self.module.device)

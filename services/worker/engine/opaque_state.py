@@ -2,7 +2,7 @@
 put into another cache of the same kind."""
 
 import copy
-from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence
+from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -43,13 +43,19 @@ class Kind:
     dtype: torch.dtype
     shape: tuple[int | None, ...]
 
-    def fits(self, tensor: Tensor) -> bool:
-        """Whether it could be this one."""
-        return (
-            tensor.dtype is self.dtype
-            and tensor.dim() == len(self.shape)
-            and all(size in (None, given) for size, given in zip(self.shape, tensor.shape, strict=True))
-        )
+    def allows(self, dtype: torch.dtype, shape: Sequence[int]) -> bool:
+        """Whether a tensor like this could be it."""
+        alike = dtype is self.dtype and len(shape) == len(self.shape)
+        return alike and all(size in (None, given) for size, given in zip(self.shape, shape, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class StateRoom:
+    """What a state that is to come has to be like."""
+
+    layout: bytes
+    kinds: Mapping[str, Kind]  # of its tensors, by path
+    most_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class HeldState:
     host."""
 
     request: EngineRequest
+    layout: bytes  # states of equal layouts are interchangeable, between replicas of one checkpoint
     seen: tuple[int, ...]  # the tokens whose state this is: leading ones of the request's, not all
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, Number]
@@ -120,12 +127,12 @@ def emptied(cache: Any) -> Any:
     return copy.deepcopy(cache, memo)
 
 
-def taken(cache: Any, request: EngineRequest, seen: tuple[int, ...]) -> HeldState:
+def taken(cache: Any, request: EngineRequest, layout: bytes, seen: tuple[int, ...]) -> HeldState:
     """A copy on the host of what `cache` holds of the tokens `seen`."""
     found = leaves(cache)
     tensors = {one.path: one.value.detach().to("cpu", copy=True) for one in found if isinstance(one.value, Tensor)}
     numbers = {one.path: one.value for one in found if not isinstance(one.value, Tensor)}
-    return HeldState(request, seen, MappingProxyType(tensors), MappingProxyType(numbers))
+    return HeldState(request, layout, seen, MappingProxyType(tensors), MappingProxyType(numbers))
 
 
 def kinds(shorter: Mapping[str, tuple[int, ...]], cache: Any) -> Mapping[str, Kind]:
@@ -147,7 +154,11 @@ def filled(blank: Any, kinds: Mapping[str, Kind], state: HeldState, device: torc
     places = {leaf.path: leaf for leaf in leaves(cache)}
     given: dict[str, Tensor | Number] = {**state.tensors, **state.numbers}
     odd = places.keys() ^ given.keys() | kinds.keys() ^ state.tensors.keys()
-    odd |= {path for path, tensor in state.tensors.items() if path in kinds and not kinds[path].fits(tensor)}
+    odd |= {
+        path
+        for path, tensor in state.tensors.items()
+        if path in kinds and not kinds[path].allows(tensor.dtype, tensor.shape)
+    }
     if odd:
         raise StateMismatch(
             f"the state is of another make-up than this model's: {', '.join(sorted(odd)[:3])}; send the tokens"

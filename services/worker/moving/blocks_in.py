@@ -18,6 +18,16 @@ class BlocksIn:
     def __init__(self, request: EngineRequest, room: Room, mover: Mover) -> None:
         self.request, self.room, self._mover = request, room, mover
 
+    @property
+    def blocks_there(self) -> int:
+        """Leading blocks that need not be sent."""
+        return self.room.blocks_there
+
+    @property
+    def tokens_there(self) -> int:
+        """Tokens in them."""
+        return self.room.blocks_there * self.room.block_tokens
+
     def check_layout(self, layout: bytes) -> None:
         """Raises Unsuitable unless KV of this layout can be used here."""
         if layout != self.room.layout:

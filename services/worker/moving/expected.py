@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from mesh.moves import Expect, MoveEvent, Ready, Reserved
 from services.worker.moving.blocks_in import BlocksIn
 from services.worker.moving.lease import Lease
+from services.worker.moving.state_in import StateIn
 
 Say = Callable[[MoveEvent], None]
 
@@ -16,7 +17,7 @@ class Expected:
 
     def __init__(self, expect: Expect, line: object, say: Say, lease_s: float, on_lapse: Callable[[], None]) -> None:
         self.expect, self.line, self.say = expect, line, say
-        self.incoming: BlocksIn | None = None  # once there is room for what is sent
+        self.incoming: BlocksIn | StateIn | None = None  # once there is room for what is sent
         self.over = asyncio.get_running_loop().create_future()
         self.lease = Lease(lease_s, on_lapse)
         self._task: asyncio.Task[None] | None = None

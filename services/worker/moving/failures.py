@@ -11,12 +11,14 @@ from services.worker.engine.errors import (
     NotMovable,
     QueueFull,
     RequestRefused,
+    StateMismatch,
     UnknownReplica,
     UnknownRequest,
 )
 
 REASONS: dict[type[EngineError], str] = {  # the first that fits
     LayoutMismatch: "LAYOUT_MISMATCH",
+    StateMismatch: "LAYOUT_MISMATCH",
     ImportRefused: "NO_ROOM",
     NotMovable: "NOT_MOVABLE",
     NotExportable: "NOT_MOVABLE",

@@ -14,12 +14,14 @@ from mesh.requests import MoveKind
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import EngineError
 from services.worker.engine.mover import Mover
+from services.worker.engine.opaque_state import StateRoom
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.guides import Guides
 from services.worker.moving.blocks_in import BlocksIn
 from services.worker.moving.expected import Expected, Say
 from services.worker.moving.failures import failed, is_fault
 from services.worker.moving.intake import Intake, over
+from services.worker.moving.state_in import StateIn
 from services.worker.naming import replica_name
 from services.worker.requests import engine_request
 
@@ -77,7 +79,7 @@ class Incoming:
             expected.ready(Ready(expected.move_id, len(expected.expect.request.prompt) + step.seq))
 
     async def receive(self, parts: AsyncIterator[Part]) -> AsyncGenerator[int, None]:
-        """One stream of another worker: bytes written so far, until all is there. Raises MeshErrors."""
+        """One stream of another worker: bytes written so far, none at first, until all is there. Raises MeshErrors."""
         opening = await anext(parts, None)
         if not isinstance(opening, Opening):
             raise DataLoss("Receive begins with the move that it is for", reason="BAD_STREAM")
@@ -86,6 +88,7 @@ class Incoming:
             raise over(opening.move_id)
         try:
             expected.incoming.check_layout(opening.layout)
+            yield 0
             async with aclosing(Intake(expected, parts).written()) as written:
                 async for count_bytes in written:
                     yield count_bytes
@@ -118,9 +121,11 @@ class Incoming:
         """Blocks that are there already, and tokens in them."""
         if expected.incoming is None:
             room = await asyncio.wrap_future(self._mover.reserve(request))
-            expected.incoming = BlocksIn(request, room, self._mover)
-        room = expected.incoming.room
-        return room.blocks_there, room.blocks_there * room.block_tokens
+            if isinstance(room, StateRoom):
+                expected.incoming = StateIn(request, room, self._mover)
+            else:
+                expected.incoming = BlocksIn(request, room, self._mover)
+        return expected.incoming.blocks_there, expected.incoming.tokens_there
 
     async def _request(self, expected: Expected) -> EngineRequest:
         """As the engine knows it, its guide compiled."""

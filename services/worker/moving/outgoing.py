@@ -15,6 +15,7 @@ from services.worker.moving.expected import Say
 from services.worker.moving.failures import failed, is_fault
 from services.worker.moving.limits import MoveLimits
 from services.worker.moving.pace import Pace
+from services.worker.moving.state_departure import StateDeparture
 
 log = structlog.get_logger()
 
@@ -33,8 +34,7 @@ class Outgoing:
         if send.move_id in self._leaving:
             return
         self.left(engine_id)
-        departure = Departure(send, engine_id, self._mover, self._flow, self.pace)
-        task = asyncio.create_task(self._carried(departure, send.move_id, say), name=f"sending {send.move_id}")
+        task = asyncio.create_task(self._carried(send, engine_id, say), name=f"sending {send.move_id}")
         self._leaving[send.move_id] = (engine_id, task)
         task.add_done_callback(partial(self._done, send.move_id))
 
@@ -48,13 +48,15 @@ class Outgoing:
         for move_id in [move_id for move_id, (name, _) in self._leaving.items() if name == engine_id]:
             self.abandon(move_id)
 
-    async def _carried(self, departure: Departure, move_id: str, say: Say) -> None:
+    async def _carried(self, send: Send, engine_id: str, say: Say) -> None:
         try:
-            await departure.run(say)
+            in_blocks = await asyncio.wrap_future(self._mover.keeps_blocks(engine_id))
+            way = Departure if in_blocks else StateDeparture
+            await way(send, engine_id, self._mover, self._flow, self.pace).run(say)
         except Exception as error:  # this task's outermost frame: the gateway waits for a word
             if is_fault(error):
-                log.exception("a request that moves could not be sent", move=move_id)
-            say(failed(move_id, error))
+                log.exception("a request that moves could not be sent", move=send.move_id)
+            say(failed(send.move_id, error))
 
     def _done(self, move_id: str, task: asyncio.Task[None]) -> None:
         if move_id in self._leaving and self._leaving[move_id][1] is task:

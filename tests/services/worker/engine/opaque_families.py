@@ -190,10 +190,10 @@ def greedy(family: str, prompt: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(out[0, len(prompt) :].tolist())
 
 
-def own_replica(family: str) -> OpaqueReplica:
+def own_replica(family: str, name: str = "", **options: Any) -> OpaqueReplica:
     """A replica whose weights nobody else has: one that may be unloaded."""
     model, proof = body.__wrapped__(family)
-    return OpaqueReplica(family, model, 1 << 24, proof, eos_token_ids=())
+    return OpaqueReplica(name or family, model, 1 << 24, proof, eos_token_ids=(), **options)
 
 
 @functools.cache
