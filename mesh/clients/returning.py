@@ -12,7 +12,7 @@ from mesh.clients.gateway_records import AnswerEvent, Delta, Finished, Started
 from mesh.errors import MeshError, NoRoom
 
 Request = pb.GenerateRequest | pb.ChatRequest
-PATIENCE_S = 60.0  # without anything new: a gateway that was killed is up again by then
+PATIENCE_S = 120.0  # without anything new: a gateway that was killed is up again by then, on a busy machine too
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 HOPELESS = frozenset({"POISONOUS"})
 

@@ -1,24 +1,28 @@
-"""Workers killed and frozen in the midst of answers of every kind: what clients read is what they read without that."""
+"""Workers killed and frozen, gateways killed, amid answers of every kind: clients read what they read without that."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 
 import pytest
 import pytest_asyncio
 
 from cli.cluster import ClusterOptions
+from mesh.clients.channel import connect
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, Delta, SamplingWishes, Started
 from mesh.facts import NumericsLevel
 from mesh.requests import Guide, GuideKind, MoveKind, TokenLogprob
-from tests.e2e.asking import PATIENCE_S, PROMPT, Answer, ask, deploy, is_idle, replica_status, until, whole
+from tests.e2e.asking import PROMPT, Answer, ask, deploy, is_idle, replica_status, until, whole
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library
 
 GREEDY = SamplingWishes(temperature=0.0, max_tokens=120, ignore_eos=True)
 SEEDED = replace(GREEDY, temperature=1.0, seed=11)
+ANSWERS_S = 300.0
 BEGUN = 5  # tokens of each answer when its worker goes
 
 
@@ -44,8 +48,8 @@ CASES: Mapping[str, Case] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def mesh(tmp_path_factory: pytest.TempPathFactory, library: Library) -> AsyncIterator[Running]:
-    """A cluster of two workers, each test of which leaves both running."""
-    options = ClusterOptions(tmp_path_factory.mktemp("resume"), settings=SETTINGS)
+    """A cluster of two workers and two gateways, each test of which leaves all running."""
+    options = ClusterOptions(tmp_path_factory.mktemp("resume"), gateways=2, settings=SETTINGS)
     async with running(options, library, ("llama", "mamba2")) as cluster:
         yield cluster
 
@@ -77,7 +81,7 @@ class Watch:
 async def answers(client: GatewayClient, model: str, cases: Mapping[str, Case], watch: Watch) -> dict[str, Answer]:
     """All at once, each to its end."""
     asked = (
-        whole(watch.over(client.generate(model, PROMPT, case.wishes, answers=case.answers, within_s=PATIENCE_S)))
+        whole(watch.over(client.generate(model, PROMPT, case.wishes, answers=case.answers, within_s=ANSWERS_S)))
         for case in cases.values()
     )
     return dict(zip(cases, await asyncio.gather(*asked), strict=True))
@@ -100,23 +104,27 @@ async def with_stops(client: GatewayClient, model: str) -> Mapping[str, Case]:
     return {**CASES, "stop text": Case(replace(SEEDED, stop=("never that", late)))}
 
 
-def check(found: Mapping[str, Answer], wanted: Mapping[str, Answer], lost: str) -> None:
-    """The same streams, and each end says that its answers went on elsewhere."""
+def check(found: Mapping[str, Answer], wanted: Mapping[str, Answer]) -> None:
+    """The same streams."""
     for name, answer in found.items():
         end, other = answer.finished, wanted[name]
+        assert end.answers == other.finished.answers, name
         for index in range(len(end.answers)):
             one, same = answer.of(index), other.of(index)
             assert (one.token_ids, one.text) == (same.token_ids, same.text), name
             assert likely(one) == likely(same), name
-            assert [delta.seq for delta in one.deltas] == [
-                sum(len(earlier.token_ids) for earlier in one.deltas[:n]) for n in range(len(one.deltas))
-            ]
-        assert end.answers == other.finished.answers
+            lengths = [len(delta.token_ids) for delta in one.deltas]
+            assert [delta.seq for delta in one.deltas] == [sum(lengths[:n]) for n in range(len(lengths))], name
+
+
+def check_moves(found: Mapping[str, Answer], lost: str) -> None:
+    """Each end says that its answers went on elsewhere."""
+    for name, answer in found.items():
+        end = answer.finished
         assert sorted(move.index for move in end.moves) == list(range(len(end.answers))), name
-        assert {(move.from_worker_id, move.kind, move.reason) for move in end.moves} == {
-            (lost, MoveKind.REBUILT, "worker lost")
-        }
-        assert all(move.exact and move.tokens >= BEGUN and move.gap_s > 0 for move in end.moves)
+        ways = {(move.from_worker_id, move.kind, move.reason) for move in end.moves}
+        assert ways == {(lost, MoveKind.REBUILT, "worker lost")}
+        assert all(move.exact and move.tokens >= BEGUN and move.gap_s > 0 for move in end.moves), name
         assert end.worker_id != lost
 
 
@@ -132,14 +140,58 @@ async def test_answers_of_every_kind_read_whole_when_their_worker_is_killed(
     mesh: Running, checkpoint: str, level: NumericsLevel
 ) -> None:
     name = f"{checkpoint}-{level}".replace("_", "-")
-    await deploy(mesh.client, name, checkpoint=mesh.library.digest(checkpoint), numerics=level)
-    cases = await with_stops(mesh.client, name)
-    wanted = await answers(mesh.client, name, cases, Watch(count(cases)))
+    cases, wanted = await unbroken(mesh, name, checkpoint, level)
     watch = Watch(count(cases))
     asking = asyncio.create_task(answers(mesh.client, name, cases, watch))
     await watch.all_begun.wait()
     await mesh.cluster.kill(watch.worker_id)
     found = await asking
-    check(found, wanted, watch.worker_id)
+    check(found, wanted)
+    check_moves(found, watch.worker_id)
     await until(lambda: replica_status(mesh.cluster, found["greedy"].finished.worker_id, name), is_idle)
     await mesh.cluster.restart(watch.worker_id)
+
+
+async def unbroken(
+    mesh: Running, name: str, checkpoint: str, level: NumericsLevel
+) -> tuple[Mapping[str, Case], Mapping[str, Answer]]:
+    """The requests for a new model, and their answers when nothing happens."""
+    await deploy(mesh.client, name, checkpoint=mesh.library.digest(checkpoint), numerics=level)
+    cases = await with_stops(mesh.client, name)
+    return cases, await answers(mesh.client, name, cases, Watch(count(cases)))
+
+
+@pytest.mark.slow
+async def test_answers_read_whole_when_their_worker_stands_still_and_it_works_again_when_it_goes_on(
+    mesh: Running,
+) -> None:
+    cases, wanted = await unbroken(mesh, "frozen", "llama", NumericsLevel.BATCH_INVARIANT)
+    watch = Watch(count(cases))
+    asking = asyncio.create_task(answers(mesh.client, "frozen", cases, watch))
+    await watch.all_begun.wait()
+    frozen = mesh.cluster.process(watch.worker_id)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    try:
+        found = await asking
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+    check(found, wanted)
+    check_moves(found, watch.worker_id)
+    await until(lambda: replica_status(mesh.cluster, watch.worker_id, "frozen"), is_idle)
+
+
+@pytest.mark.slow
+async def test_answers_of_every_kind_go_on_at_another_gateway_when_theirs_is_killed(mesh: Running) -> None:
+    cases, wanted = await unbroken(mesh, "kept", "llama", NumericsLevel.PATH_INVARIANT)
+    watch = Watch(count(cases))
+    async with AsyncExitStack() as stack:
+        here, *there = [await stack.enter_async_context(connect(one)) for one in mesh.cluster.gateway_addresses]
+        client = GatewayClient(here, mesh.address, elsewhere=there)
+        asking = asyncio.create_task(answers(client, "kept", cases, watch))
+        await watch.all_begun.wait()
+        await mesh.cluster.kill("gateway-1")
+        found = await asking
+    check(found, wanted)
+    assert all(not answer.finished.moves for answer in found.values())  # no worker was lost
+    await until(lambda: replica_status(mesh.cluster, watch.worker_id, "kept"), is_idle)
+    await mesh.cluster.restart("gateway-1")
