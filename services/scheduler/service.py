@@ -17,6 +17,7 @@ from mesh.clients.place_wire import placement_to, relocation_to, request_state_t
 from mesh.clients.service_wire import service_from
 from mesh.clients.wire import progress_to, seconds
 from mesh.errors import InvalidRequest, MeshError
+from mesh.faults import Point, reach
 from mesh.moves import Relocation
 from mesh.requests import Placement, Progress, Wish
 from services.scheduler.loop import Scheduler
@@ -48,6 +49,8 @@ class SchedulerServicer(SchedulerServiceServicer):
             with self._scheduler.room.ticket(_wish(request)) as ticket:
                 self._scheduler.wake()
                 while (event := await ticket.events.get()) is not None:
+                    if isinstance(event, Relocation):
+                        await reach(Point.SCHEDULER_RELOCATES)
                     response = _response(event)
                     if isinstance(event, Placement) and not ticket.held:
                         DISPATCH.observe(time.perf_counter() - arrived_s)
@@ -61,11 +64,14 @@ class SchedulerServicer(SchedulerServiceServicer):
         """See the proto."""
         async with aclosing(self._scheduler.held.serve(_told(request_iterator))) as noted:
             async for word in noted:
+                if word.relocation:
+                    await reach(Point.SCHEDULER_RELOCATES)
                 relocation = relocation_to(word.relocation) if word.relocation else None
                 yield pb.HoldResponse(number=word.number, relocation=relocation)
 
     async def Moved(self, request: pb.MovedRequest, context: Context) -> pb.MovedResponse:  # noqa: N802
         """See the proto."""
+        await reach(Point.SCHEDULER_NOTES)
         self._scheduler.moved(moved_from(request))
         return pb.MovedResponse()
 
