@@ -20,7 +20,7 @@ OPENING, MANIFEST = Opening("move", b"layout"), Manifest((1, 2), 1)
 
 
 class Target(WorkerServiceServicer):
-    """Takes everything; says that something is written when `written` is told."""
+    """Agrees to everything; says that something is written when `written` is told."""
 
     def __init__(self) -> None:
         self.heard: asyncio.Queue[str | None] = asyncio.Queue()
@@ -32,6 +32,7 @@ class Target(WorkerServiceServicer):
         """Reads beside what it says."""
         reader = asyncio.create_task(self._read(request_iterator))
         try:
+            yield pb.ReceiveResponse()
             while (told := await self.written.get()) != 0:
                 if isinstance(told, Exception):
                     raise told
@@ -45,12 +46,12 @@ class Target(WorkerServiceServicer):
 
 
 @asynccontextmanager
-async def stream(window_bytes: int, patience_s: float = 30.0) -> AsyncIterator[tuple[Target, Sending]]:
+async def stream(window_bytes: int) -> AsyncIterator[tuple[Target, Sending]]:
     server, target = aio.server(interceptors=[Surround()]), Target()
     add_WorkerServiceServicer_to_server(target, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with sending(f"127.0.0.1:{port}", OPENING, Flow(window_bytes, patience_s)) as opened:
+    async with sending(f"127.0.0.1:{port}", OPENING, Flow(window_bytes, 30.0)) as opened:
         assert await target.heard.get() == "opening"
         yield target, opened
     await server.stop(0)
@@ -82,8 +83,9 @@ async def test_a_part_that_is_larger_than_the_window_goes_alone() -> None:
 
 
 async def test_a_target_that_writes_nothing_is_given_up() -> None:
-    async with stream(1000, patience_s=0.1) as (_, opened):
+    async with stream(1000) as (_, opened):
         await opened.send(PART)
+        opened._flow = Flow(1000, patience_s=0.1)
         with pytest.raises(Unreachable, match="has written nothing") as silent:
             await opened.send(PART)
         assert silent.value.reason == "TARGET_SILENT"
