@@ -76,12 +76,11 @@ class Holding:
 
     def instead(self, held: HeldPlace, target: Placement) -> HeldPlace:
         """The place at the target in place of one elsewhere; whoever was told of that one is told of this."""
-        number = next(self._numbers)
-        moved = replace(held, number=number, worker_id=target.worker_id, fence=target.fence, digest=target.digest)
-        if orphan := self._orphans.pop(held.number, None):
-            self._orphans[number] = moved, orphan[1]
+        moved = replace(held, worker_id=target.worker_id, fence=target.fence, digest=target.digest)
+        if orphan := self._orphans.get(held.number):
+            self._orphans[held.number] = moved, orphan[1]
             if self._line:
-                self._line.tell(held=[moved], released=[held.number])
+                self._line.tell(held=[moved])
         return moved
 
     def drop(self, held: HeldPlace) -> None:

@@ -305,7 +305,7 @@ async def test_a_scheduler_that_dies_in_the_midst_of_a_move_is_not_missed(bench:
     on.target.say(on.frame(grant, FLIES, " the"))
     told = await successor.hears()
     (moved,) = told.held
-    assert (moved.worker_id, moved.fence, told.released) == ("w2", 2, (held.number,))
+    assert (moved.number, moved.worker_id, moved.fence, told.released) == (held.number, "w2", 2, ())
     relocation = Relocation("move-3", placement("w1", on.source.address), "asked", MoveKind.TOKENS)
     successor.relocating.put_nowait((moved.number, relocation))
     await on.source.cancelled()
