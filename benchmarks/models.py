@@ -1,6 +1,6 @@
 """Random models for benchmarks. Run as a module, it writes them: python -m benchmarks.models DIRECTORY SPEC ...
 
-A SPEC is a Llama, a Moe or a Decoder as JSON; each model goes to the folder that its name says.
+A SPEC is a Llama, a Moe, a Decoder or a Narrow as JSON; each model goes to the folder that its name says.
 """
 
 import shutil
@@ -72,7 +72,26 @@ class Decoder:
         write_random_decoder(directory, self.layers, self.vocabulary, self.dtype)
 
 
-Spec = Llama | Moe | Decoder
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """A Llama with much KV for its arithmetic, and room for long prompts: for what moves between workers."""
+
+    layers: int
+    positions: int
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"narrow-{self.layers}"
+
+    def write(self, directory: Path) -> None:
+        """In the Hugging Face format."""
+        from demo.models import write_random_narrow  # noqa: PLC0415
+
+        write_random_narrow(directory, self.layers, self.positions)
+
+
+Spec = Llama | Moe | Decoder | Narrow
 SPEC: TypeAdapter[Spec] = TypeAdapter(Spec)
 
 
