@@ -27,7 +27,7 @@ async def show_answer(
             with Bar(progress, keep=keep_progress) as bar:
                 async for event in events:
                     match event:
-                        case Progress():
+                        case Progress() if not wrote:  # later ones tell of another worker, in the midst of a line
                             bar.start(event)
                         case Delta(text) if text:
                             bar.stop()

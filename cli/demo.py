@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,18 @@ from rich.table import Table
 from cli.answer import show_answer, summary
 from cli.cluster import ClusterOptions, LocalCluster
 from cli.demo_models import MODELS, TINY_MIXTRAL, TRAINED, DemoModel, deploy_model, making
+from cli.demo_moves import STORY, TELLING, Told, told, what_befell
 from cli.generate import ask
 from cli.measures import time_text
 from cli.process import ServiceProcess
 from cli.terminal import Terminal, run
 from mesh.clients.gateway import GatewayClient
-from mesh.clients.gateway_records import Finished, ModelState, SamplingWishes
+from mesh.clients.gateway_records import Finished, Model, ModelState, SamplingWishes, Started
 from mesh.errors import Expired
+from mesh.facts import ReplicaState
 
 KEEP_ALIVE_S = 2.0  # of the trained model, so that it goes to zero while one watches
-TO_ZERO_S = 60.0
+UNTIL_S = 60.0  # for what a watch is to show
 WORKERS = 2
 
 
@@ -47,6 +50,11 @@ OTHER = Act(
 )
 
 
+UNDISTURBED = Act("a story, undisturbed", TRAINED, STORY, TELLING)
+MOVED = Act("the story again; it moves to the other worker in the midst", TRAINED, STORY, TELLING)
+KILLED = Act("and again; its worker is killed in the midst", TRAINED, STORY, TELLING)
+
+
 @dataclass(frozen=True, slots=True)
 class Played:
     """An act, and how it went."""
@@ -56,7 +64,8 @@ class Played:
 
 
 def demo(context: typer.Context) -> None:
-    """Runs the whole mesh for a minute: cold start, warm answer, scale to zero, wake-up from DRAM.
+    """Runs the whole mesh for a minute: cold start, warm answer, scale to zero, wake-up from DRAM, an answer that moves
+    in the midst of a sentence, and one whose worker is killed.
 
     Everything it starts ends with it; everything it writes goes to a temporary directory.
     """
@@ -78,12 +87,12 @@ async def _perform(terminal: Terminal, options: ClusterOptions) -> list[Played]:
     async with making(MODELS, models_dir) as made, cluster:
         await made()
         async with cluster.client() as client:
-            played = await _play(terminal, client, models_dir)
+            played = await _play(terminal, client, models_dir, cluster)
         _heading(terminal, "Ending all processes")
     return played
 
 
-async def _play(terminal: Terminal, client: GatewayClient, directory: Path) -> list[Played]:
+async def _play(terminal: Terminal, client: GatewayClient, directory: Path, cluster: LocalCluster) -> list[Played]:
     _heading(terminal, f"Deploying {len(MODELS)} models from their Hugging Face directories")
     for model in MODELS:
         await deploy_model(terminal, client, model, directory, KEEP_ALIVE_S if model is TRAINED else None)
@@ -91,15 +100,35 @@ async def _play(terminal: Terminal, client: GatewayClient, directory: Path) -> l
     warm = await _ask(terminal, client, WARM)
     await _until_zero(terminal, client, TRAINED)
     awake = await _ask(terminal, client, AWAKE)
-    return [cold, warm, awake, await _ask(terminal, client, OTHER)]
+    other = await _ask(terminal, client, OTHER)
+    return [cold, warm, awake, other, *await _tell(terminal, client, cluster)]
 
 
-async def _ask(terminal: Terminal, client: GatewayClient, act: Act) -> Played:
+async def _tell(terminal: Terminal, client: GatewayClient, cluster: LocalCluster) -> list[Played]:
+    """The story three times. Both workers have the model by then."""
+    await client.update(TRAINED.name, min_replicas=WORKERS)
+    await _until(client, TRAINED, _is_ready)
+    before, after_move, after_kill = Told(), Told(), Told()
+    undisturbed = await _ask(terminal, client, UNDISTURBED, before)
+    moved = await _ask(terminal, client, MOVED, after_move, lambda started: client.move(started.request_id))
+    _say_befell(terminal, what_befell(moved.finished, after_move, before))
+    killed = await _ask(terminal, client, KILLED, after_kill, lambda started: cluster.kill(started.worker_id))
+    _say_befell(terminal, what_befell(killed.finished, after_kill, before))
+    return [undisturbed, moved, killed]
+
+
+async def _ask(
+    terminal: Terminal,
+    client: GatewayClient,
+    act: Act,
+    telling: Told | None = None,
+    befall: Callable[[Started], Awaitable[object]] | None = None,
+) -> Played:
     _heading(terminal, f"{act.model.name}: {act.title}")
     terminal.out.print(f"> {act.prompt}", style="cyan")
-    chat = act.model is TRAINED
-    events = ask(client, act.model.name, act.prompt, act.sampling, chat=chat)
-    finished = await show_answer(terminal, events, progress=terminal.out, keep_progress=True)
+    events = ask(client, act.model.name, act.prompt, act.sampling, chat=act.model is TRAINED)
+    noted = told(events, telling or Told(), befall)
+    finished = await show_answer(terminal, noted, progress=terminal.out, keep_progress=True)
     terminal.out.print(summary(finished), style="dim", soft_wrap=True)
     return Played(act, finished)
 
@@ -108,15 +137,30 @@ async def _until_zero(terminal: Terminal, client: GatewayClient, model: DemoMode
     """Returns when no worker has the model any more, as the gateway's watch says."""
     _heading(terminal, f"{model.name}: nobody asks, so it goes to zero (keep-alive {time_text(KEEP_ALIVE_S)})")
     began_s = time.monotonic()
+    zero = await _until(client, model, lambda shown: shown.state is ModelState.COLD)
+    took = time_text(time.monotonic() - began_s)
+    terminal.out.print(f"  on no worker after {took}; its checkpoint stays in {zero.nearest_tier}")
+
+
+async def _until(client: GatewayClient, model: DemoModel, so: Callable[[Model], bool]) -> Model:
+    """The model, once the gateway's watch shows it so. Raises Expired."""
     try:
-        async with asyncio.timeout(TO_ZERO_S), aclosing(client.watch([model.name])) as changes:
+        async with asyncio.timeout(UNTIL_S), aclosing(client.watch([model.name])) as changes:
             async for change in changes:
-                if change.model and change.model.state is ModelState.COLD:
-                    break
-    except TimeoutError as error:
-        raise Expired(f"{model.name} is still loaded after {TO_ZERO_S:g} s without a request") from error
-    tier = f"its checkpoint stays in {change.model.nearest_tier}" if change.model else ""
-    terminal.out.print(f"  on no worker after {time_text(time.monotonic() - began_s)}; {tier}")
+                if change.model and so(change.model):
+                    return change.model
+    except TimeoutError:
+        pass
+    raise Expired(f"the gateway does not show {model.name} as it should be after {UNTIL_S:g} s")
+
+
+def _is_ready(model: Model) -> bool:
+    """Whether every worker has it."""
+    return sum(one.state is ReplicaState.READY for one in model.replicas) >= WORKERS
+
+
+def _say_befell(terminal: Terminal, text: str) -> None:
+    terminal.out.print(text, style="bold green", soft_wrap=True)
 
 
 def _say_serving(terminal: Terminal, process: ServiceProcess) -> None:

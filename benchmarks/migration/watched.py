@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from benchmarks.series import BenchmarkBroken
 from mesh.clients.gateway_records import AnswerEvent, Delta, Finished, Started
+from mesh.errors import MeshError
 
 PATIENCE_S = 600.0
 
@@ -20,26 +21,36 @@ class Watched:
         self.request_id = request_id
         self.started: Started | None = None
         self.finished: Finished | None = None
+        self.failure: MeshError | None = None
         self.times_s: list[float] = []
         self._news = asyncio.Event()
 
     async def follow(self, events: AsyncGenerator[AnswerEvent]) -> None:
         """Until it ends."""
-        async with aclosing(events):
-            async for event in events:
-                match event:
-                    case Started():
-                        self.started = event
-                    case Delta(token_ids=tokens):
-                        self.times_s += [time.perf_counter()] * len(tokens)
-                    case Finished():
-                        self.finished = event
-                self._news.set()
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._take(event)
+        except MeshError as error:
+            self.failure = error
+        self._news.set()
+
+    def _take(self, event: AnswerEvent) -> None:
+        match event:
+            case Started():
+                self.started = event
+            case Delta(token_ids=tokens):
+                self.times_s += [time.perf_counter()] * len(tokens)
+            case Finished():
+                self.finished = event
+        self._news.set()
 
     async def until(self, tokens: int) -> None:
-        """That many have come. BenchmarkBroken if it ends before."""
+        """That many have come. BenchmarkBroken if it ends before, and the MeshError that it ended with."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.times_s) < tokens:
+                if self.failure:
+                    raise self.failure
                 if self.finished:
                     raise BenchmarkBroken(f"an answer ended after {len(self.times_s)} tokens, before its {tokens}th")
                 self._news.clear()
@@ -65,7 +76,9 @@ class Watched:
 async def watching(request_id: str, events: AsyncGenerator[AnswerEvent]) -> AsyncIterator[Watched]:
     """Follows an answer beside the block, and cancels it after."""
     watched = Watched(request_id)
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(watched.follow(events), name=f"watch {request_id}")
+    task = asyncio.create_task(watched.follow(events), name=f"watch {request_id}")
+    try:
         yield watched
+    finally:
         task.cancel()
+        await asyncio.wait([task])

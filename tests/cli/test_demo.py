@@ -19,7 +19,7 @@ def scratch() -> Iterator[Path]:
         yield Path(directory)
 
 
-async def test_the_demo_starts_cold_answers_warm_goes_to_zero_and_wakes_from_dram(
+async def test_the_demo_starts_cold_goes_to_zero_wakes_from_dram_moves_an_answer_and_survives_a_worker(
     launcher: Whimbrel, scratch: Path
 ) -> None:
     demo = await launcher.start("demo", variables=(f"TMPDIR={scratch}",))
@@ -30,8 +30,11 @@ async def test_the_demo_starts_cold_answers_warm_goes_to_zero_and_wakes_from_dra
     starts = [
         next(word for word in row if word in {"warm", "dram", "disk", "origin"}) for row in _without_titles(table)
     ]
-    assert starts == ["disk", "warm", "dram", "disk"]
+    assert starts == ["disk", "warm", "dram", "disk", "warm", "warm", "warm"]
     assert shown.index("loading from disk") < shown.index("loading from DRAM")
+    assert "(asked, kv)" in shown
+    assert "(worker lost, rebuilt)" in shown
+    assert shown.count("token for token as before; where it went on") == 2
     assert not _left(scratch)
 
 
