@@ -327,6 +327,7 @@ class OpaqueReplica:
 
     def _deliver(self, generation: Opaque, logits: Tensor) -> list[TokenStep]:
         steps = deliver([generation], logits[None])
+        generation.likely += steps[0].logprobs
         self._tokens += len(steps[0].tokens)
         if steps[0].finish is not None:
             self._running.remove(generation)

@@ -1,9 +1,9 @@
 """One request on the opaque runner, and those that stand ready there without running."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mesh.requests import FinishReason
+from mesh.requests import FinishReason, TokenLogprob
 from services.worker.engine.errors import UnknownRequest
 from services.worker.engine.generation import Generation
 from services.worker.engine.opaque import Held
@@ -17,6 +17,7 @@ class Opaque(Generation):
     held: Held | None = None
     seen: int = 0  # tokens whose state is held
     turn: int = 0  # the step that it had last
+    likely: list[TokenLogprob] = field(default_factory=list)  # of its newest tokens, when asked for
     ahead: bool = False  # only its state is wanted: it is to go on elsewhere first, and here perhaps
 
     @property
@@ -31,15 +32,18 @@ class Opaque(Generation):
         if held is None or former.request.replica != self.request.replica:
             return []
         log, more = len(self.tokens), former.tokens[len(self.tokens) :]
+        asked = self.request.params.top_logprobs is not None
         if former.seen >= log:
-            if former.ahead or former.tokens[:log] != self.tokens or self.request.params.top_logprobs is not None:
+            if former.ahead or former.tokens[:log] != self.tokens or (asked and len(former.likely) < len(more)):
                 return []
             self.tokens += more
         elif former.tokens[: former.seen] != self.tokens[: former.seen]:
             return []
         self.held, self.seen = held, former.seen
-        fresh = tuple(self.tokens[log:])
-        return [TokenStep(self.request.request_id, log - self.prompt_len, fresh)] if fresh else []
+        if len(self.tokens) == log:
+            return []
+        self.likely = former.likely[-len(more) :] if asked else []
+        return [TokenStep(self.request.request_id, log - self.prompt_len, tuple(more), logprobs=tuple(self.likely))]
 
     def ended(self, finish: FinishReason, error: str = "") -> TokenStep:
         """Its last step, if it ends so."""

@@ -251,19 +251,34 @@ def test_what_is_computed_ahead_is_gone_on_from_with_a_longer_log(
     assert not model._holding()
 
 
-@pytest.mark.parametrize(("wants", "known", "told"), [({}, 34, 5), ({"top_logprobs": 1}, 0, 0)])
-def test_one_that_runs_goes_on_as_another_that_has_heard_less(wants: dict[str, Any], known: int, told: int) -> None:
-    """Its state cannot be cut. Log-probabilities are not kept, so that tokens with them are computed anew."""
+@pytest.mark.parametrize("wants", [{}, {"top_logprobs": 1}])
+def test_one_that_runs_goes_on_as_another_that_has_heard_less(wants: dict[str, Any]) -> None:
+    """Its state cannot be cut, so what has been said beyond the log is said again."""
     model, answer = replica("mamba2"), greedy("mamba2", PROMPTS[0], COUNT)
     with torch.inference_mode():
         model.add(request("r", PROMPTS[0], COUNT, **wants))
-        for _ in range(8):
-            model.step()
-        found, steps = model.adopt("r", request("r on", PROMPTS[0], COUNT, generated=answer[:3], **wants))
-    assert found == known
-    assert [(step.request_id, step.seq, step.finish) for step in steps[:1]] == [("r", 8, FinishReason.CANCELLED)]
-    assert tokens_of(steps[1:]) == ({"r on": answer[3 : 3 + told]} if told else {})
-    assert tokens_of([*steps[1:], *run(model, [])]) == {"r on": answer[3:]}
+        said = [step for _ in range(8) for step in model.step()]
+        found, (last, again) = model.adopt("r", request("r on", PROMPTS[0], COUNT, generated=answer[:3], **wants))
+    assert (found, last) == (len(PROMPTS[0]) + 7, TokenStep("r", 8, (), FinishReason.CANCELLED))
+    assert (again.seq, again.tokens) == (3, answer[3:8])
+    assert again.logprobs == tuple(one for step in said[3:] for one in step.logprobs)
+    rest = run(model, [])
+    assert tokens_of([again, *rest]) == {"r on": answer[3:]}
+    assert all(len(step.logprobs) == len(wants) for step in rest)
+
+
+def test_what_is_said_again_has_its_likelihoods_or_is_computed_anew() -> None:
+    """They do not come with a state from elsewhere."""
+    wanted = request("r", PROMPTS[0], COUNT, top_logprobs=1)
+    _, state = exported(replica("mamba2"), wanted, after=8)
+    model, log = replica("mamba2"), state.request.generated[:3]
+    model.reserve_state(replace(state.request, generated=()))
+    with torch.inference_mode():
+        model.import_state(state)
+        assert model.adopt("r", replace(wanted, generated=log))[0] == 0
+    rest = run(model, [])
+    assert tokens_of(rest) == {"r": greedy("mamba2", PROMPTS[0], COUNT)[3:]}
+    assert [one.top[0].token_id for step in rest for one in step.logprobs] == list(tokens_of(rest)["r"])
     other = request("r", PROMPTS[1], COUNT)
     assert model.adopt("gone", other) == (0, [])
     assert tokens_of(run(model, [])) == {"r": greedy("mamba2", PROMPTS[1], COUNT)}
