@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 
 import structlog
+from prometheus_client import Counter
 
 from mesh.errors import MeshError, Unreachable
 
@@ -11,6 +12,9 @@ log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0  # before the second try in a row, and before any
 NEAR_TOKENS = 4  # that a worker may have made and not told us before it died
 DIED = "WORKER_LOST"  # as against one that could not be reached at all
+
+
+FAILED = Counter("whimbrel_worker_failures_total", "Requests that a worker failed in their midst, by why.", ["reason"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Retries:
         if tokens > self._tokens:
             self._failed, self._tokens = 0, tokens
             self.excluded.clear()
+        FAILED.labels(error.reason.lower()).inc()
         self._failed += 1
         self.excluded.add(fence)
         if error.reason == DIED:

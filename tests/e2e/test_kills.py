@@ -12,12 +12,14 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from cli.cluster import ClusterOptions
+from mesh.child import end
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, Change, Delta, ModelState, SamplingWishes, Started
 from mesh.errors import DataLoss, Expired
 from mesh.facts import NumericsLevel, Tier
 from mesh.requests import Phase, Progress, StartKind
 from mesh.state.keys import EVENTS_KEPT, Keys
+from tests.cli.conftest import Whimbrel
 from tests.e2e.asking import (
     PROMPT,
     SHORT,
@@ -37,6 +39,19 @@ from tests.e2e.library import BIG, Library
 KEYS = Keys("default")
 SLOW_DISK = {"WHIMBREL_READER_THREADS": "1", "WHIMBREL_CHUNK_BYTES": "4096"}  # BIG takes about a second
 SEEDED = SamplingWishes(temperature=1.0, seed=11, max_tokens=8, ignore_eos=True)
+COMMAND = [
+    "generate",
+    "kept",
+    PROMPT,
+    "--raw",
+    "--seed",
+    "11",
+    "--temperature",
+    "1",
+    "--max-tokens",
+    "150",
+    "--ignore-eos",
+]
 UNTRIMMED = 200  # Redis trims a stream by whole nodes of 100 entries
 
 
@@ -123,6 +138,10 @@ async def test_a_killed_gateways_clients_come_back_to_it_for_the_rest(mesh: Runn
             await stack.enter_async_context(aclosing(mesh.client.generate(name, PROMPT, wishes, within_s=120)))
             for name in wanted
         ]
+        command = await Whimbrel(address).start(*COMMAND)
+        stack.push_async_callback(end, command, 0.0)
+        assert command.stdout
+        written = await command.stdout.readexactly(1)
         await asyncio.gather(*map(read_some, streams, heard.values()))
         await mesh.cluster.kill("gateway-1")
         reading = asyncio.gather(*map(read, streams, heard.values()))
@@ -130,7 +149,9 @@ async def test_a_killed_gateways_clients_come_back_to_it_for_the_rest(mesh: Runn
         await until(lambda: replica_status(mesh.cluster, worker_id, "kept"), is_idle)  # it was cancelled
         await mesh.cluster.restart("gateway-1")
         await reading
+        out, err = await command.communicate()
     assert mesh.address == address
+    assert (written + out, err) == (wanted["kept"].text.encode() + b"\n", b"")
     for name, events in heard.items():
         answer = Answer(tuple(events))
         assert (answer.token_ids, answer.text) == (wanted[name].token_ids, wanted[name].text)
