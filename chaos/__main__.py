@@ -86,7 +86,7 @@ async def _storm(
     options: argparse.Namespace, directory: Path, shelf: Library, asked: tuple[Question, ...]
 ) -> tuple[Crowd, Damage, list[str]]:
     async with stormy(directory, options.workers, shelf) as (cluster, valkey):
-        crowd = Crowd(asked, cluster.gateway_addresses, options.clients, options.seed)
+        crowd = Crowd(asked, cluster.gateway_addresses, options.clients, options.seed, _say)
         storm, calm = Storm(cluster, crowd, Deeds(cluster, valkey, crowd), _say), asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(storm.rage(options.seed, calm))

@@ -2,19 +2,24 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from chaos.asker import Asker
 from chaos.heard import Heard
 from chaos.questions import Question
 from mesh.clients.channel import Channels
 
+SAID_EVERY = 50
+
 
 class Crowd:
-    """Asks every question at one of `addresses`; the seed says at which first."""
+    """Asks every question at one of `addresses`; the seed says at which first. Says how far it has come."""
 
-    def __init__(self, asked: Sequence[Question], addresses: Sequence[str], clients: int, seed: int) -> None:
-        self._addresses, self._clients = addresses, clients
+    def __init__(
+        self, asked: Sequence[Question], addresses: Sequence[str], clients: int, seed: int, say: Callable[[str], None]
+    ) -> None:
+        self._addresses, self._clients, self._say = addresses, clients, say
+        self._count, self._over = len(asked), 0
         self._chance = random.Random(f"crowd {seed}")
         self._left = iter(asked)
         self.heard: list[Heard] = []
@@ -48,6 +53,15 @@ class Crowd:
             heard = Heard(question)
             self.heard.append(heard)
             await asker.ask(heard, self._chance.randrange(len(self._addresses)))
+            self._tell(heard)
+
+    def _tell(self, heard: Heard) -> None:
+        """A failure at once; else one line in so many answers."""
+        self._over += 1
+        if heard.failure:
+            self._say(f"  {heard.question.request_id} failed: {heard.failure}")
+        if self._over % SAID_EVERY == 0:
+            self._say(f"  {self._over} of {self._count} answers are over, {self.tokens} tokens")
 
     def _got(self, tokens: int) -> None:
         self.tokens += tokens
