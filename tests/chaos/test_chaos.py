@@ -7,7 +7,7 @@ import sys
 import pytest
 
 SEED = 14
-PATIENCE_S = 560  # on a machine that others use; it takes about a minute
+PATIENCE_S = 560  # also on a busy machine
 
 
 @pytest.mark.slow
