@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mesh.facts import ModelEntry
+from mesh.requests import MoveKind
 from policy.actions import Load, LoadReason, Unload
 from policy.candidates import Candidate, candidate_at, candidates, load
 from policy.knobs import Knobs
+from policy.relocation import route, transfer
 from policy.room import cheapest_eviction, coming_room, soonest
 from policy.view import Seat, Spot, View
 
@@ -46,6 +48,12 @@ def step(view: View, source: Spot, to_worker_id: str, now: float, knobs: Knobs) 
     if to_worker_id and others:
         return Step(obstacle=Obstacle.FULL)
     return _make_replica(view, entry, _able(view, entry, to_worker_id, now, knobs), now, knobs)
+
+
+def quicker_kind(view: View, source: Spot, goal: Spot, number: str, *, now: float, knobs: Knobs) -> MoveKind | None:
+    """How it is sooner there; None where what runs at the source is not known to."""
+    seat, run = view.replicas.seat(source), view.runs.get(source, {}).get(number)
+    return transfer(view, route(view, seat, goal), run, now, knobs).kind if seat and run else None
 
 
 def _is_other(view: View, seat: Seat, source: Spot, to_worker_id: str) -> bool:

@@ -13,7 +13,7 @@ from mesh.moves import Relocated
 from mesh.requests import MoveKind
 from mesh.state.mirror import Mirror
 from policy.actions import Load, MoveReason, Unload
-from policy.asked import Obstacle, step
+from policy.asked import Obstacle, quicker_kind, step
 from policy.books import Books
 from policy.knobs import Knobs
 from policy.view import Spot
@@ -116,12 +116,14 @@ class AskedMoves:
             return True  # on the policy's own account
         self._check_worker(one)
         self.books.observe(self.mirror.facts)
-        found = step(self.books.glance(), source, one.to_worker_id, self.clock.now(), self.knobs)
+        view, now = self.books.glance(), self.clock.now()
+        found = step(view, source, one.to_worker_id, now, self.knobs)
         if found.obstacle:
             raise _error(found.obstacle, one)
         if found.goal:
-            number = one.guest.number
-            self.relocating.begin(number, found.goal, one.kind, MoveReason.ASKED, one.ended)
+            number, goal = one.guest.number, found.goal
+            kind = one.kind or quicker_kind(view, source, goal, number, now=now, knobs=self.knobs)
+            self.relocating.begin(number, goal, kind, MoveReason.ASKED, one.ended)
             return False
         if not self.mirror.stale:
             self._do(one, found.actions)

@@ -1,12 +1,14 @@
 """Where a running request goes on that somebody wants moved."""
 
+from dataclasses import replace
 from typing import Any
 
 from mesh.facts import Member, ModelEntry, ReplicaState
+from mesh.requests import MoveKind
 from policy.actions import Load, LoadReason, Unload, UnloadReason
-from policy.asked import Obstacle, Step, step
+from policy.asked import Obstacle, Step, quicker_kind, step
 from policy.knobs import Knobs
-from policy.view import View
+from policy.view import Running, View
 from tests.policy.scene import REPLICA, at, cluster, model, replica, store, worker
 
 NOW = 1000.0
@@ -47,6 +49,17 @@ def test_room_is_made_of_what_idles_and_of_nothing_else() -> None:
     assert towards(busy, to="w2") == Step(obstacle=Obstacle.NO_ROOM)
     leaving = worker("w2", replica("n", state=ReplicaState.DRAINING))
     assert towards(leaving, to="w2") == Step(claims=(at("w2"),))
+
+
+def test_the_way_that_is_thought_to_be_quicker_is_taken_unless_told() -> None:
+    """A prompt is computed at a millisecond a token, and 64 bytes of KV a token cross at 500 MB a second."""
+    two = worker("w2", replica("m"), node="n2")
+    for tokens, kind in ((1, MoveKind.TOKENS), (10_000, MoveKind.KV)):
+        runs = {at("w1"): {"r": Running("r", NOW, tokens)}}
+        seen = View(
+            cluster([BUSY, two, STORE], [replace(M, checkpoint=replace(M.checkpoint, max_context=0))]), runs=runs
+        )
+        assert quicker_kind(seen, at("w1"), at("w2"), "r", now=NOW, knobs=Knobs()) is kind
 
 
 def test_a_worker_that_could_not_be_reached_gets_no_load() -> None:
