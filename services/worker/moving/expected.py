@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from mesh.moves import Expect, MoveEvent, Ready, Reserved
+from services.worker.moving import measures
 from services.worker.moving.blocks_in import BlocksIn
 from services.worker.moving.lease import Lease
 from services.worker.moving.state_in import StateIn
@@ -21,7 +22,7 @@ class Expected:
         self.over = asyncio.get_running_loop().create_future()
         self.lease = Lease(lease_s, on_lapse)
         self._task: asyncio.Task[None] | None = None
-        self._reserved = False
+        self._reserved, self._began_s = False, asyncio.get_running_loop().time()
         self._early: Ready | None = None
 
     @property
@@ -59,8 +60,10 @@ class Expected:
         """Whether nothing is being done."""
         return self._task is None or self._task.done()
 
-    def end(self) -> None:
+    def end(self, outcome: str) -> None:
         """It is granted, or given up."""
+        took_s = asyncio.get_running_loop().time() - self._began_s
+        measures.ended(measures.TARGET, self.expect.kind, outcome, took_s)
         self.lease.end()
         if self._task:
             self._task.cancel()

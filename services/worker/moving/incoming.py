@@ -17,6 +17,7 @@ from services.worker.engine.mover import Mover
 from services.worker.engine.opaque_state import StateRoom
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.guides import Guides
+from services.worker.moving import measures
 from services.worker.moving.blocks_in import BlocksIn
 from services.worker.moving.expected import Expected, Say
 from services.worker.moving.failures import failed, is_fault
@@ -51,9 +52,9 @@ class Incoming:
         if expected.prepared or expect.kind is not MoveKind.KV:
             expected.prepare(self._prepared(expected))
 
-    def abandon(self, move_id: str) -> None:
+    def abandon(self, move_id: str, outcome: str = measures.ABANDONED) -> None:
         """Frees what has come of it; nothing if it is not expected."""
-        if expected := self._take(move_id):
+        if expected := self._take(move_id, outcome):
             self._engine.cancel(expected.engine_id)
 
     def claim(self, move_id: str, key: str) -> str:
@@ -61,7 +62,7 @@ class Incoming:
         expected = self._expected.get(move_id)
         if expected is None or expected.expect.request.key != key:
             return ""
-        self._take(move_id)
+        self._take(move_id, measures.GRANTED)
         return expected.engine_id
 
     def line_ended(self, line: object) -> None:
@@ -141,12 +142,12 @@ class Incoming:
     def _give_up(self, expected: Expected, event: MoveFailed) -> None:
         """Frees it and says so, unless that has been done."""
         if self._expected.get(expected.move_id) is expected:
-            self.abandon(expected.move_id)
+            self.abandon(expected.move_id, event.reason)
             expected.say(event)
 
-    def _take(self, move_id: str) -> Expected | None:
+    def _take(self, move_id: str, outcome: str) -> Expected | None:
         expected = self._expected.pop(move_id, None)
         if expected:
             del self._by_engine_id[expected.engine_id]
-            expected.end()
+            expected.end(outcome)
         return expected

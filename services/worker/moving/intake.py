@@ -9,6 +9,7 @@ from mesh.errors import DataLoss, NotFound
 from mesh.faults import Point, reach
 from mesh.moves import Ready
 from services.worker.moving.expected import Expected
+from services.worker.moving.measures import BYTES
 
 AHEAD = 8  # parts that are read and not written yet: what is more waits in the network
 
@@ -33,6 +34,7 @@ class Intake:
                     size, write = self._writes.popleft()
                     write.result()
                     total += size
+                    BYTES.inc(size)
                     yield total
             await reach(Point.TARGET_READY)
             self._expected.ready(Ready(self._expected.move_id, self._manifest.kv_tokens))

@@ -8,8 +8,10 @@ from functools import partial
 import structlog
 
 from mesh.moves import Send
+from mesh.requests import MoveKind
 from services.worker.engine.engine import Engine
 from services.worker.engine.mover import Mover
+from services.worker.moving import measures
 from services.worker.moving.departure import Departure
 from services.worker.moving.expected import Say
 from services.worker.moving.failures import failed, is_fault
@@ -25,7 +27,7 @@ class Outgoing:
 
     def __init__(self, engine: Engine, limits: MoveLimits, clock: Callable[[], float]) -> None:
         self.pace = Pace(limits.bytes_s, clock)
-        self._mover, self._flow = Mover(engine), limits.flow
+        self._mover, self._flow, self._clock = Mover(engine), limits.flow, clock
         self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}  # the engine's name, and who is at it
 
     def send(self, send: Send, engine_id: str, say: Say) -> None:
@@ -49,14 +51,20 @@ class Outgoing:
             self.abandon(move_id)
 
     async def _carried(self, send: Send, engine_id: str, say: Say) -> None:
+        began_s, outcome = self._clock(), measures.ABANDONED
         try:
             in_blocks = await asyncio.wrap_future(self._mover.keeps_blocks(engine_id))
             way = Departure if in_blocks else StateDeparture
             await way(send, engine_id, self._mover, self._flow, self.pace).run(say)
+            outcome = measures.SENT
         except Exception as error:  # this task's outermost frame: the gateway waits for a word
             if is_fault(error):
                 log.exception("a request that moves could not be sent", move=send.move_id)
-            say(failed(send.move_id, error))
+            event = failed(send.move_id, error)
+            outcome = event.reason
+            say(event)
+        finally:
+            measures.ended(measures.SOURCE, MoveKind.KV, outcome, self._clock() - began_s)
 
     def _done(self, move_id: str, task: asyncio.Task[None]) -> None:
         if move_id in self._leaving and self._leaving[move_id][1] is task:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
-from mesh.moves import Expect, Ready, Reserved, Send, Stopped
+from mesh.moves import Abandon, Expect, Ready, Reserved, Send, Stopped
 from mesh.requests import Cancel, Grant, Guide, GuideKind, MoveKind, TokenBias
 from services.worker.engine.batch import Limits
 from services.worker.engine.packed_replica import PackedReplica
@@ -163,6 +164,36 @@ async def test_many_move_at_once_and_what_stays_does_not_notice(pair: Pair) -> N
     assert answers == [greedy("llama", ids, 60) for ids in keys.values()]
     for one in (source, target):
         assert await one.line.whole("stays", 1) == greedy("llama", prompt(9), 100)
+
+
+async def test_moves_are_counted(pair: Pair) -> None:
+    counts = [
+        ("whimbrel_worker_moves_total", {"end": "target", "kind": "kv", "outcome": "granted"}),
+        ("whimbrel_worker_moves_total", {"end": "target", "kind": "kv", "outcome": "abandoned"}),
+        ("whimbrel_worker_move_bytes_total", {}),
+    ]
+    before = [REGISTRY.get_sample_value(*one) or 0.0 for one in counts]
+    source, target = pair
+    target.line.send(Expect("other", grant("other"), MoveKind.KV))
+    target.line.send(Abandon("other"))
+    await moved(source, target, grant(max_tokens=60), 30)
+    sent = (await source.line.event(Stopped)).bytes_sent
+    after = [REGISTRY.get_sample_value(*one) or 0.0 for one in counts]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1.0, 1.0, sent]
+
+
+async def test_a_source_counts_what_it_has_sent(pair: Pair) -> None:
+    source, target = pair
+    source.line.send(grant())
+    await source.line.tokens("r", 1, 30)
+    sent = ("whimbrel_worker_moves_total", {"end": "source", "kind": "kv", "outcome": "sent"})
+    before = REGISTRY.get_sample_value(*sent) or 0.0
+    await copied(source, target, grant())
+    while REGISTRY.get_sample_value(*sent) == before:
+        await asyncio.sleep(0)  # its last word is on its way
+    assert REGISTRY.get_sample_value(*sent) == before + 1.0
+    source.line.send(Cancel("r", 1))
+    target.line.send(Abandon("move"))
 
 
 async def test_an_answer_moves_there_and_back_again(pair: Pair) -> None:
