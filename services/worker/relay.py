@@ -173,7 +173,7 @@ class Relay:
         """Submits it once its guide is compiled, or has it go on from what was here; cancelled with it."""
         try:
             request = engine_request(grant, granted.engine_id, await self._grammar(grant))
-            if granted.former_id:
+            if grant.move_id:
                 await reach(Point.TARGET_ADOPTS)
             await self._go_on(granted, request)
         except EngineError as error:
