@@ -20,7 +20,7 @@ def state_parts(state: HeldState) -> Iterator[StateTensor]:
     """Its tensors; one without elements is a message, too. Nothing is copied that lies in one run of memory."""
     for path, tensor in state.tensors.items():
         dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-        data = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
         for start in range(0, max(1, len(data)), MESSAGE_BYTES):
             piece = data[start : start + MESSAGE_BYTES]
             yield StateTensor(path, dtype, shape, start, piece, checksum([piece]))
