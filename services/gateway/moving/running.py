@@ -76,7 +76,8 @@ class Running:
         if len(self._trial.strands) > 1:
             await self._all_granted.wait()
         party, former, numerics = Party(), self.at, self._trial.numerics
-        passages = [self._passage(tenure, relocation, party) for tenure in self._tenures if not tenure.over]
+        going = [tenure for tenure in self._tenures if not tenure.over and relocation.target.fence != former.fence]
+        passages = [self._passage(tenure, relocation, party) for tenure in going]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_ended(passage)) for passage in passages]
         outcome = _outcome(relocation, passages, [over for task in tasks if (over := task.result())], began_s)
@@ -114,7 +115,7 @@ async def _ended(passage: Passage) -> Over | None:
 def _outcome(relocation: Relocation, passages: list[Passage], overs: list[Over], began_s: float) -> Moved:
     gone = [passage for passage in passages if passage.moved]
     if not gone:
-        why = overs[0] if overs else Over(FINISHED, "the answer had ended")
+        why = overs[0] if overs else Over(FINISHED, "the answer had ended, or was there")
         return Moved(
             relocation.move_id, passages[0].kind if passages else None, failure_reason=why.reason, failure=why.message
         )

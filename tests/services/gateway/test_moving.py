@@ -342,3 +342,11 @@ async def test_a_scheduler_that_does_not_hear_how_it_went_is_told_again(bench: B
     on.target.say(on.frame(grant, FLIES + OVER, " the"))
     assert (await on.scheduler.outcome()).moved
     on.running.cancel()
+
+
+async def test_a_request_that_is_to_go_where_it_is_stays_there(bench: Bench) -> None:
+    """As when a new leader decides what the former one had begun."""
+    on = await stage(bench)
+    on.scheduler.relocations.put_nowait(Relocation(MOVE, placement("w1", on.source.address), "drain", MoveKind.KV))
+    assert (await on.scheduler.outcome()).moved is False
+    await finished_at_source(on)
