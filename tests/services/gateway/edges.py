@@ -186,35 +186,36 @@ class FakeWorker(WorkerServiceServicer, Edge):
 
     async def granted(self) -> Grant:
         """The next command, which is a grant."""
-        command = await self._next()
+        command = await self.commanded()
         assert isinstance(command, Grant)
         return command
 
     async def cancelled(self) -> Cancel:
         """The next command, which is a cancel."""
-        command = await self._next()
+        command = await self.commanded()
         assert isinstance(command, Cancel)
         return command
 
     async def expects(self) -> Expect:
         """The next command, which has it expect a request."""
-        command = await self._next()
+        command = await self.commanded()
         assert isinstance(command, Expect)
         return command
 
     async def sends(self) -> Send:
         """The next command, which has it send one."""
-        command = await self._next()
+        command = await self.commanded()
         assert isinstance(command, Send)
         return command
 
     async def abandons(self) -> Abandon:
         """The next command, which ends a move."""
-        command = await self._next()
+        command = await self.commanded()
         assert isinstance(command, Abandon)
         return command
 
-    async def _next(self) -> Command:
+    async def commanded(self) -> Command:
+        """The next command, whatever it is."""
         async with asyncio.timeout(WAIT_S):
             return await self.commands.get()
 

@@ -241,7 +241,7 @@ async def test_a_stop_text_ends_an_answer_in_the_midst_of_its_move_at_both_ends(
     on.source.say(on.frame(on.grant, FLIES, " the hill and"))
     end = await on.ends()
     assert end.answers[0].stop == "the hill"
-    assert {type(await on.source._next()).__name__ for _ in range(2)} == {"Cancel", "Abandon"}
+    assert {type(await on.source.commanded()).__name__ for _ in range(2)} == {"Cancel", "Abandon"}
     assert (await on.target.abandons()).move_id == PART
 
 
@@ -264,9 +264,9 @@ async def test_a_client_that_leaves_ends_it_wherever_it_may_be(bench: Bench, unt
     await getattr(on, until)()
     on.running.cancel()
     await asyncio.wait([on.running])
-    said = [await on.source._next() for _ in range(1 if until == "granted" else 2)]
+    said = [await on.source.commanded() for _ in range(1 if until == "granted" else 2)]
     assert "Cancel" in {type(one).__name__ for one in said}
-    assert type(await on.target._next()).__name__ == ("Cancel" if until == "granted" else "Abandon")
+    assert type(await on.target.commanded()).__name__ == ("Cancel" if until == "granted" else "Abandon")
     async with asyncio.timeout(WAIT_S):
         await on.scheduler.released.wait()
 
