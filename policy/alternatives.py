@@ -10,6 +10,7 @@ from policy import migration
 from policy.candidates import Candidate, candidate_at, candidates
 from policy.estimate import Estimate, Work, estimate, load_work, prefill, unloading
 from policy.knobs import Knobs
+from policy.passage import passage
 from policy.rates import Portion
 from policy.room import cheapest_eviction, free_bytes, missing_bytes
 from policy.size import full_bytes, need_bytes
@@ -125,7 +126,7 @@ def _making_way(case: Case, way: migration.Way) -> Alternative:
     member, choice = way.candidate.member, way.choice
     one = estimate(case.load(way.candidate), case.view.rates)
     cost = stated(replace(one, device_queue_s=choice.delay_s + case.knobs.unload_s))
-    price = f"others would pay {choice.cost_s:.2f} s"
+    price = passage(case.view, way, case.knobs)
     obstacle = f"it would not win enough: {price}" if case.knobs.moves else f"moves are off; {price}"
     return Alternative(Way.MOVE, member.id, member.node, cost, obstacle=obstacle)
 

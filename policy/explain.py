@@ -7,11 +7,13 @@ from itertools import islice
 from mesh.explanation import Alternative, HeldRequest, Way
 from mesh.facts import ModelEntry
 from mesh.requests import ServiceClass
+from policy import migration
 from policy.actions import Load, MakeWay, Place, Refuse, Unload
 from policy.alternatives import Case, alternatives
 from policy.draft import Draft
 from policy.knobs import Knobs
 from policy.order import Order
+from policy.passage import passage
 from policy.placement import Choice, place
 from policy.view import View, Waiting
 
@@ -40,7 +42,7 @@ def _in_turn(view: View, model: str, now: float, knobs: Knobs) -> Iterator[Waiti
 def _held(draft: Draft, case: Case) -> HeldRequest:
     request, found = case.request, alternatives(case)
     choice = place(case.view, request, case.now, case.knobs)
-    why = _done(choice) or _nothing_done(case, found, choice)
+    why = _done(case, choice) or _nothing_done(case, found, choice)
     draft.take(choice.actions)
     draft.claim(choice.claims)
     service = ServiceClass(request.tenant, request.priority)
@@ -48,7 +50,7 @@ def _held(draft: Draft, case: Case) -> HeldRequest:
     return HeldRequest(request.request_id, case.now - request.since_s, service, case.ahead, why, marked)
 
 
-def _done(choice: Choice) -> str:
+def _done(case: Case, choice: Choice) -> str:
     """What is done for a request; empty if nothing is."""
     match choice.actions:
         case [Place(_, spot)]:
@@ -58,7 +60,9 @@ def _done(choice: Choice) -> str:
         case [Refuse(_, reason)]:
             return f"it is refused: {reason}"
         case [MakeWay(plan), *_]:
-            return f"what runs on {plan.spot.worker_id} is to go on elsewhere, to make room there"
+            where, ways = plan.spot.worker_id, migration.ways(case.view, case.entry, case.now, case.knobs)
+            how = "; ".join(passage(case.view, one, case.knobs) for one in ways if one.candidate.member.id == where)
+            return f"what runs on {where} is to go on elsewhere, to make room there: {how}"
         case [Unload(spot), *rest]:
             replicas = f"{1 + len(rest)} idle replicas make" if rest else "an idle replica makes"
             return f"{replicas} room on {spot.worker_id}"

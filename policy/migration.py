@@ -170,7 +170,8 @@ def _victim(seat: Seat, goal: Goal, transfers: list[Transfer]) -> Victim:
     """Requests follow one another, and run on meanwhile; then each stands still for what it has gained by then."""
     gaps_s = sum(each.gap_s for each in transfers)
     delay_s = goal.ready_s + sum(each.took_s for each in transfers) + gaps_s
-    return Victim(seat.spot, seat.replica.bytes, delay_s, gaps_s + BURNT * delay_s, goal.spot, goal.load)
+    cost_s = gaps_s + BURNT * delay_s
+    return Victim(seat.spot, seat.replica.bytes, delay_s, cost_s, goal.spot, goal.load, tuple(transfers))
 
 
 def _begin(view: View, entry: ModelEntry, way: Way, now: float, knobs: Knobs) -> list[Action]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from policy.actions import Load
 from policy.spot import Spot
+from policy.transfer import Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Victim:
     cost_s: float
     goal: Spot | None = None
     load: Load | None = None
+    transfers: tuple[Transfer, ...] = ()  # of what runs there
 
 
 @dataclass(frozen=True, slots=True)
