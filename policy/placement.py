@@ -8,7 +8,7 @@ from policy.actions import Action, Place, RefusalReason, Refuse
 from policy.candidates import Candidate, any_source, candidates, free_candidates, load
 from policy.evacuation import leaves, no_farther
 from policy.knobs import Knobs
-from policy.migration import make_way
+from policy.making_way import make_way
 from policy.nearer import nearer_room
 from policy.offers import Offers
 from policy.patience import Patience
@@ -113,15 +113,22 @@ def _make_replica(view: View, request: Waiting, entry: ModelEntry, now: float, k
     best = soonest(view, entry, able)
     if best is None:
         able = no_farther(view, entry, candidates(view, entry, now, knobs, request.excluded))
-    steps = [] if request.odd else make_way(view, entry, able, now, knobs, best=best)
-    if steps:
-        return Choice(tuple(steps))
+    coming = None if best else coming_room(view, entry, able)
+    plan = None if best or coming else cheapest_eviction(view, entry, able, now, knobs)
+    there = next((one for one in able if plan and one.member.id == plan.claim.worker_id), best)
+    patience = Patience(view, now, knobs, offers)
+    if knobs.moves and not request.odd and not coming:
+        load_s = there.estimate_s + (0.0 if best else knobs.unload_s) if there else None
+        if steps := make_way(patience, entry, able, load_s):
+            return Choice(tuple(steps))
     if best:
         near = nearer_room(view, entry, best, now, knobs, offers=offers, excluded=request.excluded)
-        return _evict(near) if near else _load(view, request, best, Patience(view, now, knobs, offers))
+        return _evict(near) if near else _load(view, request, best, patience)
     if fits and not able and not former and not any_source(view, entry):
         return refusal(request, RefusalReason.NO_CHECKPOINT, knobs.distrust_s)
-    return _find_room(view, request, able, Patience(view, now, knobs, offers))
+    if coming:
+        return Choice((), (coming,)) if now < request.since_s + knobs.hold_s else _hold(view, request, now, knobs)
+    return _make_room(request, entry, plan, there, patience)
 
 
 def _load(view: View, request: Waiting, best: Candidate, patience: Patience) -> Choice:
@@ -131,16 +138,12 @@ def _load(view: View, request: Waiting, best: Candidate, patience: Patience) -> 
     return Choice((load(view, entry, best),)) if until_s is None else Choice(again_s=until_s)
 
 
-def _find_room(view: View, request: Waiting, able: list[Candidate], patience: Patience) -> Choice:
-    """Where others leave, or idle replicas can."""
-    now, knobs = patience.now, patience.knobs
-    entry = view.cluster.models[request.model]
-    if coming := coming_room(view, entry, able):
-        return Choice((), (coming,)) if now < request.since_s + knobs.hold_s else _hold(view, request, now, knobs)
-    plan = cheapest_eviction(view, entry, able, now, knobs)
-    if plan is None:
-        return _hold(view, request, now, knobs)
-    there = next(one for one in able if one.member.id == plan.claim.worker_id)
+def _make_room(
+    request: Waiting, entry: ModelEntry, plan: Plan | None, there: Candidate | None, patience: Patience
+) -> Choice:
+    """Where idle replicas can leave, unless it is sooner to wait."""
+    if plan is None or there is None:
+        return _hold(patience.view, request, patience.now, patience.knobs)
     until_s = patience.until_s(entry, request, there)
     return _evict(plan) if until_s is None else Choice(again_s=until_s)
 
