@@ -58,11 +58,13 @@ class Running:
             yield
         finally:
             self._all_granted.set()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REPORT_S), self._busy:
-                    pass  # a move whose answers have ended ends by itself, and its scheduler is to hear how
-            task.cancel()
-            await asyncio.wait([task])
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REPORT_S), self._busy:
+                        pass  # a move whose answers have ended ends by itself, and its scheduler is to hear how
+            finally:  # a client that leaves meanwhile cancels us
+                task.cancel()
+                await asyncio.wait([task])
 
     async def _run(self, errands: Events) -> None:
         async for errand in errands:

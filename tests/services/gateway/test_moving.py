@@ -6,7 +6,7 @@ import pytest
 
 from mesh.moves import MoveFailed, Ready, Relocation, Reserved, Stopped
 from mesh.requests import FinishReason, Frame, MoveKind
-from services.gateway.answer import Started
+from services.gateway.answer import Finished, Started
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, placement
 from tests.services.gateway.moving import MOVE, PART, Stage, stage
@@ -267,6 +267,24 @@ async def test_a_client_that_leaves_ends_it_wherever_it_may_be(bench: Bench, unt
     said = [await on.source.commanded() for _ in range(1 if until == "granted" else 2)]
     assert "Cancel" in {type(one).__name__ for one in said}
     assert type(await on.target.commanded()).__name__ == ("Cancel" if until == "granted" else "Abandon")
+    async with asyncio.timeout(WAIT_S):
+        await on.scheduler.released.wait()
+
+
+async def test_a_client_that_leaves_with_the_last_word_waits_for_no_report(bench: Bench) -> None:
+    """The scheduler has not heard yet how the move went; the place is given back all the same."""
+    on = await stage(bench)
+    on.scheduler.deaf = 1 << 30
+    grant = await on.granted()
+    on.target.say(on.frame(grant, FLIES + OVER, " the", FinishReason.LENGTH))
+    async with asyncio.timeout(WAIT_S):
+        while not isinstance(on.events[-1], Finished):
+            on.said.clear()
+            await on.said.wait()
+    on.running.cancel()
+    await asyncio.wait([on.running])
+    assert on.running.cancelled()
+    assert "moves" not in {task.get_name() for task in asyncio.all_tasks()}
     async with asyncio.timeout(WAIT_S):
         await on.scheduler.released.wait()
 
