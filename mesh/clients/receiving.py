@@ -54,6 +54,7 @@ class Sending:
     async def finish(self, manifest: Manifest) -> None:
         """Says that this was all, and waits until the target has agreed."""
         await self._write(manifest, last=True)
+        await self.written()
         await asyncio.wait([self._reader], timeout=self._flow.patience_s)
         if not self._reader.done():
             raise self._silent()
@@ -72,21 +73,26 @@ class Sending:
 
     async def _write(self, part: Part, last: bool = False) -> None:
         try:
-            await self._call.write(part)
-            if last:
-                await self._call.done_writing()
+            async with asyncio.timeout(self._flow.patience_s):
+                await self._call.write(part)
+                if last:
+                    await self._call.done_writing()
+        except TimeoutError:  # one that is frozen reads nothing
+            raise self._silent() from None
         except (aio.AioRpcError, asyncio.InvalidStateError):  # it has ended; the reader knows how
             await asyncio.wait([self._reader])
             self._check()
             raise Unreachable(f"{self._peer} ended the call early", reason="CALL_ENDED") from None
 
     async def _until(self, ready: Callable[[], bool]) -> None:
+        """Patience lasts from each word of the target to the next."""
         async with self._news:
-            try:
-                async with asyncio.timeout(self._flow.patience_s):
-                    await self._news.wait_for(lambda: ready() or self._failure is not None)
-            except TimeoutError:
-                raise self._silent() from None
+            while not (ready() or self._failure):
+                try:
+                    async with asyncio.timeout(self._flow.patience_s):
+                        await self._news.wait()
+                except TimeoutError:
+                    raise self._silent() from None
         self._check()
 
     async def _read(self) -> None:

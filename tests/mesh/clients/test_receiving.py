@@ -1,6 +1,7 @@
 """The window of what is sent to another worker, on a real socket: what is not written there waits here."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -123,3 +124,13 @@ async def test_nobody_there_is_unreachable() -> None:
     with pytest.raises(Unreachable):
         async with sending("127.0.0.1:1", OPENING, Flow(1000, 5.0)) as opened:
             await opened.finish(MANIFEST)
+
+
+async def test_one_that_is_frozen_is_given_up() -> None:
+    """Its system takes connections for it."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        port = frozen.getsockname()[1]
+        with pytest.raises(Unreachable) as silent:
+            async with sending(f"127.0.0.1:{port}", OPENING, Flow(1000, 0.2)):
+                pass
+    assert silent.value.reason == "TARGET_SILENT"

@@ -5,8 +5,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from grpc import aio
+from whimbrel.worker.v1 import worker_pb2 as pb
+from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
 from mesh.clients.receive_wire import Blocks, Manifest, Opening, StateTensor
 from mesh.clients.receiving import Flow, Sending, sending
@@ -14,9 +18,11 @@ from mesh.errors import MeshError, NotFound
 from mesh.moves import Abandon, Expect, MoveFailed, Ready, Reserved, Send, Stopped
 from mesh.requests import Cancel, FinishReason, MoveKind
 from services.worker.engine.batch import Limits
+from services.worker.engine.model import probe_kv
+from services.worker.engine.packed_replica import PackedReplica
 from services.worker.moving.limits import MoveLimits
 from services.worker.moving.pieces import checksum
-from tests.services.worker.engine.tiny import BLOCK_TOKENS, greedy, prompt, replica
+from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, greedy, prompt, replica
 from tests.services.worker.moving.test_moves import Pair, alone, between, copied
 from tests.services.worker.moving.workers import NAME, Worker, grant, worker
 
@@ -252,3 +258,41 @@ async def test_a_stream_for_a_move_that_is_not_expected_is_refused(tmp_path: Pat
         with pytest.raises(NotFound) as refused:
             await sending(target.address, Opening("nobody's", b""), FLOW).__aenter__()
         assert refused.value.reason == "MOVE_OVER"
+
+
+class Glutton(WorkerServiceServicer):
+    """Takes what it is sent, and says of nothing that it is written."""
+
+    def __init__(self) -> None:
+        self.taken_bytes = 0
+
+    async def Receive(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ReceiveRequest], context: aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.ReceiveResponse]:
+        """Agrees first."""
+        yield pb.ReceiveResponse()
+        async for request in request_iterator:
+            self.taken_bytes += len(request.blocks.data)
+
+
+async def test_a_slow_target_holds_up_neither_the_source_nor_its_memory(tmp_path: Path) -> None:
+    """What it does not write stays in the pool: no more than a window's bytes have left when it is given up."""
+    wide = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}
+    module = body("llama", **wide)
+    spec = probe_kv(module, BLOCK_TOKENS)
+    model = PackedReplica(NAME, "wide", module, 64 * spec.block_bytes, spec=spec)
+    server, target = aio.server(), Glutton()
+    add_WorkerServiceServicer_to_server(target, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    limits = MoveLimits(lease_s=1.0, window_bytes=2 << 20)
+    async with worker(model, scratch=tmp_path, limits=limits) as source:
+        source.line.send(grant(prompt=prompt(400), max_tokens=100))
+        await source.line.tokens("r", 1, 1)
+        source.line.send(Send("move", "r", 1, f"127.0.0.1:{port}", 0))
+        assert (await source.line.event(MoveFailed)).reason == "TARGET_SILENT"
+        assert 1 << 20 < target.taken_bytes <= 2 << 20 < 400 // BLOCK_TOKENS * spec.block_bytes
+        assert not [event for event in source.line.events if isinstance(event, Stopped)]
+        assert len(await source.line.whole("r", 1)) == 100
+        await source.is_idle()
+    await server.stop(0)
