@@ -17,7 +17,7 @@ from benchmarks.report import say
 from mesh.requests import MoveKind
 
 PARTS = ("gap", "stop", "stream", "others")
-STOP_FIRST = {"WHIMBREL_MOVE_PRECOPY": "false"}
+STOP_FIRST = {"worker": {"WHIMBREL_MOVE_PRECOPY": "false"}, "gateway": {"WHIMBREL_MOVE_STOP_S": "60"}}
 
 
 def main() -> None:

@@ -30,6 +30,9 @@ CLUSTER: Mapping[str, str] = {
 }
 
 
+ALIKE: Mapping[str, Mapping[str, str]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much is measured."""
@@ -72,12 +75,14 @@ def other(worker_id: str) -> str:
 
 
 @asynccontextmanager
-async def staged(models_dir: Path, sizes: Sizes, settings: Mapping[str, str] | None = None) -> AsyncIterator[Stage]:
-    """A cluster with the model on both workers; `settings` are the workers' own."""
+async def staged(
+    models_dir: Path, sizes: Sizes, settings_of: Mapping[str, Mapping[str, str]] = ALIKE
+) -> AsyncIterator[Stage]:
+    """A cluster with the model on both workers; `settings_of` are more settings, by kind."""
     (source,) = await random_models(models_dir, [SPEC])
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as scratch:
-        of_workers = {**CLUSTER, **(settings or {})}
-        cluster = LocalCluster(ClusterOptions(Path(scratch), workers=len(WORKERS), settings_of={"worker": of_workers}))
+        options = ClusterOptions(Path(scratch), workers=len(WORKERS), settings=CLUSTER, settings_of=settings_of)
+        cluster = LocalCluster(options)
         async with cluster, cluster.client() as client:
             deployed = await _deploy(client, source)
             stage = Stage(client, sizes, deployed.checkpoint.kv_bytes_per_token)

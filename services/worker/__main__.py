@@ -44,7 +44,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
         kv_bytes=settings.kv_bytes,
         weights=settings.weights,
     )
-    limits = MoveLimits(settings.move_lease_s, settings.move_window_bytes, settings.move_bytes_s)
+    limits = MoveLimits(settings.move_lease_s, settings.move_window_bytes, settings.move_bytes_s, settings.move_precopy)
     relay.begin(engine, Guides(stores, replicas.order_of, settings.scratch_dir), limits)
 
     def facts() -> WorkerFacts:

@@ -96,6 +96,11 @@ class WorkerSettings(ServiceSettings):
         description="Most bytes a second that leave for other workers; fewer while answers' tokens would be late. "
         "0: no bound.",
     )
+    move_precopy: bool = Field(
+        True,
+        description="Send a request's KV while its answer goes on. Without, the answer stops first, which is only good "
+        "to compare with.",
+    )
     threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its default.")
     device: DeviceName = Field(
         DeviceName.HOST, description="What replicas run on: host, this machine's own memory; or cuda, its first GPU."

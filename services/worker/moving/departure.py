@@ -11,13 +11,14 @@ from contextlib import aclosing
 from torch import Tensor
 
 from mesh.clients.receive_wire import Blocks, Manifest, Opening
-from mesh.clients.receiving import Flow, Sending, sending
+from mesh.clients.receiving import Sending, sending
 from mesh.errors import Unsuitable
 from mesh.faults import Point, reach
 from mesh.moves import Send, Stopped
 from services.worker.engine.departures import SequenceState, Stand
 from services.worker.engine.mover import Mover
 from services.worker.moving.expected import Say
+from services.worker.moving.limits import MoveLimits
 from services.worker.moving.pace import Pace
 from services.worker.moving.pieces import Piece, packed, pieces
 
@@ -29,8 +30,8 @@ class Departure:
     """One Send, carried out by `run`: it returns when the target has everything, and raises what keeps it from that: a
     MeshError or an EngineError. From Stopped on the sequence stands still, whatever happens here."""
 
-    def __init__(self, send: Send, engine_id: str, mover: Mover, flow: Flow, pace: Pace) -> None:
-        self._send, self._engine_id, self._mover, self._flow, self._pace = send, engine_id, mover, flow, pace
+    def __init__(self, send: Send, engine_id: str, mover: Mover, limits: MoveLimits, pace: Pace) -> None:
+        self._send, self._engine_id, self._mover, self._limits, self._pace = send, engine_id, mover, limits, pace
         self._bytes_sent = 0
 
     async def run(self, say: Say) -> None:
@@ -38,8 +39,8 @@ class Departure:
         await reach(Point.SOURCE_SENDS)
         state = await self._describe()
         opening = Opening(self._send.move_id, state.layout)
-        async with sending(self._send.target_address, opening, self._flow) as target:
-            left = await self._while_it_goes_on(target, state)
+        async with sending(self._send.target_address, opening, self._limits.flow) as target:
+            left = await self._while_it_goes_on(target, state) if self._limits.precopy else self._send.blocks_there
             await reach(Point.SOURCE_STOPS)
             stand = await asyncio.wrap_future(self._mover.stop(self._engine_id, left))
             answer = stand.state.request.generated

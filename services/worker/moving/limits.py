@@ -12,6 +12,7 @@ class MoveLimits:
     lease_s: float = 10.0
     window_bytes: int = 16 << 20
     bytes_s: float = 1e9
+    precopy: bool = True
 
     @property
     def flow(self) -> Flow:

@@ -27,7 +27,7 @@ class Outgoing:
 
     def __init__(self, engine: Engine, limits: MoveLimits, clock: Callable[[], float]) -> None:
         self.pace = Pace(limits.bytes_s, clock)
-        self._mover, self._flow, self._clock = Mover(engine), limits.flow, clock
+        self._mover, self._limits, self._clock = Mover(engine), limits, clock
         self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}  # the engine's name, and who is at it
 
     def send(self, send: Send, engine_id: str, say: Say) -> None:
@@ -55,7 +55,7 @@ class Outgoing:
         try:
             in_blocks = await asyncio.wrap_future(self._mover.keeps_blocks(engine_id))
             way = Departure if in_blocks else StateDeparture
-            await way(send, engine_id, self._mover, self._flow, self.pace).run(say)
+            await way(send, engine_id, self._mover, self._limits, self.pace).run(say)
             outcome = measures.SENT
         except Exception as error:  # this task's outermost frame: the gateway waits for a word
             if is_fault(error):
