@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py $(shell find protos -n
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-demo: $(STAMP) ## start a cluster, serve three models from cold, show the times, stop
+demo: $(STAMP) ## start a cluster, serve three models from cold, move an answer, kill a worker, show the times, stop
 	@whimbrel demo
 
 up: $(STAMP) ## start a cluster and keep it running
@@ -56,6 +56,7 @@ bench: $(STAMP) ## run the benchmarks
 	@python -m benchmarks.loading
 	@python -m benchmarks.engine
 	@python -m benchmarks.scheduling
+	@python -m benchmarks.migration
 
 bench-peers: ## install what the loading and engine benchmarks compare with, each in an environment of its own
 	@for peer in fastsafetensors==0.5.0 runai-model-streamer==0.17.0 tensorizer==2.12.1; do \
