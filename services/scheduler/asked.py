@@ -88,13 +88,17 @@ class AskedMoves:
         )
 
     def _check(self, guest: Guest, to_worker_id: str) -> None:
-        facts, source = self.mirror.facts, self.books.spot_of(guest.number)
         if guest.stays:
             raise Unsuitable("the request gives no tokens, and ends where it is", reason="NOT_MOVABLE")
         if self.relocating.of_request(guest.number) or any(one.guest is guest for one in self.asked):
             raise Unsuitable("the request moves already; try again when it has", reason="ALREADY_MOVES")
+        self._check_worker(to_worker_id, self.books.spot_of(guest.number))
+
+    def _check_worker(self, to_worker_id: str, source: Spot | None) -> None:
+        """Whether a request that runs at the source can go there at all, if any worker is named."""
         if not to_worker_id:
             return
+        facts = self.mirror.facts
         worker = facts.members.get(f"{Kind.WORKER}/{to_worker_id}")
         if worker is None:
             raise NotFound(
@@ -114,7 +118,7 @@ class AskedMoves:
             raise request_ended()
         if self.relocating.of_request(one.guest.number):
             return True  # on the policy's own account
-        self._check_worker(one)
+        self._check_worker(one.to_worker_id, source)
         self.books.observe(self.mirror.facts)
         view, now = self.books.glance(), self.clock.now()
         found = step(view, source, one.to_worker_id, now, self.knobs)
@@ -129,12 +133,6 @@ class AskedMoves:
             self._do(one, found.actions)
             self.books.claimed(found.claims)
         return True
-
-    def _check_worker(self, one: Asked) -> None:
-        """What it waits for may have changed."""
-        worker = self.mirror.facts.members.get(f"{Kind.WORKER}/{one.to_worker_id}")
-        if one.to_worker_id and (worker is None or self.mirror.facts.is_draining(worker)):
-            raise Unsuitable(f"worker {one.to_worker_id} has gone, or is to; name another", reason="WORKER_GONE")
 
     def _do(self, one: Asked, actions: Iterable[Load | Unload]) -> None:
         for action in actions:

@@ -147,6 +147,20 @@ async def test_a_load_that_fails_ends_the_move_before_it_begins(bench: Bench) ->
     await one.close()
 
 
+async def test_a_worker_that_is_to_become_empty_meanwhile_ends_the_move_before_it_begins(bench: Bench) -> None:
+    await bench.worker("w1")
+    one = await running(bench)
+    two = await bench.worker("w2")
+    two.fake.go.clear()
+    async with asking(bench, "w2") as asked:
+        await bench.asked(two, lambda: bool(two.fake.loads))
+        await Drains(bench.state).begin(worker_drain("w2"))
+        with pytest.raises(Unsuitable) as caught:
+            await asked
+    assert caught.value.reason == "WORKER_DRAINS"
+    await one.close()
+
+
 async def test_what_stands_against_a_move_is_said(bench: Bench) -> None:
     await bench.worker("w1", slots=1)
     assert await refused(bench) == (NotFound, "UNKNOWN_REQUEST")
