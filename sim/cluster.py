@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from mesh.facts import ReplicaState
+from mesh.facts import Kind, ReplicaState
 from policy.copying import Copy
 from policy.view import Spot
 from sim.batch import Sequence
@@ -30,6 +30,7 @@ class Cluster:
         self.loads: dict[Spot, LoadRun] = {}
         self.prefetches: dict[Copy, PrefetchRun] = {}
         self.finished: list[LoadDone] = []
+        self.drains: frozenset[str] = frozenset()  # "worker/<id>" of those that are to become empty
         lay_out(spec, list(self.nodes.values()))
 
     def replica(self, spot: Spot) -> Replica:
@@ -133,6 +134,11 @@ class Cluster:
         if node.id in self.nodes:
             self.workers[worker_id] = worker
             self._wake()
+
+    def drain(self, worker_id: str) -> None:
+        """It is to become empty: whoever decides sees to that."""
+        self.drains |= {f"{Kind.WORKER}/{worker_id}"}
+        self._wake()
 
     def hide(self, node: Node) -> None:
         """Nobody sees the node any more, nor waits for what it prefetches."""

@@ -1,4 +1,5 @@
-"""What breaks, when, and for how long. Requests that ran there wait again, with their tokens."""
+"""What breaks or is taken away, when, and for how long. Requests that ran where something broke wait again, with their
+tokens."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,7 +75,19 @@ class SlowDisk:
             engine.after(self.lasts_s, partial(_mend, node))
 
 
-Failure = WorkerCrash | NodeCrash | Partition | SlowDisk
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator wants a worker empty, for good."""
+
+    at_s: float
+    worker_id: str
+
+    def strike(self, _: Engine, cluster: Cluster, __: Seating) -> None:
+        """At `at_s`."""
+        cluster.drain(self.worker_id)
+
+
+Failure = WorkerCrash | NodeCrash | Partition | SlowDisk | Drain
 
 
 def _mend(node: Node) -> None:

@@ -54,7 +54,8 @@ class Observer:
         """This moment. `running` has the placed requests by id."""
         nodes = tuple([self._node(node, running) for node in self._cluster.nodes.values()])
         asked, prefetches = tuple([one.waiting() for one in waiting]), frozenset(self._cluster.prefetches)
-        return ClusterState(asked, nodes, self._models, self._mean_tokens, prefetches)
+        drains = self._cluster.drains
+        return ClusterState(asked, nodes, self._models, self._mean_tokens, prefetches, drains)
 
     def _node(self, node: Node, running: Mapping[str, Ongoing]) -> NodeState:
         changes, seen = (node.changes, node.traffic.changes), self._nodes.get(node.id)

@@ -141,6 +141,7 @@ class ClusterState:
     models: Mapping[str, ModelState]
     mean_answer_tokens: Mapping[str, float]  # by model, of answers so far
     prefetches: frozenset[Copy] = frozenset()  # under way
+    drains: frozenset[str] = frozenset()  # "worker/<id>" of those that are to become empty
 
     def workers(self) -> Iterator[WorkerState]:
         """Of all nodes."""

@@ -34,7 +34,7 @@ class Published:
     def facts(self, state: ClusterState) -> ClusterFacts:
         """Of this moment."""
         last = self._facts
-        if last and len(state.nodes) == len(self._nodes) and all(self._nodes.get(n.id) is n for n in state.nodes):
+        if last and last.drains == state.drains and self._is_as_it_was(state):
             return last
         models = last.models if last else MappingProxyType({name: entry(one) for name, one in state.models.items()})
         members = dict(last.members) if last else {}
@@ -43,10 +43,14 @@ class Published:
         if len(members) != sum([1 + len(node.workers) for node in state.nodes]):
             self._forget(state, members)
         self._nodes = {node.id: node for node in state.nodes}
-        if last and members == last.members:
+        if last and last.drains == state.drains and members == last.members:
             return last
-        self._facts = ClusterFacts(MappingProxyType(members), models)
+        self._facts = ClusterFacts(MappingProxyType(members), models, drains=state.drains)
         return self._facts
+
+    def _is_as_it_was(self, state: ClusterState) -> bool:
+        same = len(state.nodes) == len(self._nodes)
+        return same and all(self._nodes.get(node.id) is node for node in state.nodes)
 
     def _note(self, node: NodeState, models: Mapping[str, ModelState], members: dict[str, Member]) -> None:
         last = self._nodes.get(node.id)
