@@ -81,6 +81,21 @@ async def test_an_answer_that_has_moved_says_where_why_and_what_the_reader_notic
     assert "answer moved worker-1 → worker-2 (drain, kv, exact) · after 6 tokens · gap 12 ms" in ended.out
 
 
+async def test_an_answer_that_waits_for_another_worker_reads_whole_on_a_terminal(
+    fakes: Fakes, whimbrel: Whimbrel
+) -> None:
+    async def answer(request: Any) -> AsyncIterator[dict[str, Any]]:
+        yield {"delta": pb.Delta(text="A curlew ", seq=0)}
+        for done in (0, 1 << 20, 2 << 20):
+            yield {"progress": loading(done, 2 << 20)}
+        yield {"delta": pb.Delta(text="calls.", seq=2)}
+        yield {"finished": finished()}
+
+    fakes.gateway.answer = answer
+    ended = await whimbrel.run_on_terminal("generate", "curlew", "What calls?")
+    assert (ended.code, "A curlew calls.\r\n" in ended.out) == (0, True)
+
+
 async def test_control_characters_cannot_steer_a_terminal(fakes: Fakes, whimbrel: Whimbrel) -> None:
     async def answer(request: Any) -> AsyncIterator[dict[str, Any]]:
         yield {"delta": pb.Delta(text="\x1b[31mred\x07 [bold]", seq=0)}
