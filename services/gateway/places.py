@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
-
-import structlog
 
 from mesh.clients.scheduler import SchedulerClient
 from mesh.errors import MeshError, Unreachable
@@ -18,7 +16,6 @@ from services.gateway.leading import Leading
 from services.gateway.moving.errand import Errand
 from services.gateway.patience import Absence
 
-log = structlog.get_logger()
 PATIENCE_S = 0.2  # between asking a scheduler that does not answer and asking it again
 SCHEDULER_GONE = frozenset({"UNREACHABLE", "NOT_LEADER", "DRAINING", "CALL_ENDED"})
 STORE_GONE = "CHECKPOINT_UNREACHABLE"
@@ -92,12 +89,10 @@ class Places:
 
     async def _errands(self, leader: Leader, events: Asking, place: Place) -> AsyncGenerator[Errand, None]:
         """From the scheduler that gave the place for as long as it holds it, then from whoever is told of it."""
-        try:
+        with suppress(MeshError):  # its scheduler is gone, or leads no more
             async for event in events:
                 if isinstance(event, Relocation):
                     yield Errand(event, leader, place, self._schedulers, self._mirror)
-        except MeshError as error:
-            log.info("a place is left to the next scheduler", scheduler=leader.id, error=error.message)
         while True:
             told, relocation = await place.relocations.get()
             yield Errand(relocation, told, place, self._schedulers, self._mirror)

@@ -10,36 +10,45 @@ import pytest
 import pytest_asyncio
 
 from cli.cluster import ClusterOptions
-from mesh.clients.channel import Channels
+from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, Delta, Started
-from mesh.clients.scheduler import SchedulerClient
 from mesh.facts import NumericsLevel, ReplicaState
 from mesh.requests import MoveKind
 from tests.e2e.asking import PATIENCE_S, PROMPT, Answer, deploy, is_idle, replica_status, until, until_model, whole
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library
-from tests.e2e.test_resume import Case, Watch, answers, count, likely, with_stops
+from tests.e2e.test_adapters import Tuned
+from tests.e2e.test_resume import CASES, Case, Watch, answers, count, likely, with_stops
 
 BEGUN = 5  # tokens of the first answer that begins when it moves
+PATH, BATCH = NumericsLevel.PATH_INVARIANT, NumericsLevel.BATCH_INVARIANT
 WORKERS = ("worker-1", "worker-2")
 LENGTH = 440  # of each answer
 
 
+@pytest.fixture(scope="module")
+def tuned(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """An adapter of llama."""
+    return Tuned(library, tmp_path_factory.mktemp("adapter"), 1)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def mesh(tmp_path_factory: pytest.TempPathFactory, library: Library) -> AsyncIterator[Running]:
+async def mesh(tmp_path_factory: pytest.TempPathFactory, library: Library, tuned: Tuned) -> AsyncIterator[Running]:
     """A cluster of two workers."""
     options = ClusterOptions(
         tmp_path_factory.mktemp("moves"), settings=SETTINGS | {"WHIMBREL_MOVES": "0", "WHIMBREL_MOVE_STOP_S": "30"}
     )  # but those that are asked for
-    async with running(options, library, ("llama", "mamba2")) as cluster:
+    library.put(options.data_dir / "store", ("llama",))
+    tuned.put(options.data_dir / "store", library.digest("llama"))
+    async with running(options, library, ("mamba2",)) as cluster:
         yield cluster
 
 
-async def everywhere(mesh: Running, checkpoint: str, level: NumericsLevel) -> str:
-    """A model that both workers have."""
-    name = f"{checkpoint}-{level}".replace("_", "-")
+async def everywhere(mesh: Running, name: str, digest: str, level: NumericsLevel) -> str:
+    """The name of a model that both workers have."""
+    name = f"{name}-{level}".replace("_", "-")
     if name not in {model.name for model in await mesh.client.list()}:
-        await deploy(mesh.client, name, checkpoint=mesh.library.digest(checkpoint), numerics=level)
+        await deploy(mesh.client, name, checkpoint=digest, numerics=level)
         await mesh.client.update(name, min_replicas=2)
     ready = ReplicaState.READY
     await until_model(mesh.client, name, lambda model: sum(one.state is ready for one in model.replicas) == 2)
@@ -55,9 +64,8 @@ def longer(case: Case) -> Case:
 class Mover:
     """Moves a request when its first answer has begun, as often as there are kinds, while it is read."""
 
-    def __init__(self, mesh: Running, schedulers: SchedulerClient, request_id: str, kinds: Sequence[MoveKind]) -> None:
-        self._address = mesh.cluster.process("scheduler-1").address.result()
-        self._schedulers, self._request_id, self._kinds = schedulers, request_id, kinds
+    def __init__(self, client: GatewayClient, request_id: str, kinds: Sequence[MoveKind], begun: int) -> None:
+        self._client, self._request_id, self._kinds, self._begun = client, request_id, kinds, begun
 
     async def over(self, events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[AnswerEvent]:
         """The events, as they come."""
@@ -66,7 +74,7 @@ class Mover:
             async for event in events:
                 if isinstance(event, Started):
                     at = event.worker_id
-                if isinstance(event, Delta) and not moving and event.seq + len(event.token_ids) >= BEGUN:
+                if isinstance(event, Delta) and not moving and event.seq + len(event.token_ids) >= self._begun:
                     moving = True
                     group.create_task(self._move(at))
                 yield event
@@ -74,25 +82,33 @@ class Mover:
     async def _move(self, at: str) -> None:
         for kind in self._kinds:
             to = WORKERS[at == WORKERS[0]]
-            moved = await self._schedulers.move(self._address, self._request_id, to, kind)
-            assert (moved.from_worker_id, moved.to_worker_id, moved.outcome.kind) == (at, to, kind)
+            moved = await self._client.move(self._request_id, to_worker_id=to, kind=kind)
+            assert (moved.from_worker_id, moved.to_worker_id, moved.kind, moved.exact) == (at, to, kind, True)
             at = to
 
 
-async def moved(mesh: Running, model: str, cases: Mapping[str, Case], kinds: Sequence[MoveKind]) -> dict[str, Answer]:
-    """All at once, each to its end, and each moved."""
-    channels = Channels()
+async def check(
+    mesh: Running, model: str, cases: Mapping[str, Case], kinds: Sequence[MoveKind], begun: int = BEGUN
+) -> None:
+    """All cases at once, unmoved and then each moved, say the same; in the end both workers are empty."""
+    wanted = await answers(mesh.client, model, cases, Watch(count(cases)))
 
     def asked(name: str, case: Case) -> AsyncGenerator[AnswerEvent]:
         request_id = f"{model}/{name}"
         events = mesh.client.generate(
             model, PROMPT, case.wishes, answers=case.answers, request_id=request_id, within_s=PATIENCE_S
         )
-        return Mover(mesh, SchedulerClient(channels), request_id, kinds).over(events)
+        return Mover(mesh.client, request_id, kinds, begun).over(events)
 
     found = await asyncio.gather(*(whole(asked(name, case)) for name, case in cases.items()))
-    await channels.close()
-    return dict(zip(cases, found, strict=True))
+    for name, answer in zip(cases, found, strict=True):
+        same(answer, wanted[name])
+        moves = [move for move in answer.finished.moves if move.index == 0]
+        assert [move.kind for move in moves] == list(kinds), name
+        assert all(move.exact and move.reason == "asked" and move.gap_s > 0 for move in moves), name
+        assert answer.finished.worker_id == moves[-1].to_worker_id
+    for worker_id in WORKERS:
+        await until(lambda: replica_status(mesh.cluster, worker_id, model), is_idle)  # noqa: B023
 
 
 def same(found: Answer, wanted: Answer) -> None:
@@ -110,24 +126,33 @@ def same(found: Answer, wanted: Answer) -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "level", "kinds"),
     [
-        ("llama", NumericsLevel.PATH_INVARIANT, (MoveKind.KV, MoveKind.TOKENS)),
-        ("llama", NumericsLevel.BATCH_INVARIANT, (MoveKind.TOKENS, MoveKind.KV)),
-        ("mamba2", NumericsLevel.BATCH_INVARIANT, (MoveKind.KV,)),
-        ("mamba2", NumericsLevel.BATCH_INVARIANT, (MoveKind.TOKENS,)),
+        ("llama", PATH, (MoveKind.KV, MoveKind.TOKENS)),
+        pytest.param("llama", BATCH, (MoveKind.TOKENS, MoveKind.KV), marks=pytest.mark.slow),
+        pytest.param("mamba2", BATCH, (MoveKind.KV,), marks=pytest.mark.slow),
+        pytest.param("mamba2", BATCH, (MoveKind.TOKENS,), marks=pytest.mark.slow),
     ],
 )
 async def test_answers_of_every_kind_read_whole_when_they_move(
     mesh: Running, checkpoint: str, level: NumericsLevel, kinds: Sequence[MoveKind]
 ) -> None:
-    name = await everywhere(mesh, checkpoint, level)
-    cases = {case: longer(one) for case, one in (await with_stops(mesh.client, name)).items()}
-    wanted = await answers(mesh.client, name, cases, Watch(count(cases)))
-    found = await moved(mesh, name, cases, kinds)
-    for case, answer in found.items():
-        same(answer, wanted[case])
-        moves = [move for move in answer.finished.moves if move.index == 0]
-        assert [move.kind for move in moves] == list(kinds), case
-        assert all(move.exact and move.reason == "asked" and move.gap_s > 0 for move in moves), case
-        assert answer.finished.worker_id == moves[-1].to_worker_id
-    for worker_id in WORKERS:
-        await until(lambda: replica_status(mesh.cluster, worker_id, name), is_idle)  # noqa: B023
+    model = await everywhere(mesh, checkpoint, mesh.library.digest(checkpoint), level)
+    cases = await with_stops(mesh.client, model, {case: longer(one) for case, one in CASES.items()})
+    await check(mesh, model, cases, kinds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [(MoveKind.KV, MoveKind.TOKENS), (MoveKind.TOKENS, MoveKind.KV)])
+async def test_an_adapters_answers_move_beside_its_bases(
+    mesh: Running, tuned: Tuned, kinds: Sequence[MoveKind]
+) -> None:
+    model = await everywhere(mesh, "tuned", tuned.digest, PATH)
+    await check(mesh, model, {name: longer(CASES[name]) for name in ("greedy", "seeded")}, kinds)
+
+
+@pytest.mark.slow
+async def test_answers_of_a_thousand_tokens_move(mesh: Running) -> None:
+    model = await everywhere(mesh, "llama", mesh.library.digest("llama"), PATH)
+    long = {
+        name: replace(CASES[name], wishes=replace(CASES[name].wishes, max_tokens=1800)) for name in ("greedy", "seeded")
+    }
+    await check(mesh, model, long, (MoveKind.KV, MoveKind.TOKENS), begun=1000)

@@ -97,11 +97,12 @@ def likely(answer: Answer) -> list[TokenLogprob]:
     return [one for delta in answer.deltas for one in delta.logprobs]
 
 
-async def with_stops(client: GatewayClient, model: str) -> Mapping[str, Case]:
+async def with_stops(client: GatewayClient, model: str, cases: Mapping[str, Case]) -> Mapping[str, Case]:
     """The cases, and one with a stop text that comes late in its answer."""
-    text = (await ask(client, model, SEEDED)).text
+    seeded = cases["seeded"].wishes
+    text = (await ask(client, model, seeded)).text
     late = next(text[n : n + 6] for n in range(len(text) * 2 // 3, len(text)) if text.index(text[n : n + 6]) == n)
-    return {**CASES, "stop text": Case(replace(SEEDED, stop=("never that", late)))}
+    return {**cases, "stop text": Case(replace(seeded, stop=("never that", late)))}
 
 
 def check(found: Mapping[str, Answer], wanted: Mapping[str, Answer]) -> None:
@@ -157,7 +158,7 @@ async def unbroken(
 ) -> tuple[Mapping[str, Case], Mapping[str, Answer]]:
     """The requests for a new model, and their answers when nothing happens."""
     await deploy(mesh.client, name, checkpoint=mesh.library.digest(checkpoint), numerics=level)
-    cases = await with_stops(mesh.client, name)
+    cases = await with_stops(mesh.client, name, CASES)
     return cases, await answers(mesh.client, name, cases, Watch(count(cases)))
 
 

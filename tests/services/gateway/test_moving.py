@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from mesh.moves import MoveFailed, Ready, Relocation, Reserved, Stopped
 from mesh.requests import FinishReason, Frame, MoveKind
@@ -368,3 +369,28 @@ async def test_a_request_that_is_to_go_where_it_is_stays_there(bench: Bench) -> 
     on.scheduler.relocations.put_nowait(Relocation(MOVE, placement("w1", on.source.address), "drain", MoveKind.KV))
     assert (await on.scheduler.outcome()).moved is False
     await finished_at_source(on)
+
+
+def counted(outcome: str) -> float:
+    """Relocations so far that ended so."""
+    labels = {"kind": "kv", "reason": "drain", "outcome": outcome}
+    return REGISTRY.get_sample_value("whimbrel_moves_total", labels) or 0.0
+
+
+async def test_moves_are_counted_by_how_they_ended(bench: Bench) -> None:
+    before = {outcome: counted(outcome) for outcome in ("moved", "no_room")}
+    gaps = REGISTRY.get_sample_value("whimbrel_move_gap_seconds_count", {"kind": "kv"}) or 0.0
+    on = await stage(bench)
+    on.relocate()
+    await on.target.expects()
+    on.target.say(MoveFailed(PART, "NO_ROOM", "has no room"))
+    await on.scheduler.outcome()
+    assert (counted("moved"), counted("no_room")) == (before["moved"], before["no_room"] + 1)
+    await on.source.abandons()
+    await on.target.abandons()
+    grant = await on.granted()
+    on.target.say(on.frame(grant, FLIES + OVER, " the"))
+    await on.scheduler.outcome()
+    assert counted("moved") == before["moved"] + 1
+    assert REGISTRY.get_sample_value("whimbrel_move_gap_seconds_count", {"kind": "kv"}) == gaps + 1
+    on.running.cancel()
