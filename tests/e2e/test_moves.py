@@ -129,7 +129,6 @@ def same(found: Answer, wanted: Answer) -> None:
         ("llama", PATH, (MoveKind.KV, MoveKind.TOKENS)),
         pytest.param("llama", BATCH, (MoveKind.TOKENS, MoveKind.KV), marks=pytest.mark.slow),
         pytest.param("mamba2", BATCH, (MoveKind.KV,), marks=pytest.mark.slow),
-        pytest.param("mamba2", BATCH, (MoveKind.TOKENS,), marks=pytest.mark.slow),
     ],
 )
 async def test_answers_of_every_kind_read_whole_when_they_move(
@@ -138,6 +137,13 @@ async def test_answers_of_every_kind_read_whole_when_they_move(
     model = await everywhere(mesh, checkpoint, mesh.library.digest(checkpoint), level)
     cases = await with_stops(mesh.client, model, {case: longer(one) for case, one in CASES.items()})
     await check(mesh, model, cases, kinds)
+
+
+@pytest.mark.slow
+async def test_what_runs_one_sequence_a_pass_is_computed_elsewhere(mesh: Running) -> None:
+    """Few at a time: the target takes as long as the source for each token."""
+    model = await everywhere(mesh, "mamba2", mesh.library.digest("mamba2"), BATCH)
+    await check(mesh, model, {name: longer(CASES[name]) for name in ("seeded", "penalties")}, (MoveKind.TOKENS,))
 
 
 @pytest.mark.slow
