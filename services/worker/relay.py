@@ -1,9 +1,9 @@
 """The worker's end of a gateway's line: grants, cancels and moves in, the frames of each engine step out."""
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -14,14 +14,7 @@ from mesh.faults import Point, reach
 from mesh.moves import Abandon, Expect, MoveFailed, Send
 from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import (
-    EngineError,
-    GuideRefused,
-    NotMovable,
-    PromptTooLong,
-    QueueFull,
-    UnknownReplica,
-)
+from services.worker.engine.errors import EngineError, GuideRefused, PromptTooLong, QueueFull, UnknownReplica
 from services.worker.engine.guide import Grammar
 from services.worker.engine.mover import Mover
 from services.worker.engine.request import EngineRequest, TokenStep
@@ -55,17 +48,18 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Granted:
     """A request that runs here, under the epoch of its newest grant. `former_id` is the engine's name for what was here
-    of it before, from which it goes on."""
+    of it before, from which it goes on; `number` is the grant's."""
 
     line: Line
     key: str
     epoch: int
+    number: int
     former_id: str = ""
 
     @property
     def engine_id(self) -> str:
-        """The engine's name for this ownership: a request that comes back under another epoch is another one."""
-        return f"{self.key}#{self.epoch}"
+        """The engine's name for this ownership: a request that comes back is another one."""
+        return f"{self.key}#{self.epoch}.{self.number}"
 
 
 class Relay:
@@ -81,6 +75,7 @@ class Relay:
         self.on_load: Callable[[], None] = lambda: None
         self._lines: set[Line] = set()
         self._draining = False
+        self._numbers = itertools.count(1)  # of grants
         self._by_key: dict[str, Granted] = {}
         self._by_engine_id: dict[str, Granted] = {}
         self._preparing: dict[str, asyncio.Task[None]] = {}  # by engine id; what is granted owns its task
@@ -153,13 +148,17 @@ class Relay:
     def _grant(self, line: Line, grant: Grant) -> None:
         former = self._by_key.get(grant.key)
         if former and former.epoch >= grant.epoch:
-            return
+            if former.line is line:
+                return
+            self._cancel(former)  # of a gateway of this name that is gone
+            former = None
         arrived = self.incoming.claim(grant.move_id, grant.key)
         if former:
             self._forget(former)
             if arrived or former.engine_id in self._preparing:
                 self._drop(former)
-        granted = Granted(line, grant.key, grant.epoch, arrived or (former.engine_id if former else ""))
+        former_id = arrived or (former.engine_id if former else "")
+        granted = Granted(line, grant.key, grant.epoch, next(self._numbers), former_id)
         self._by_key[granted.key] = self._by_engine_id[granted.engine_id] = granted
         if grant.sampling.guide or granted.former_id:
             task = asyncio.create_task(self._prepared(granted, grant), name=f"preparing {granted.engine_id}")
@@ -192,11 +191,9 @@ class Relay:
     async def _go_on(self, granted: Granted, request: EngineRequest) -> None:
         """From what is here of it, or from its tokens."""
         if granted.former_id:
-            with suppress(NotMovable):
-                await asyncio.wrap_future(self._mover.adopt(granted.former_id, request))
-                return
-            self.engine.cancel(granted.former_id)
-        self.engine.submit(request)
+            await asyncio.wrap_future(self._mover.adopt(granted.former_id, request))
+        else:
+            self.engine.submit(request)
 
     def _submit(self, granted: Granted, request: EngineRequest) -> None:
         try:

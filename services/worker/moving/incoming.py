@@ -12,7 +12,7 @@ from mesh.faults import Point, reach
 from mesh.moves import Expect, MoveFailed, Ready, Reserved
 from mesh.requests import MoveKind
 from services.worker.engine.engine import Engine
-from services.worker.engine.errors import EngineError
+from services.worker.engine.errors import EngineError, UnknownReplica
 from services.worker.engine.mover import Mover
 from services.worker.engine.opaque_state import StateRoom
 from services.worker.engine.request import EngineRequest, TokenStep
@@ -115,8 +115,9 @@ class Incoming:
             expected.lease.suspend()  # until it is computed
             blocks, tokens = 0, await asyncio.wrap_future(self._mover.warm(request))
         await reach(Point.TARGET_RESERVES)
-        fingerprint = self._engine.stats().replicas[request.replica].fingerprint
-        expected.reserved(Reserved(expected.move_id, blocks, tokens, fingerprint))
+        if (stats := self._engine.stats().replicas.get(request.replica)) is None:
+            raise UnknownReplica(f"{request.replica} has just been removed")
+        expected.reserved(Reserved(expected.move_id, blocks, tokens, stats.fingerprint))
 
     async def _reserved(self, expected: Expected, request: EngineRequest) -> tuple[int, int]:
         """Blocks that are there already, and tokens in them."""

@@ -12,6 +12,7 @@ from grpc import aio
 from whimbrel.worker.v1 import worker_pb2 as pb
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
+from mesh.clients.channel import Channels
 from mesh.clients.receive_wire import Blocks, Manifest, Opening, StateTensor
 from mesh.clients.receiving import Flow, Sending, sending
 from mesh.errors import MeshError, NotFound
@@ -24,7 +25,7 @@ from services.worker.moving.limits import MoveLimits
 from services.worker.moving.pieces import checksum
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, body, greedy, prompt, replica
 from tests.services.worker.moving.test_moves import Pair, alone, between, copied
-from tests.services.worker.moving.workers import NAME, Worker, grant, worker
+from tests.services.worker.moving.workers import NAME, Line, Worker, grant, worker
 
 WHOLE = 160
 LOST = "CALL_ENDED"  # why a call was ended is lost to whoever is writing then
@@ -143,6 +144,20 @@ async def test_a_late_send_is_ignored(pair: Pair) -> None:
     assert log + await source.line.whole("r", 2) == greedy("llama", prompt(17), WHOLE)
     assert not source.line.events
     target.line.send(Abandon("move"))
+
+
+async def test_a_gateway_that_comes_back_under_its_name_is_not_taken_for_its_former_self(tmp_path: Path) -> None:
+    """Its keys begin anew, perhaps before the worker has noticed that the old line is broken."""
+    async with worker(replica(name=NAME), scratch=tmp_path) as one:
+        one.line.send(grant())
+        await one.line.tokens("r", 1, 30)
+        channels = Channels()
+        again = Line(channels, one.address)
+        again.send(grant(prompt=prompt(9)))
+        assert await again.whole("r", 1) == greedy("llama", prompt(9), WHOLE)
+        await again.close()
+        await channels.close()
+        await one.is_idle()
 
 
 @pytest.mark.parametrize("stage", ["expected", "sending", "stopped", "ready"])

@@ -210,7 +210,7 @@ async def test_bytes_of_a_peer_that_are_wrong_end_the_move_alone(tmp_path: Path)
         known = await begun(source, asked(max_tokens=200))
         target.line.send(Expect("move", known, MoveKind.KV))
         await target.line.event(Reserved)
-        state = await asyncio.wrap_future(_mover(source).export_held("r#1"))
+        state = await asyncio.wrap_future(_mover(source).export_held("r#1.1"))
         path, tensor = next(iter(state.tensors.items()))
         wrong = StateTensor(path, "float32", tuple(tensor.shape), 0, memoryview(bytes(4)), 7)
         async with sending(target.address, Opening("move", state.layout), USUAL.flow) as stream:
