@@ -1,8 +1,8 @@
 """Answers that go on elsewhere: from a worker that is emptied, and as a scheduler has it that came after they began."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +11,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from cli.cluster import ClusterOptions
+from mesh.clients.gateway_records import AnswerEvent, Delta
 from mesh.errors import Unreachable
 from mesh.facts import NumericsLevel, ReplicaState
 from mesh.requests import RequestState
@@ -25,7 +26,6 @@ from tests.e2e.asking import (
     replica_status,
     until,
     until_model,
-    whole,
 )
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library
@@ -51,17 +51,34 @@ async def everywhere(mesh: Running, name: str) -> None:
     await until_model(mesh.client, name, lambda model: sum(one.state is ready for one in model.replicas) == 2)
 
 
+class Reader:
+    """Of one answer: `whole` is all of it in the end, `begun` is set at its first token."""
+
+    def __init__(self, events: AsyncGenerator[AnswerEvent]) -> None:
+        self._events, self.begun = events, asyncio.Event()
+        self.whole = asyncio.create_task(self._read())
+
+    async def _read(self) -> Answer:
+        read: list[AnswerEvent] = []
+        async with aclosing(self._events):
+            async for event in self._events:
+                read.append(event)
+                if isinstance(event, Delta):
+                    self.begun.set()
+        return Answer(tuple(read))
+
+
 @asynccontextmanager
-async def answer(mesh: Running, model: str) -> AsyncIterator[asyncio.Task[Answer]]:
-    """A long one, to its end, under the id "long"."""
-    events = mesh.client.generate(model, PROMPT, WISHES, request_id="long", within_s=PATIENCE_S)
-    task = asyncio.create_task(whole(events))
+async def answer(mesh: Running, model: str) -> AsyncIterator[Reader]:
+    """A long one that has begun, under the id "long"."""
+    reader = Reader(mesh.client.generate(model, PROMPT, WISHES, request_id="long", within_s=PATIENCE_S))
     try:
-        yield task
+        async with asyncio.timeout(PATIENCE_S):
+            await reader.begun.wait()
+        yield reader
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        reader.whole.cancel()
+        await asyncio.wait([reader.whole])
 
 
 async def where(mesh: Running) -> str:
@@ -84,38 +101,40 @@ async def leader(mesh: Running) -> str:
 
 async def test_a_worker_that_is_emptied_sends_its_answers_elsewhere_in_their_midst(mesh: Running) -> None:
     await everywhere(mesh, "emptied")
-    async with answer(mesh, "emptied") as task:
+    async with answer(mesh, "emptied") as reader:
         at = await where(mesh)
         states = [left async for left in mesh.client.drain(at)]
         assert states[-1].requests == 0
-        found = await task
+        found = await reader.whole
     await mesh.client.undrain(at)
-    (move,) = found.finished.moves
-    assert (move.reason, move.from_worker_id, move.to_worker_id) == ("drain", at, WORKERS[at == WORKERS[0]])
+    assert ("drain", at, WORKERS[at == WORKERS[0]]) in went(found)
     await same_in_peace(mesh, "emptied", found)
 
 
 async def test_a_scheduler_that_came_after_an_answer_had_begun_moves_it_all_the_same(mesh: Running) -> None:
     await everywhere(mesh, "outliving")
-    async with answer(mesh, "outliving") as task:
+    async with answer(mesh, "outliving") as reader:
         at, former = await where(mesh), await leader(mesh)
         again = asyncio.create_task(mesh.cluster.restart(former))
         await until(partial(leader, mesh), lambda holder: holder not in ("", former))
         assert await where(mesh) == at
         moved = await mesh.client.move("long")
         assert moved.from_worker_id == at
-        found = await task
+        found = await reader.whole
         await again
-    (move,) = found.finished.moves
-    assert (move.reason, move.to_worker_id) == ("asked", moved.to_worker_id)
+    assert ("asked", at, moved.to_worker_id) in went(found)
     await same_in_peace(mesh, "outliving", found)
+
+
+def went(found: Answer) -> list[tuple[str, str, str]]:
+    """Why, from where and where to it went on."""
+    return [(move.reason, move.from_worker_id, move.to_worker_id) for move in found.finished.moves]
 
 
 async def same_in_peace(mesh: Running, model: str, found: Answer) -> None:
     """The answer is what it is when nothing moves, and nothing is left of it anywhere."""
-    async with answer(mesh, model) as task:
-        peace = await task
-    assert peace.finished.moves == ()
+    async with answer(mesh, model) as reader:
+        peace = await reader.whole
     assert (found.token_ids, found.text) == (peace.token_ids, peace.text)
     for worker_id in WORKERS:
         if await replica_status(mesh.cluster, worker_id, model):
