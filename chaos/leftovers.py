@@ -1,20 +1,23 @@
-"""What is still there once every client has gone: nothing should run, and every block should be free."""
+"""What is still there once every client has gone: nothing should run, every block and every place should be free."""
 
 import asyncio
 from collections.abc import Sequence
 
+from whimbrel.gateway.v1 import gateway_pb2 as pb
+from whimbrel.gateway.v1.gateway_pb2_grpc import ClusterServiceStub
 from whimbrel.worker.v1 import worker_pb2
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from cli.cluster import LocalCluster
 from mesh.clients.channel import connect, unary
+from mesh.errors import MeshError
 from mesh.facts import Kind
 
 PATIENCE_S, LOOK_S, STATUS_S = 30.0, 0.2, 10.0
 
 
 async def leftovers(cluster: LocalCluster) -> list[str]:
-    """In words, what a worker still holds after a while of peace."""
+    """In words, what a worker or the scheduler still holds after a while of peace."""
     names = [process.program.id for process in cluster.processes if process.program.kind is Kind.WORKER]
     found = await _left(cluster, names)
     try:
@@ -27,8 +30,18 @@ async def leftovers(cluster: LocalCluster) -> list[str]:
 
 
 async def _left(cluster: LocalCluster, names: Sequence[str]) -> list[str]:
-    each = await asyncio.gather(*(_of_worker(cluster, name) for name in names))
-    return [text for texts in each for text in texts]
+    looking = [_of_scheduler(cluster), *(_of_worker(cluster, name) for name in names)]
+    try:
+        return [text for texts in await asyncio.gather(*looking) for text in texts]
+    except MeshError as error:
+        return [f"nobody can tell: {error.message}"]  # somebody may be about to lead
+
+
+async def _of_scheduler(cluster: LocalCluster) -> list[str]:
+    async with connect(cluster.gateway_address) as channel:
+        call = ClusterServiceStub(channel).ListRequests(pb.ClusterServiceListRequestsRequest(), timeout=STATUS_S)
+        found = (await unary(call, "the gateway")).requests
+    return [f"the scheduler: {one.request_id} has a place at {one.worker_id or 'none'}" for one in found]
 
 
 async def _of_worker(cluster: LocalCluster, name: str) -> list[str]:
