@@ -129,12 +129,6 @@ class Engine:
             self._refuse_when_closing()
             return self._promise(self._residents.home(request_id), lambda replica: (question(replica), []))
 
-    def tell(self, request_id: str, order: Callable[[Replica], list[TokenStep]]) -> Future[None]:
-        """As `ask`, for what can give the request its last TokenStep."""
-        with self._wake:
-            self._refuse_when_closing()
-            return self._promise(self._residents.home(request_id), lambda replica: (None, order(replica)))
-
     def expect(self, request: EngineRequest, begin: Callable[[Replica], tuple[T, list[TokenStep]]]) -> Future[T]:
         """Take in a request that `begin` makes room for, instead of queueing it; raises as `submit` does. If `begin`
         fails, the request is not here. What it gives besides an answer are the last steps of requests."""

@@ -68,14 +68,8 @@ class Mover:
         """What the sequence is now."""
         return self._engine.ask(request_id, lambda replica: _movable(replica).departures.describe(request_id))
 
-    def export_kv(self, request_id: str, layer: int, first: int, end: int) -> Future[Tensor]:
-        """Bytes [end - first, block bytes of the layer] of its blocks `first` to `end`."""
-        return self._engine.ask(
-            request_id, lambda replica: _movable(replica).departures.export_kv(request_id, layer, first, end)
-        )
-
     def export(self, request_id: str, layers: range, first: int, end: int) -> Future[tuple[Tensor, ...]]:
-        """The same of several layers, on the host."""
+        """Bytes [end - first, block bytes] of each of some layers, of its blocks `first` to `end`, on the host."""
 
         def exported(replica: Replica) -> tuple[Tensor, ...]:
             departures = _movable(replica).departures
@@ -87,22 +81,6 @@ class Mover:
         """Pause it, and export what is left from block `first` on."""
         return self._engine.ask(request_id, lambda replica: _movable(replica).departures.stop(request_id, first))
 
-    def pause(self, request_id: str) -> Future[None]:
-        """Have it take no step from now on."""
-        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.pause(request_id))
-
-    def resume(self, request_id: str) -> Future[None]:
-        """Have it go on."""
-        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.resume(request_id))
-
-    def prefix_lookup(self, request: EngineRequest) -> Future[int]:
-        """How many of its leading tokens have KV on its replica, in the pool or below."""
-        return self._engine.ask_replica(request.replica, lambda replica: _movable(replica).arrivals.lookup(request))
-
-    def import_begin(self, state: SequenceState) -> Future[int]:
-        """Reserve room for `state`, whose request names the replica. How many leading blocks need not be sent."""
-        return self._engine.expect(state.request, lambda replica: (_movable(replica).arrivals.begin(state), []))
-
     def reserve(self, request: EngineRequest) -> Future[Room | StateRoom]:
         """Make room for what another worker has of `request`, which arrives under its id: blocks, or a whole state.
         Raises as `Engine.submit` does, and ImportRefused."""
@@ -112,16 +90,6 @@ class Mover:
         """Write blocks from `first` on of consecutive layers, with more room if need be."""
         return self._engine.ask(
             request_id, lambda replica: _movable(replica).arrivals.take_in(request_id, first_layer, first, layers)
-        )
-
-    def import_extend(self, request_id: str, kv_tokens: int) -> Future[None]:
-        """Reserve room for what it has grown to since."""
-        return self._engine.ask(request_id, lambda replica: _movable(replica).arrivals.extend(request_id, kv_tokens))
-
-    def import_kv(self, request_id: str, layer: int, first: int, data: Tensor) -> Future[None]:
-        """Write a layer's blocks from `first` on."""
-        return self._engine.ask(
-            request_id, lambda replica: _movable(replica).arrivals.receive(request_id, layer, first, data)
         )
 
     def import_complete(self, request_id: str, tokens: Sequence[int], kv_tokens: int) -> Future[None]:
@@ -145,10 +113,6 @@ class Mover:
             return self._engine.ask(request.request_id, lambda replica: _adopting(replica).warm_on(request))
         except UnknownRequest:
             return self._engine.expect(request, lambda replica: (_adopting(replica).warm(request), []))
-
-    def import_abort(self, request_id: str) -> Future[None]:
-        """Give the room back; a last TokenStep says CANCELLED."""
-        return self._engine.tell(request_id, lambda replica: _movable(replica).arrivals.abort(request_id))
 
     def export_held(self, request_id: str) -> Future[HeldState]:
         """The sequence and all that is held of it, from a replica that runs one sequence at a time."""

@@ -8,6 +8,7 @@ import torch
 
 from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason
+from services.worker.engine.arrivals import Room
 from services.worker.engine.batch import Limits
 from services.worker.engine.departures import SequenceState
 from services.worker.engine.engine import Engine
@@ -25,7 +26,7 @@ from services.worker.engine.errors import (
 from services.worker.engine.mover import Mover
 from services.worker.engine.numerics import LEVELS
 from services.worker.engine.packed_replica import PackedReplica
-from services.worker.engine.request import TokenStep
+from services.worker.engine.request import EngineRequest, TokenStep
 from tests.services.worker.engine.test_engine import PATIENCE_S, Heard, running
 from tests.services.worker.engine.tiny import (
     BLOCK_TOKENS,
@@ -333,14 +334,17 @@ def test_only_what_is_whole_leaves_and_only_what_fits_comes_in() -> None:
 
 def moved_over_engines(source: Engine, target: Engine, name: str) -> None:
     leaving, coming = Mover(source), Mover(target)
-    leaving.pause(name).result(PATIENCE_S)
-    state = leaving.describe(name).result(PATIENCE_S)
-    first = coming.import_begin(state).result(PATIENCE_S)
-    coming.import_extend(name, state.kv_tokens).result(PATIENCE_S)
-    for layer in range(state.layers):
-        data = leaving.export_kv(name, layer, first, state.blocks).result(PATIENCE_S)
-        coming.import_kv(name, layer, first, data).result(PATIENCE_S)
-    coming.import_complete(name, (*state.request.prompt_ids, *state.request.generated), state.kv_tokens)
+    early = leaving.describe(name).result(PATIENCE_S)
+    room = coming.reserve(early.request).result(PATIENCE_S)
+    assert isinstance(room, Room)
+    assert (room.layout, room.blocks_there) == (early.layout, 0)
+    full = leaving.export(name, range(early.layers), 0, early.full_blocks).result(PATIENCE_S)
+    coming.import_blocks(name, 0, 0, full).result(PATIENCE_S)
+    stand = leaving.stop(name, early.full_blocks).result(PATIENCE_S)
+    coming.import_blocks(name, 0, early.full_blocks, stand.rest).result(PATIENCE_S)
+    state = stand.state
+    tokens = (*state.request.prompt_ids, *state.request.generated)
+    coming.import_complete(name, tokens, state.kv_tokens).result(PATIENCE_S)
     as_another = replace(state.request, request_id=f"{name} on")
     assert coming.adopt(name, as_another).result(PATIENCE_S) == state.kv_tokens
     source.cancel(name)
@@ -380,33 +384,31 @@ def test_an_engine_computes_ahead_what_another_one_owns() -> None:
 
 
 def test_an_engine_takes_in_no_import_that_it_could_not_run() -> None:
-    with running(replica()) as (source, left), running(replica(blocks=4)) as (target, right):
-        source.submit(request("r", prompt(17), 200))
-        left.wait("r", tokens=2)
-        state = Mover(source).describe("r").result(PATIENCE_S)
-        mover = Mover(target)
-        long = replace(state, request=replace(state.request, prompt_ids=prompt(40)))
+    with running(replica(blocks=4)) as (engine, heard):
+        mover, r = Mover(engine), request("r", prompt(17), 200, generated=(5, 6))
         with pytest.raises(PromptTooLong):
-            mover.import_begin(long)
+            mover.reserve(replace(r, prompt_ids=prompt(40)))
         with pytest.raises(UnknownReplica):
-            mover.import_begin(replace(state, request=replace(state.request, replica="gpt2")))
-        with pytest.raises(LayoutMismatch):
-            mover.import_begin(replace(state, layout=b"")).result(PATIENCE_S)
-        assert mover.prefix_lookup(state.request).result(PATIENCE_S) == 0
-        mover.import_begin(replace(state, kv_tokens=17)).result(PATIENCE_S)  # the one that failed is forgotten
+            mover.reserve(replace(r, replica="gpt2"))
+        mover.reserve(replace(r, request_id="first")).result(PATIENCE_S)
+        with pytest.raises(ImportRefused, match="more KV blocks"):
+            mover.reserve(r).result(PATIENCE_S)
         with pytest.raises(DuplicateRequest):
-            mover.import_begin(state)
-        mover.import_abort("r").result(PATIENCE_S)
-        assert right.wait("r") == [TokenStep("r", len(state.request.generated), (), FinishReason.CANCELLED)]
+            mover.reserve(replace(r, request_id="first"))
+        engine.cancel("first")
+        assert heard.wait("first") == [TokenStep("first", 2, (), FinishReason.CANCELLED)]
+        mover.reserve(r).result(PATIENCE_S)  # the one that failed is forgotten
         with pytest.raises(UnknownRequest):
-            mover.import_abort("r")
+            mover.import_complete("first", prompt(17), 17)
 
 
 class Still:
-    """A replica whose runner keeps no blocks."""
+    """A replica that generates nothing."""
 
     name = "still"
     has_work = False
+
+    def check(self, request: EngineRequest) -> None: ...
 
     def unload(self) -> None: ...
 
@@ -414,10 +416,10 @@ class Still:
         return []
 
 
-def test_a_replica_without_blocks_says_that_it_cannot_be_moved() -> None:
+def test_a_replica_that_generates_nothing_says_that_nothing_can_move() -> None:
     engine = Engine(Heard())
     engine.start()
     engine.add_replica(Still())  # type: ignore[arg-type]  # what is not asked for is left out
-    with pytest.raises(NotMovable, match="send the request's tokens"):
-        Mover(engine).prefix_lookup(request("r", prompt(3), on="still")).result(PATIENCE_S)
+    with pytest.raises(NotMovable, match="generates nothing that could move"):
+        Mover(engine).warm(request("r", prompt(3), on="still")).result(PATIENCE_S)
     engine.close()
