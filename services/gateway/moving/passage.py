@@ -5,9 +5,8 @@ again to whoever had it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 from mesh.faults import Point, reach
@@ -15,51 +14,12 @@ from mesh.moves import Abandon, AnswerMove, Expect, MoveEvent, MoveFailed, Ready
 from mesh.requests import MoveKind
 from services.gateway.moving.limits import MoveLimits
 from services.gateway.moving.tenure import Tenure
+from services.gateway.moving.way import FINISHED, Over, Party, Way
 from services.gateway.owners import Handover
-from services.gateway.relay import Line
 
 OTHER_WAY = frozenset({"NOT_MOVABLE", "LAYOUT_MISMATCH"})
 T = TypeVar("T", Reserved, Ready)
-FINISHED = "FINISHED"
 OTHER = {MoveKind.KV: MoveKind.TOKENS, MoveKind.TOKENS: MoveKind.KV}
-
-
-class Over(Exception):
-    """A move cannot go on; `reason` is an ErrorInfo reason."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason, self.message = reason, message
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Where all answers of a request are to go, and how. `exact_at` says whether what a replica of that fingerprint
-    says next is what would have come without the move."""
-
-    move_id: str
-    target: Line
-    address: str
-    reason: str
-    kind: MoveKind
-    exact_at: Callable[[str], bool]
-    granted: Callable[[str], None]  # called with that fingerprint when the target owns an answer
-
-
-class Party:
-    """The answers that move together: where one has been granted, the others follow; until then, one that cannot move
-    keeps all where they are."""
-
-    def __init__(self) -> None:
-        self.granted = False
-        self.failure: Over | None = None
-        self.wake: list[Callable[[], None]] = []
-
-    def fail(self, over: Over) -> None:
-        """One cannot move."""
-        self.failure = self.failure or over
-        for wake in self.wake:
-            wake()
 
 
 class Passage:
@@ -205,10 +165,11 @@ class Passage:
         if self._tenure.over:
             self._abandon()
             return
+        if not self._ready:
+            self.kind, self.ready_s = MoveKind.REBUILT, asyncio.get_running_loop().time()
         tokens = len(self._journal.tokens)
         self.tokens = tokens + len(self._journal.question.prompt)
-        kind = self.kind if self._ready else MoveKind.REBUILT
-        handover = Handover(self._way.reason, kind, self._way.exact_at(self.fingerprint))
+        handover = Handover(self._way.reason, self.kind, self._way.exact_at(self.fingerprint))
         self._tenure.pass_to(self._way.target, handover, self._move_id)
         self._way.granted(self.fingerprint)
         self._party.granted, self.granted_s = True, asyncio.get_running_loop().time()

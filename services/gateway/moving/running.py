@@ -14,8 +14,10 @@ from services.gateway.exactness import Numerics, are_exact
 from services.gateway.moving import measures
 from services.gateway.moving.errand import Errand
 from services.gateway.moving.limits import MoveLimits
-from services.gateway.moving.passage import FINISHED, Over, Party, Passage, Way
+from services.gateway.moving.outcome import outcome_of
+from services.gateway.moving.passage import Passage
 from services.gateway.moving.tenure import Tenure
+from services.gateway.moving.way import Over, Party, Way
 from services.gateway.owners import Handover
 from services.gateway.places import Events
 from services.gateway.relay import Lines
@@ -82,7 +84,7 @@ class Running:
         passages = [self._passage(tenure, relocation, party) for tenure in going]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_ended(passage)) for passage in passages]
-        outcome = _outcome(relocation, passages, [over for task in tasks if (over := task.result())], began_s)
+        outcome = outcome_of(relocation, passages, [over for task in tasks if (over := task.result())], began_s)
         if not outcome.moved:
             self._arrive(former, numerics)
         _note(outcome, relocation, former)
@@ -112,27 +114,6 @@ async def _ended(passage: Passage) -> Over | None:
     except Over as over:
         return over
     return None
-
-
-def _outcome(relocation: Relocation, passages: list[Passage], overs: list[Over], began_s: float) -> Moved:
-    gone = [passage for passage in passages if passage.moved]
-    if not gone:
-        why = overs[0] if overs else Over(FINISHED, "the answer had ended, or was there")
-        return Moved(
-            relocation.move_id, passages[0].kind if passages else None, failure_reason=why.reason, failure=why.message
-        )
-    moves = [passage.told for passage in gone]
-    return Moved(
-        relocation.move_id,
-        kind=gone[0].kind,
-        tokens=sum(passage.tokens for passage in gone),
-        tokens_there=sum(passage.tokens_there for passage in gone),
-        bytes_sent=sum(passage.bytes_sent for passage in gone),
-        transfer_s=max(passage.ready_s for passage in gone) - began_s,
-        took_s=max(passage.granted_s for passage in gone) - began_s,
-        gap_s=max((move.gap_s for move in moves if move), default=0.0),
-        exact=all(move.exact for move in moves if move),
-    )
 
 
 def _note(outcome: Moved, relocation: Relocation, former: Placement) -> None:

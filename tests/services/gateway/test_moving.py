@@ -179,6 +179,9 @@ async def test_a_source_that_is_lost_while_it_sends_leaves_the_answer_to_the_tar
     (move,) = (await on.ends()).moves
     assert (move.kind, move.to_worker_id) == (MoveKind.REBUILT, "w2")
     assert len(on.scheduler.asked) == 1
+    outcome = await on.scheduler.outcome()
+    assert (outcome.moved, outcome.kind) == (True, MoveKind.REBUILT)
+    assert 0 <= outcome.transfer_s <= outcome.took_s
 
 
 async def test_a_source_that_is_lost_before_there_is_room_is_replaced_as_ever(bench: Bench) -> None:
