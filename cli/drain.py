@@ -17,8 +17,8 @@ def drain(
 ) -> None:
     """Empties a worker, or all workers of a node, and returns when nothing is left on it.
 
-    Nothing new goes there; what idles is unloaded, what runs finishes. It stays drained, through restarts too, until
-    `whimbrel undrain`; Ctrl-C only stops watching.
+    Nothing new goes there; what idles is unloaded, what runs goes on elsewhere or finishes. It stays drained, through
+    restarts too, until `whimbrel undrain`; Ctrl-C only stops watching.
     """
     _check_one_of(worker, node)
     terminal: Terminal = context.obj

@@ -12,6 +12,7 @@ from policy.tally import uneven_by
 from policy.transfer import BURNT
 from policy.view import Running, Seat, View
 from policy.waits import held_mean_s, left_s
+from policy.worth import is_spare
 
 MIDWAY = 0.5  # of an answer: what those who run have left, on average
 
@@ -80,7 +81,7 @@ def _over(view: View, name: str, now: float, knobs: Knobs) -> list[Move]:
     hot = max(
         (one for one in up if one.member.id not in taken), key=lambda seat: (view.crowd(seat), seat.spot), default=None
     )
-    able = (seat for seat in up if seat is not hot and has_room(view, seat, now))
+    able = (one for one in up if one is not hot and has_room(view, one, now) and not is_spare(view, one, now, knobs))
     cool = min(able, key=lambda seat: (view.crowd(seat), seat.spot), default=None)
     if hot is None or cool is None or view.crowd(hot) - view.crowd(cool) < uneven_by(up):
         return []

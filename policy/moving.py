@@ -58,6 +58,10 @@ class Moving:
         self.sources.pop(request_id, None)
         return self.goals.pop(request_id, None)
 
+    def leaves(self, spot: Spot) -> bool:
+        """Whether what runs on a replica makes way."""
+        return any(leg.source == spot for plan in self.evacuations for leg in plan.legs)
+
     def workers(self) -> set[str]:
         """Those that a request is on its way from or to: each has one at a time."""
         return {spot.worker_id for spots in (self.sources, self.goals) for spot in spots.values()}

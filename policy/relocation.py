@@ -38,7 +38,9 @@ def rests(one: Running, now: float, knobs: Knobs) -> bool:
 def has_room(view: View, seat: Seat, now: float) -> bool:
     """Whether a replica takes a request that moves: it answers, stays, has a slot, and nobody else is on the way from
     or to its worker."""
-    if not view.settled(seat) or view.crowd(seat) >= seat.slots or seat.spot in view.yielding.to:
+    if not view.settled(seat) or view.crowd(seat) >= seat.slots:
+        return False
+    if seat.spot in view.yielding.to or view.moving.leaves(seat.spot):
         return False
     if view.cluster.is_draining(seat.member) or view.distrusts(seat.member.id, now):
         return False

@@ -12,7 +12,7 @@ from policy.balance import Device, Passage
 from policy.books import Books
 from policy.decide import decide
 from policy.knobs import Knobs
-from policy.moving import Moving
+from policy.moving import Evacuation, Leg, Moving
 from policy.view import Running, View
 from tests.policy.scene import REPLICA, at, cluster, model, replica, request, store, worker
 
@@ -94,6 +94,13 @@ def test_a_request_that_was_moved_a_moment_ago_stays() -> None:
 @pytest.mark.parametrize("way", [(HOT, at("w9")), (at("w9"), COOL), (COOL, at("w9"))])
 def test_each_worker_sends_or_gets_one_at_a_time(way: tuple[Any, Any]) -> None:
     assert not moves(view(4, moving=Moving((), {"x": way[1]}, {"x": way[0]})))
+
+
+def test_nobody_goes_to_a_replica_that_is_to_be_done_without_or_makes_way() -> None:
+    assert not moves(view(4, surplus_since_s={"m": NOW - KNOBS.scale_in_s}))
+    assert moves(view(4, surplus_since_s={"m": NOW - 1.0}))
+    plan = Evacuation(at("w2", "x"), (Leg(COOL, at("w3")),), 1.0, NOW + 10.0)
+    assert not moves(view(4, moving=Moving((plan,))))
 
 
 def test_what_all_win_together_is_what_each_wins() -> None:
