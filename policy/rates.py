@@ -15,6 +15,9 @@ PRIOR_VARIANCE = 1.0  # of the logarithm: a guess is right within a factor of e
 NODE_VARIANCE = 0.25  # a node that has not been seen is like the others, within a factor of 1.6
 PRIOR_NOISE = 0.04  # two equal things take times 20 % apart
 LEAST_NOISE = 1e-3  # 3 %
+# Times a factor of 4 apart. In logarithms a mean is half the noise above the middle, so noise that is overestimated
+# by d adds d * d / 4 to what is seen of it: from 4 on it would feed itself, without end.
+MOST_NOISE = 2.0
 SURPRISE_GAIN = 0.1  # of a deviation's excess over what was expected: to the noise, and to doubt in the rate itself
 FORGETTING = 0.98  # of what is known, with each observation (docs/decisions/0025)
 OUTLIER = 3.0  # deviations; what is farther off counts as if it were there
@@ -158,4 +161,5 @@ def _after(rate: Learnt, share: float, off: float, spread: float, noise: float) 
     variance = min(PRIOR_VARIANCE, rate.variance * (1 - gain * share) / FORGETTING + surprise)
     step = SURPRISE_GAIN * share * noise / (spread + noise)
     seen = max(LEAST_NOISE, off * off - spread)
-    return Learnt(rate.mean_s * math.exp(gain * off), variance, rate.noise + step * (seen - rate.noise))
+    noisy = min(MOST_NOISE, rate.noise + step * (seen - rate.noise))
+    return Learnt(rate.mean_s * math.exp(gain * off), variance, noisy)

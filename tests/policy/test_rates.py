@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from policy.rates import FORGETTING, MOST, PRIOR_VARIANCE, Learnt, Portion, Quantity, Rate, Rates, p90
+from policy.rates import FORGETTING, MOST, MOST_NOISE, PRIOR_VARIANCE, Learnt, Portion, Quantity, Rate, Rates, p90
 
 DISK, INIT = Rate(Quantity.DISK, "n1"), Rate(Quantity.INIT, "n1", "Llama")
 GB = 1e9
@@ -128,3 +128,15 @@ def test_what_nobody_has_asked_for_longest_is_forgotten_when_there_is_too_much()
     rates.saw([Portion(Rate(Quantity.HELD, "", "new"), 1, 1.0)], 1.0)
     assert len(rates.learnt) == MOST
     assert [rate.of for rate in rates.changed if rate not in rates.learnt] == ["1"]
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 2.0, 3.0])
+def test_durations_that_differ_wildly_are_learnt_without_the_noise_feeding_itself(spread: float) -> None:
+    """Answers of one token and of thousands hold their places for times that have little in common."""
+    rates, chance = Rates(), random.Random(1)
+    for _ in range(2000):
+        took_s = 2.0 * math.exp(chance.gauss(0, spread))
+        rates.saw([init()], took_s)
+    learnt = rates.learnt[INIT]
+    assert 1.0 < learnt.mean_s < 2.0 * math.exp(spread * spread / 2) * 2
+    assert learnt.noise <= max(MOST_NOISE, spread * spread)
