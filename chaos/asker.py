@@ -16,7 +16,7 @@ from mesh.clients.channel import Channels, stream
 from mesh.clients.gateway_wire import sampling_to
 from mesh.errors import MeshError, NoRoom, Unreachable
 
-PATIENCE_S = 240.0  # for one answer, whatever happens
+PATIENCE_S = 600.0  # for one answer, whatever happens
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 WORTH_ANOTHER_TRY = (Unreachable, NoRoom)
 
@@ -24,16 +24,23 @@ WORTH_ANOTHER_TRY = (Unreachable, NoRoom)
 class Asker:
     """Asks at `addresses`; `on_tokens` is told how many came, when they do."""
 
-    def __init__(self, channels: Channels, addresses: Sequence[str], on_tokens: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        channels: Channels,
+        addresses: Sequence[str],
+        on_tokens: Callable[[int], None],
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._channels, self._addresses, self._on_tokens = channels, addresses, on_tokens
+        self._patience_s = patience_s
 
     async def ask(self, heard: Heard, first: int) -> None:
         """Fills `heard` to its end; the gateway of number `first` is asked first, and the next one after each break."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 await self._ask(heard, first)
         except TimeoutError:
-            heard.failure = f"STUCK: not over after {PATIENCE_S:g} s"
+            heard.failure = f"STUCK: not over after {self._patience_s:g} s"
         except MeshError as error:
             heard.failure = f"{error.reason}: {error.message}"
 
@@ -54,7 +61,7 @@ class Asker:
 
     async def _read(self, heard: Heard, address: str) -> None:
         stub = GenerationServiceStub(self._channels.to(address))
-        call = stub.Generate(request(heard), timeout=PATIENCE_S)
+        call = stub.Generate(request(heard), timeout=self._patience_s)
         async with aclosing(stream(call, f"gateway at {address}")) as responses:
             async for response in responses:
                 if tokens := heard.hear(response):

@@ -12,6 +12,7 @@ from mesh.clients.channel import Channels
 from mesh.errors import Broken
 
 AT_ONCE = 48
+PATIENCE_S = 3600.0  # they take turns, on a machine that may be busy
 
 
 async def answers_in_peace(directory: Path, shelf: Library, asked: Sequence[Question]) -> Mapping[Question, Heard]:
@@ -19,7 +20,8 @@ async def answers_in_peace(directory: Path, shelf: Library, asked: Sequence[Ques
     found = {question.same: Heard(question.same) for question in asked}
     channels = Channels()
     async with quiet(directory, shelf) as cluster:
-        asker, waiting = Asker(channels, [cluster.gateway_address], lambda _: None), iter(found.values())
+        asker = Asker(channels, [cluster.gateway_address], lambda _: None, PATIENCE_S)
+        waiting = iter(found.values())
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(AT_ONCE):
