@@ -143,7 +143,7 @@ async def test_the_source_goes_on_when_it_is_granted_again(tmp_path: Path) -> No
 
 async def test_an_answer_moves_there_and_back_again_and_with_it_the_others(tmp_path: Path) -> None:
     async with pair(tmp_path) as (here, there):
-        requests = [asked(f"r{i}", prompt=prompt(10 + i)) for i in range(2)]
+        requests = [asked(f"r{i}", prompt=prompt(10 + i), max_tokens=120) for i in range(2)]
         known = [await begun(here, one, after=2) for one in requests]
         await asyncio.gather(*(sent(here, there, one, f"to {one.key}") for one in known))
         second = [replace(one, epoch=2, log=here.line.of(one.key, 1), move_id=f"to {one.key}") for one in requests]
@@ -151,11 +151,10 @@ async def test_an_answer_moves_there_and_back_again_and_with_it_the_others(tmp_p
             there.line.send(one)
             await there.line.tokens(one.key, 2, 2)
             here.line.send(Cancel(one.key, 1))
-        for one in second:
-            log = (*one.log, *there.line.of(one.key, 2))
-            await sent(there, here, replace(one, log=log), f"fro {one.key}")
-        answers = [await granted(there, here, one, f"fro {one.key}") for one in second]
-        assert answers == [greedy("mamba2", one.prompt, COUNT) for one in requests]
+        logs = [replace(one, log=(*one.log, *there.line.of(one.key, 2))) for one in second]
+        await asyncio.gather(*(sent(there, here, one, f"fro {one.key}") for one in logs))
+        answers = await asyncio.gather(*(granted(there, here, one, f"fro {one.key}") for one in second))
+        assert answers == [greedy("mamba2", one.prompt, 120) for one in requests]
 
 
 async def test_what_is_abandoned_or_lapses_or_loses_its_line_leaves_nothing(tmp_path: Path) -> None:
