@@ -47,5 +47,6 @@ async def struck(tmp_path_factory: pytest.TempPathFactory, library: Library) -> 
 @pytest.fixture(autouse=True)
 def _no_orders(struck: Faulty) -> Iterator[None]:
     """What a test has ordered, and nobody taken, is no order to the next."""
+    struck.refusals.clear()
     yield
     struck.orders.clear()
