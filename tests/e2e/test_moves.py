@@ -44,9 +44,9 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory, library: Library, tuned
         yield cluster
 
 
-async def everywhere(mesh: Running, name: str, digest: str, level: NumericsLevel) -> str:
+async def everywhere(mesh: Running, name: str, digest: str, level: NumericsLevel | None) -> str:
     """The name of a model that both workers have."""
-    name = f"{name}-{level}".replace("_", "-")
+    name = f"{name}-{level or 'as-base'}".replace("_", "-")
     if name not in {model.name for model in await mesh.client.list()}:
         await deploy(mesh.client, name, checkpoint=digest, numerics=level)
         await mesh.client.update(name, min_replicas=2)
@@ -151,7 +151,12 @@ async def test_what_runs_one_sequence_a_pass_is_computed_elsewhere(mesh: Running
 async def test_an_adapters_answers_move_beside_its_bases(
     mesh: Running, tuned: Tuned, kinds: Sequence[MoveKind]
 ) -> None:
-    model = await everywhere(mesh, "tuned", tuned.digest, PATH)
+    """Those are the only replicas of their base: an adapter has the level of the one that it is put on."""
+    for other in await mesh.client.list():
+        if other.numerics is BATCH:
+            await mesh.client.delete(other.name)
+    await everywhere(mesh, "llama", mesh.library.digest("llama"), PATH)
+    model = await everywhere(mesh, "tuned", tuned.digest, None)
     await check(mesh, model, {name: longer(CASES[name]) for name in ("greedy", "seeded")}, kinds)
 
 
