@@ -12,6 +12,7 @@ import pytest_asyncio
 from cli.cluster import ClusterOptions
 from mesh.clients.gateway import GatewayClient
 from mesh.clients.gateway_records import AnswerEvent, Delta, Started
+from mesh.errors import NotFound, Unsuitable
 from mesh.facts import NumericsLevel, ReplicaState
 from mesh.requests import MoveKind
 from tests.e2e.asking import PATIENCE_S, PROMPT, Answer, deploy, is_idle, replica_status, until, until_model, whole
@@ -23,6 +24,7 @@ from tests.e2e.test_resume import CASES, Case, Watch, answers, count, likely, wi
 BEGUN = 5  # tokens of the first answer that begins when it moves
 PATH, BATCH = NumericsLevel.PATH_INVARIANT, NumericsLevel.BATCH_INVARIANT
 WORKERS = ("worker-1", "worker-2")
+LATE = {"FINISHED", "REQUEST_ENDED", "UNKNOWN_REQUEST"}  # the answer was quicker than the wish that it move
 LENGTH = 440  # of each answer
 
 
@@ -82,7 +84,12 @@ class Mover:
     async def _move(self, at: str) -> None:
         for kind in self._kinds:
             to = WORKERS[at == WORKERS[0]]
-            moved = await self._client.move(self._request_id, to_worker_id=to, kind=kind)
+            try:
+                moved = await self._client.move(self._request_id, to_worker_id=to, kind=kind)
+            except (NotFound, Unsuitable) as error:
+                if error.reason in LATE:
+                    return
+                raise
             assert (moved.from_worker_id, moved.to_worker_id, moved.kind, moved.exact) == (at, to, kind, True)
             at = to
 
@@ -104,9 +111,10 @@ async def check(
     for name, answer in zip(cases, found, strict=True):
         same(answer, wanted[name])
         moves = [move for move in answer.finished.moves if move.index == 0]
-        assert [move.kind for move in moves] == list(kinds), name
+        assert [move.kind for move in moves] == list(kinds[: len(moves)]), name
         assert all(move.exact and move.reason == "asked" and move.gap_s > 0 for move in moves), name
-        assert answer.finished.worker_id == moves[-1].to_worker_id
+        assert answer.finished.worker_id == (moves[-1].to_worker_id if moves else answer.started.worker_id)
+    assert {move.kind for answer in found for move in answer.finished.moves} == set(kinds)
     for worker_id in WORKERS:
         await until(lambda: replica_status(mesh.cluster, worker_id, model), is_idle)  # noqa: B023
 
