@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
 
 from benchmarks.series import BenchmarkBroken
-from mesh.clients.gateway_records import AnswerEvent, Delta, Finished, Started
+from mesh.clients.gateway_records import AnswerEvent, Delta, Started
 from mesh.errors import MeshError
 
 PATIENCE_S = 600.0
@@ -20,8 +20,8 @@ class Watched:
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.started: Started | None = None
-        self.finished: Finished | None = None
         self.failure: MeshError | None = None
+        self.ended = False
         self.times_s: list[float] = []
         self._news = asyncio.Event()
 
@@ -33,6 +33,7 @@ class Watched:
                     self._take(event)
         except MeshError as error:
             self.failure = error
+        self.ended = True
         self._news.set()
 
     def _take(self, event: AnswerEvent) -> None:
@@ -41,8 +42,6 @@ class Watched:
                 self.started = event
             case Delta(token_ids=tokens):
                 self.times_s += [time.perf_counter()] * len(tokens)
-            case Finished():
-                self.finished = event
         self._news.set()
 
     async def until(self, tokens: int) -> None:
@@ -51,7 +50,7 @@ class Watched:
             while len(self.times_s) < tokens:
                 if self.failure:
                     raise self.failure
-                if self.finished:
+                if self.ended:
                     raise BenchmarkBroken(f"an answer ended after {len(self.times_s)} tokens, before its {tokens}th")
                 self._news.clear()
                 await self._news.wait()
