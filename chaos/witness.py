@@ -37,7 +37,8 @@ def _first_other(heard: Heard, model: Any, tokenizer: Any) -> str:
     asked: Question = heard.question
     prompt = tokenizer(asked.prompt, return_tensors="pt").input_ids
     tokens = heard.answers[0].tokens
-    ids = model.generate(prompt, max_new_tokens=len(tokens), min_new_tokens=len(tokens), do_sample=False)
+    model.generation_config.eos_token_id = None  # as asked: it may come, and does not end the answer
+    ids = model.generate(prompt, max_new_tokens=len(tokens), do_sample=False)
     other = ids[0, prompt.shape[1] :].tolist()
     at = next((i for i, (one, two) in enumerate(zip(tokens, other, strict=False)) if one != two), None)
     return "" if at is None else f"{asked.request_id} ({asked.model}): token {at} of {len(tokens)}"
