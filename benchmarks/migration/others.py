@@ -2,19 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from benchmarks.migration.stage import Stage, other
+from benchmarks.migration.stage import Stage
 from benchmarks.migration.watched import Watched
 from benchmarks.report import say
-from benchmarks.series import BenchmarkBroken, Series
+from benchmarks.series import Series
 from mesh.requests import MoveKind
 
 SHORT = 100
 TOKENS = 16_000
-TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,47 +31,28 @@ class OthersFigures:
 
 
 async def measure_others(stage: Stage) -> OthersFigures:
-    """Before each move a window as long as the move will be, and no shorter than what the clock can tell."""
+    """In each round the others are brought to where a long request has been placed; then they are counted for a while,
+    and for as long as that one leaves."""
     say("others beside a move")
     context, quiet, moving = stage.sizes.contexts[-1], [], []
-    async with _others(stage) as (others, source):
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(stage.asked(SHORT, TOKENS)) for _ in range(stage.sizes.others)]
         for _ in range(stage.sizes.rounds):
-            async with _placed(stage, context, source) as mover:
+            async with stage.asked(context) as mover:
+                await mover.until(4)
+                await _gather(stage, others, mover)
                 await mover.more(8)
-                quiet.append(await _rate(others, asyncio.sleep(stage.sizes.seconds / 5)))
+                quiet.append(await _rate(others, asyncio.sleep(stage.sizes.seconds)))
                 moving.append(await _rate(others, stage.move(mover, MoveKind.KV)))
     return OthersFigures(Series.of(quiet), Series.of(moving), context)
 
 
-@asynccontextmanager
-async def _others(stage: Stage) -> AsyncIterator[tuple[Sequence[Watched], str]]:
-    """Requests that all run on one worker."""
-    async with AsyncExitStack() as stack:
-        others: list[Watched] = []
-        for _ in range(stage.sizes.others):
-            watched = await stack.enter_async_context(stage.asked(SHORT, TOKENS))
-            await watched.until(4)
-            others.append(watched)
-        assert others[0].started
-        source = others[0].started.worker_id
-        for watched in others[1:]:
-            if watched.started and watched.started.worker_id != source:
-                await stage.client.move(watched.request_id, to_worker_id=source)
-                await watched.more(4)
-        yield others, source
-
-
-@asynccontextmanager
-async def _placed(stage: Stage, context: int, source: str) -> AsyncIterator[Watched]:
-    """A request that runs on the source; one that was placed elsewhere is asked anew."""
-    for _ in range(TRIES):
-        async with stage.asked(context) as watched:
-            await watched.until(4)
-            assert watched.started
-            if watched.started.worker_id == source:
-                yield watched
-                return
-    raise BenchmarkBroken(f"{TRIES} requests were all placed on {other(source)}")
+async def _gather(stage: Stage, others: Sequence[Watched], mover: Watched) -> None:
+    """Moves those that run elsewhere."""
+    there = {one.request_id: one.worker_id for one in await stage.client.requests()}
+    for one in others:
+        if there[one.request_id] != there[mover.request_id]:
+            await stage.client.move(one.request_id, to_worker_id=there[mover.request_id])
 
 
 async def _rate(others: Sequence[Watched], doing: Awaitable[object]) -> float:

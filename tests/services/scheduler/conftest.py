@@ -131,9 +131,10 @@ class Bench:
 
     async def lead(self) -> None:
         """Returns when it leads."""
+        former = self.mirror.facts.leader  # who may have resigned a moment ago
         self.leading = asyncio.create_task(self.leadership.run(self.scheduler.lead))
         self._stack.push_async_callback(self.resign)
-        await self.shown(lambda facts: facts.leader is not None)
+        await self.shown(lambda facts: facts.leader not in (None, former))
 
     async def resign(self) -> None:
         """Leads no more."""

@@ -292,22 +292,22 @@ class Glutton(WorkerServiceServicer):
 
 async def test_a_slow_target_holds_up_neither_the_source_nor_its_memory(tmp_path: Path) -> None:
     """What it does not write stays in the pool: no more than a window's bytes have left when it is given up."""
-    wide = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}
+    wide = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 2048}
     module = body("llama", **wide)
     spec = probe_kv(module, BLOCK_TOKENS)
-    model = PackedReplica(NAME, "wide", module, 64 * spec.block_bytes, spec=spec)
+    model = PackedReplica(NAME, "wide", module, 128 * spec.block_bytes, spec=spec)
     server, target = aio.server(), Glutton()
     add_WorkerServiceServicer_to_server(target, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    limits = MoveLimits(lease_s=1.0, window_bytes=2 << 20)
+    limits = MoveLimits(lease_s=0.2, window_bytes=2 << 20)
     async with worker(model, scratch=tmp_path, limits=limits) as source:
-        source.line.send(grant(prompt=prompt(400), max_tokens=100))
+        source.line.send(grant(prompt=prompt(400), max_tokens=1500))  # they outlast the patience with the target
         await source.line.tokens("r", 1, 1)
         source.line.send(Send("move", "r", 1, f"127.0.0.1:{port}", 0))
         assert (await source.line.event(MoveFailed)).reason == "TARGET_SILENT"
         assert 1 << 20 < target.taken_bytes <= 2 << 20 < 400 // BLOCK_TOKENS * spec.block_bytes
         assert not [event for event in source.line.events if isinstance(event, Stopped)]
-        assert len(await source.line.whole("r", 1)) == 100
+        assert len(await source.line.whole("r", 1)) == 1500
         await source.is_idle()
     await server.stop(0)
