@@ -22,7 +22,7 @@ from services.worker.moving.limits import MoveLimits
 from services.worker.moving.pace import Pace
 from services.worker.moving.pieces import Piece, packed, pieces
 
-AHEAD = 16  # pieces that the engine is asked for at once: each waits for the end of a step
+AHEAD = 4  # pieces asked of the engine at once: each waits for the end of a step; with more, clients notice the copy
 MOST_LAPS = 8  # in a row, none of which left fewer blocks to send than the one before
 
 
