@@ -36,19 +36,23 @@ async def told(
     """Passes an answer on and takes notes; after some tokens, `befall` happens beside it, to the worker that began."""
     befalling: asyncio.Future[object] | None = None
     started: Started | None = None
-    async with aclosing(events):
-        async for event in events:
-            match event:
-                case Started():
-                    started = event
-                case Delta(token_ids=tokens):
-                    telling.tokens += tokens
-                    telling.times_s.append(time.monotonic())
-            if befall and started and befalling is None and len(telling.tokens) >= AFTER_TOKENS:
-                befalling = asyncio.ensure_future(befall(started))
-            yield event
-    if befalling:
-        await befalling
+    try:
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case Started():
+                        started = event
+                    case Delta(token_ids=tokens):
+                        telling.tokens += tokens
+                        telling.times_s.append(time.monotonic())
+                if befall and started and befalling is None and len(telling.tokens) >= AFTER_TOKENS:
+                    befalling = asyncio.ensure_future(befall(started))
+                yield event
+        if befalling:
+            await befalling
+    finally:
+        if befalling:
+            befalling.cancel()
 
 
 def what_befell(finished: Finished, telling: Told, before: Told) -> str:
