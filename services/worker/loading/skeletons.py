@@ -36,10 +36,12 @@ def preimport(model_types: Iterable[str]) -> None:
 
 class Skeletons:
     """Lends each skeleton to one replica at a time; the least recently used is dropped. Versions of a model, and its
-    fine-tunes, share theirs: nothing but config.json and the dtype goes into one. Any thread."""
+    fine-tunes, share theirs: nothing but config.json and the dtype goes into one. Any thread.
 
-    def __init__(self, capacity: int, scratch_dir: Path) -> None:
-        self._capacity, self._scratch_dir = capacity, scratch_dir
+    `device` is torch's name of where they will run: rotary tables and the like are made there."""
+
+    def __init__(self, capacity: int, scratch_dir: Path, device: str = "cpu") -> None:
+        self._capacity, self._scratch_dir, self._device = capacity, scratch_dir, device
         self._idle: OrderedDict[Key, PreTrainedModel] = OrderedDict()
         self._building: dict[Key, threading.Lock] = {}
 
@@ -79,8 +81,9 @@ class Skeletons:
         dtype = getattr(torch, manifest.dtype)
         try:
             if manifest.runner is RunnerKind.ENCODER:
-                return build_encoder(config, manifest.architecture, [tensor.name for tensor in manifest.tensors], dtype)
-            return build_causal(config, dtype, probed=manifest.kv is not None)
+                names = [tensor.name for tensor in manifest.tensors]
+                return build_encoder(config, manifest.architecture, names, dtype, self._device)
+            return build_causal(config, dtype, self._device, probed=manifest.kv is not None)
         except UnsupportedArchitecture as error:
             raise Unsuitable(str(error), reason="UNSUPPORTED_ARCHITECTURE") from error
 
