@@ -8,7 +8,7 @@ PEERS := .bench-peers
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test slow chaos check format bench bench-peers gpu stubs lock clean
+.PHONY: help setup demo up test slow compile test-compiled chaos check format bench bench-peers gpu stubs lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,12 @@ test: $(STAMP) ## run the tests, two files at a time
 
 slow: $(STAMP) ## run the slow tests, fuzzers among them
 	@python -m pytest -m slow
+
+compile: $(STAMP) ## compile the policy, which then decides faster; needs a C compiler
+	@python compile_policy.py
+
+test-compiled: compile ## run the tests of the policy and the simulator with the policy compiled
+	@python -m pytest -n 2 --dist loadfile -p tests.compiled tests/policy tests/sim
 
 chaos: $(STAMP) ## kill and stop processes of a cluster while clients ask, and check every answer
 	@python -m chaos
@@ -84,4 +90,4 @@ lock: ## pin what the virtual environment has
 	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^atheris==' > requirements.lock
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build/compiled .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -52,7 +52,7 @@ def _held(draft: Draft, case: Case) -> HeldRequest:
 
 def _done(case: Case, choice: Choice) -> str:
     """What is done for a request; empty if nothing is."""
-    match choice.actions:
+    match list(choice.actions):
         case [Place(_, spot)]:
             return f"it takes a slot on {spot.worker_id}"
         case [Load(spot)]:

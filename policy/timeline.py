@@ -2,8 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 SPARE = 64  # entries of a heap that may be out of date before it is made anew, beside as many as are not
 
@@ -11,8 +10,7 @@ SPARE = 64  # entries of a heap that may be out of date before it is made anew, 
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
-class Look(Generic[K]):
+class Look(NamedTuple, Generic[K]):
     """What a timeline shows at a moment: keys whose moment has come, oldest first, and when the next one comes."""
 
     due: list[K]

@@ -5,6 +5,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import policy
+from mesh.compiled import use
+
+COMPILED = use(policy)  # before any of it is imported; a process that shares the seeds does so, too
+
 from benchmarks.args import parser
 from benchmarks.machine import cores
 from benchmarks.measured import measured
@@ -31,6 +36,7 @@ def main() -> None:
     """Exit codes: 0 measured, 1 could not be."""
     options = _options()
     configure_logs("benchmark", "warning")
+    say(f"policy: {'compiled' if COMPILED else 'interpreted'}")
     figures = measured("scheduling", _measure(options))
     say_figures(figures)
     if options.json:

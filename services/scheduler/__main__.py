@@ -7,6 +7,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import structlog
+
+import policy
+from mesh.compiled import use
+
+COMPILED = use(policy)  # before any of it is imported
+
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 
 from mesh.clients.channel import Channels
@@ -24,6 +31,7 @@ from services.scheduler.service import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.waiting import drains
 
+log = structlog.get_logger()
 GARBAGE = 10_000  # objects that come and stay between two looks for cycles, of which only gRPC makes any
 
 
@@ -42,6 +50,7 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
         async with owned(_lead(ground, leadership, scheduler), ground):
             servicer = SchedulerServicer(scheduler)
             _spare_requests_from_collections()
+            log.info("decides when it leads", policy="compiled" if COMPILED else "interpreted")
             yield [
                 Mounted(
                     "whimbrel.scheduler.v1.SchedulerService",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -12,8 +13,19 @@ from policy.rates import Learnt, Rate, Rates
 from services.scheduler.notes import Topic
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of what was learnt: the policy's own record may be machine code, which pydantic cannot fill."""
+
+    mean_s: float
+    variance: float
+    noise: float
+
+
+KEPT: TypeAdapter[Kept] = TypeAdapter(Kept)
 RATE: TypeAdapter[Rate] = TypeAdapter(Rate)
-LEARNT: TypeAdapter[Learnt] = TypeAdapter(Learnt)
 
 
 def rates_topic(rates: Rates) -> Topic:
@@ -32,10 +44,13 @@ def recall(rates: Rates, entries: Mapping[str, str]) -> None:
     """Takes what can be read; what cannot is learnt anew."""
     for name, body in entries.items():
         try:
-            rates.learnt[RATE.validate_json(name)] = LEARNT.validate_json(body)
+            rate, kept = RATE.validate_json(name), KEPT.validate_json(body)
+            rates.learnt[rate] = Learnt(kept.mean_s, kept.variance, kept.noise)
         except ValidationError:
             log.warning("what was learnt of a rate cannot be read; it is learnt anew", rate=name)
 
 
 def _body(learnt: Learnt | None) -> str:
-    return LEARNT.dump_json(learnt).decode() if learnt else ""
+    if learnt is None:
+        return ""
+    return KEPT.dump_json(Kept(learnt.mean_s, learnt.variance, learnt.noise)).decode()

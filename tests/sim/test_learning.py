@@ -2,13 +2,13 @@
 
 import pytest
 
-from mesh.facts import Tier
+from mesh.facts import ReplicaState, Tier
 from policy.knobs import Knobs
 from policy.rates import Quantity, Rate, Rates
-from policy.underway import Lesson, Loads
-from policy.view import Spot
+from policy.underway import Lesson
 from sim.arrivals import Gaps, Law
 from sim.judgement import Judgement
+from sim.policy import ClusterState, Plan
 from sim.run import simulate
 from sim.workload import Workload, model_name
 from tests.sim.paper import cluster
@@ -24,26 +24,29 @@ SPEC = cluster(
 GUESSES = {Tier.ORIGIN: 20.0, Tier.DISK: 2.0, Tier.DRAM: 5.0}  # each some four times off
 
 
-class Noting(Loads):
-    """Keeps the lessons."""
+class Noting:
+    """The judgement, and what each load that ended well was thought to take, and took."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lessons: list[Lesson] = []
+    name = "noting"
 
-    def done(self, spot: Spot, now: float, rates: Rates, knobs: Knobs) -> Lesson | None:
-        lesson = super().done(spot, now, rates, knobs)
-        self.lessons += [lesson] if lesson else []
-        return lesson
+    def __init__(self, judgement: Judgement) -> None:
+        self.judgement, self.lessons = judgement, list[Lesson]()
+
+    def decide(self, state: ClusterState, now: float) -> Plan:
+        under_way = dict(self.judgement._books.loads.by_spot)
+        plan = self.judgement.decide(state, now)
+        ended = under_way.keys() - self.judgement._books.loads.by_spot.keys()
+        for one in [one for one in state.residents() if one.state is ReplicaState.READY and one.spot in ended]:
+            load = under_way[one.spot]
+            self.lessons.append(Lesson(one.spot, load.load.farthest, load.predicted, now - load.began_s))
+        return plan
 
 
 @pytest.fixture(scope="module")
 def learnt() -> tuple[list[Lesson], Rates]:
-    policy = Judgement(Knobs(keep_alive_s=0.0, hold_s=600.0, bytes_per_s=GUESSES))
-    noting = Noting()
-    policy._books.loads = noting
-    simulate(SPEC, WORKLOAD.requests(), policy)
-    return noting.lessons[len(noting.lessons) // 3 :], policy._books.rates  # once it has seen some
+    noting = Noting(Judgement(Knobs(keep_alive_s=0.0, hold_s=600.0, bytes_per_s=GUESSES)))
+    simulate(SPEC, WORKLOAD.requests(), noting)
+    return noting.lessons[len(noting.lessons) // 3 :], noting.judgement._books.rates  # once it has seen some
 
 
 def test_after_a_while_loads_take_what_they_are_thought_to(learnt: tuple[list[Lesson], Rates]) -> None:

@@ -1,0 +1,55 @@
+"""When a package is run as it was compiled, and when as it stands."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mesh.compiled import folder
+
+ASK = (
+    "import sys, {name}; from mesh.compiled import use; used = use({name}); import {name}.thought;"
+    "sys.stdout.write(f'{{used}} {{{name}.thought.SAID}}')"
+)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """With one module."""
+    made = tmp_path / "judgement"
+    made.mkdir()
+    (made / "__init__.py").touch()
+    (made / "thought.py").write_text("SAID = 'interpreted'\n")
+    return made
+
+
+def ask(package: Path) -> str:
+    """What a process of its own says of whether it uses what is compiled, and where the module came from."""
+    command = [sys.executable, "-c", ASK.format(name=package.name)]
+    path = [str(package.parent), *sys.path]
+    return subprocess.run(
+        command, env={"PYTHONPATH": ":".join(path)}, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def compile_as_it_is(package: Path) -> None:
+    """What stands for machine code here says so."""
+    made = folder(package) / package.name
+    made.mkdir(parents=True)
+    (made / "thought.py").write_text("SAID = 'compiled'\n")
+
+
+def test_what_is_not_compiled_runs_as_it_stands(package: Path) -> None:
+    assert ask(package) == "False interpreted"
+
+
+def test_what_is_compiled_of_these_sources_is_used(package: Path) -> None:
+    compile_as_it_is(package)
+    assert ask(package) == "True compiled"
+
+
+def test_a_changed_source_runs_as_it_stands(package: Path) -> None:
+    compile_as_it_is(package)
+    (package / "thought.py").write_text("SAID = 'changed'\n")
+    assert ask(package) == "False changed"
