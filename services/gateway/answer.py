@@ -20,6 +20,7 @@ from services.gateway.places import Events, Places
 from services.gateway.relay import Lines
 from services.gateway.retries import Bounds, Retries
 from services.gateway.strand import Delta, Strand
+from services.gateway.suspects import Suspects
 from services.gateway.trial import NotByThisVersion, Trial
 
 log = structlog.get_logger()
@@ -88,6 +89,7 @@ class Answers:
         self._places, self._lines, self._numerics = places, lines, numerics
         self._gateway_id, self._bounds, self._limits = gateway_id, bounds, limits
         self._numbers = itertools.count()
+        self._suspects = Suspects()
 
     async def run(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Progress, one Started, Deltas, one Finished; Progress again where an answer waits for another worker.
@@ -96,17 +98,24 @@ class Answers:
         if trial.ended:
             yield _finished(trial, Placement("", "", 0, trial.digest, StartKind.WARM, StartTimes(0.0, 0.0)))
             return
+        with self._suspects.among(trial):
+            async with aclosing(self._tries(trial)) as events:
+                async for event in events:
+                    yield event
+
+    async def _tries(self, trial: Trial) -> AsyncGenerator[Event, None]:
         while True:
             pause_s = 0.0
             try:
-                async with aclosing(self._attempt(trial)) as events:
+                async with self._suspects.apart(trial), aclosing(self._attempt(trial)) as events:
                     async for event in events:
+                        self._suspects.heed(trial)
                         yield event
                 return
             except NotByThisVersion:
                 trial.current_only = True
             except (Unreachable, NotFound) as error:
-                pause_s = trial.failed(error)
+                pause_s = trial.failed(error, company=self._suspects.had_company(trial))
             yield Progress(Phase.QUEUED)
             await asyncio.sleep(pause_s)
 

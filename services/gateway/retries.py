@@ -22,7 +22,7 @@ class Bounds:
     """How many workers may fail a request, in a row and without a token from any."""
 
     attempts: int
-    deaths: int  # of workers, at one token: after these it is tried no more
+    deaths: int  # of workers, at one token: after these it is tried no more, or once more if it had company
 
 
 @dataclass(slots=True)
@@ -33,11 +33,19 @@ class Retries:
     excluded: set[int] = field(default_factory=set)  # fences of the workers that failed it
     _failed: int = 0  # times in a row
     _tokens: int = 0  # at the newest failure
-    _deaths: list[int] = field(default_factory=list)  # the tokens at each
+    _deaths: list[tuple[int, int]] = field(default_factory=list)  # the worker's fence, and the tokens, at each
 
-    def after(self, error: MeshError, fence: int, tokens: int) -> float:
+    def lost(self, tokens: int) -> frozenset[int]:
+        """Fences of the workers that died while it made that token, as far as anybody can tell."""
+        return frozenset(fence for fence, died_at in self._deaths if died_at >= tokens - NEAR_TOKENS)
+
+    def suspected(self, tokens: int) -> bool:
+        """Whether the workers may have died of it, or of others that were there."""
+        return len(self.lost(tokens)) >= self.bounds.deaths
+
+    def after(self, error: MeshError, fence: int, tokens: int, *, company: bool = False) -> float:
         """Seconds to wait until the next try, the worker of `fence` having failed. Raises when there is to be none:
-        the error, or Unreachable with the reason POISONOUS."""
+        the error, or Unreachable with the reason POISONOUS. `company` says that others may be the cause as well."""
         if tokens > self._tokens:
             self._failed, self._tokens = 0, tokens
             self.excluded.clear()
@@ -45,16 +53,16 @@ class Retries:
         self._failed += 1
         self.excluded.add(fence)
         if error.reason == DIED:
-            self._blame(error, tokens)
+            self._blame(error, fence, tokens, company=company)
         if self._failed >= self.bounds.attempts:
             raise error
         log.info("trying another worker", error=error.message, tokens=tokens, failed=self._failed)
         return self._pause_s()
 
-    def _blame(self, error: MeshError, tokens: int) -> None:
-        self._deaths.append(tokens)
-        here = sum(died_at >= tokens - NEAR_TOKENS for died_at in self._deaths)
-        if here >= self.bounds.deaths:
+    def _blame(self, error: MeshError, fence: int, tokens: int, *, company: bool) -> None:
+        self._deaths.append((fence, tokens))
+        here = len(self.lost(tokens))
+        if here >= self.bounds.deaths + company:
             raise Unreachable(
                 f"{here} workers in a row were lost while they made token {tokens} of this request's answer; "
                 "change the request before you send it again",

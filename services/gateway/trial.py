@@ -18,7 +18,7 @@ class NotByThisVersion(Exception):
     """The version that has a place for the request cannot answer it; the catalogue's can."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Trial:
     """How far a request has come."""
 
@@ -62,6 +62,21 @@ class Trial:
         """Since it arrived."""
         return time.monotonic() - self.asked.arrived_s
 
+    @property
+    def at(self) -> frozenset[int]:
+        """The fence of the worker where it is, or was tried last; empty before the first."""
+        return frozenset({self.place.fence}) if self.place else frozenset()
+
+    @property
+    def lost(self) -> frozenset[int]:
+        """The fences of the workers that died while it was where it is now in its answers."""
+        return self.retries.lost(self.tokens)
+
+    @property
+    def suspected(self) -> bool:
+        """Whether so many have died that one more would be put down to it."""
+        return self.retries.suspected(self.tokens)
+
     def wish(self) -> Wish:
         """What is asked of the scheduler next."""
         asked, begun = self.asked, self.tokens > 0
@@ -93,11 +108,11 @@ class Trial:
         former, self.numerics = self.numerics, numerics
         return Handover("worker lost", MoveKind.REBUILT, exact=are_exact(former, numerics))
 
-    def failed(self, error: MeshError) -> float:
-        """Seconds until the next try; raises the error when that would not help."""
+    def failed(self, error: MeshError, *, company: bool) -> float:
+        """Seconds until the next try; raises the error when that would not help. `company`: see Retries.after."""
         if "worker" not in error.metadata or self.place is None:
             raise error
-        return self.retries.after(error, self.place.fence, self.tokens)
+        return self.retries.after(error, self.place.fence, self.tokens, company=company)
 
     def _strands(self, prepared: Prepared) -> list[Strand]:
         return [Strand(index, journal, prepared, self.asked.stops) for index, journal in enumerate(self.journals)]
