@@ -8,6 +8,8 @@ from mesh.errors import MeshError
 from mesh.requests import FinishReason, Frame, Grant, Sampling, TokenLogprob
 from services.gateway.owners import Handover, Owners
 
+MOST_NEWS = 128  # tokens told at once: a client that has not read for a while gets them as messages of a usual size
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -103,13 +105,16 @@ class Journal:
         self.heed()
 
     def news(self, after: int) -> News | None:
-        """What came after the first `after` tokens, the end counted; None when nothing did. Raises its failure.
+        """What came first after the first `after` tokens, the end counted; None when nothing did. Raises its failure.
 
         `after` is what is known from the news before: likelihoods are told once, and not kept.
         """
         if len(self.tokens) > after or self.finish:
-            likely, self._likely = tuple(self._likely), []
-            return News(tuple(self.tokens[after:]), likely, self.finish is not None)
+            end = min(len(self.tokens), after + MOST_NEWS)
+            likely, self._likely = tuple(self._likely[: end - after]), self._likely[end - after :]
+            if end < len(self.tokens):
+                self.changed.set()
+            return News(tuple(self.tokens[after:end]), likely, self.finish is not None and end == len(self.tokens))
         if self.failure and not self.held:
             raise self.failure
         return None

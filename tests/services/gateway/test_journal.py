@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import Broken, Unreachable
 from mesh.requests import FinishReason, Frame, Sampling, TokenLogprob
-from services.gateway.journal import Journal, News, Question
+from services.gateway.journal import MOST_NEWS, Journal, News, Question
 
 SAMPLING = Sampling(64, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
 KEY = "gateway.7/0"
@@ -190,3 +190,19 @@ def test_likelihoods_keep_step_with_their_tokens_however_frames_overlap_and_are_
     one.accept(Frame(KEY, 2, 3, (13, 14), FinishReason.LENGTH, logprobs=tuple(likely[3:])))
     assert one.news(4) == News((14,), (likely[4],), last=True)
     assert one.news(5) == News((), (), last=True)
+
+
+def test_who_has_not_read_for_a_while_is_told_all_in_portions() -> None:
+    one, count = journal(), 2 * MOST_NEWS + 3
+    likely = tuple(TokenLogprob(-float(n)) for n in range(count))
+    one.accept(Frame(KEY, 1, 0, tuple(range(count)), FinishReason.LENGTH, logprobs=likely))
+    told: list[News] = []
+    while not (told and told[-1].last):
+        one.changed.clear()
+        news = one.news(sum(len(portion.tokens) for portion in told))
+        assert news
+        assert one.changed.is_set() is not news.last  # who waits for more need not wait
+        told.append(news)
+    assert [len(portion.tokens) for portion in told] == [MOST_NEWS, MOST_NEWS, 3]
+    assert sum((portion.tokens for portion in told), ()) == tuple(range(count))
+    assert sum((portion.logprobs for portion in told), ()) == likely
