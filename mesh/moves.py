@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from mesh.requests import Grant, MoveKind, Placement
 
+SOURCE_ENDED = "SOURCE_ENDED"  # a target's reason: nothing more comes. Why, only the source knows
+
 
 @dataclass(frozen=True, slots=True)
 class Expect:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from mesh.faults import Point, reach
-from mesh.moves import Abandon, AnswerMove, Expect, MoveEvent, MoveFailed, Ready, Reserved, Send, Stopped
+from mesh.moves import SOURCE_ENDED, Abandon, AnswerMove, Expect, MoveEvent, MoveFailed, Ready, Reserved, Send, Stopped
 from mesh.requests import MoveKind
 from services.gateway.moving.limits import MoveLimits
 from services.gateway.moving.tenure import Tenure
@@ -153,7 +153,8 @@ class Passage:
     async def _note(self, event: MoveEvent | None) -> None:
         match event:
             case MoveFailed(move_id, reason, message) if move_id == self._move_id:
-                raise Over(reason, message)
+                if reason != SOURCE_ENDED:  # what the source says of that, or of the answer's end, is on its way
+                    raise Over(reason, message)
             case Stopped(move_id, _, bytes_sent) if move_id == self._move_id and not self._stopped:
                 self._stopped, self.bytes_sent = True, bytes_sent
                 await reach(Point.GATEWAY_STOPPED)

@@ -102,7 +102,7 @@ class Running:
             target.address,
             relocation.reason,
             relocation.kind or (MoveKind.KV if tenure.journal.tokens else MoveKind.TOKENS),
-            partial(are_exact, self._numerics.of(self._trial.asked.model, self.at)),
+            partial(are_exact, self._trial.numerics or self._numerics.of(self._trial.asked.model, self.at)),
             partial(self._arrive, target),
         )
         return Passage(tenure, way, self._limits, party)

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from mesh.clients.receive_wire import Blocks, Manifest, Opening, Part, StateTensor
-from mesh.errors import DataLoss, NotFound
+from mesh.errors import DataLoss, NotFound, Unreachable
 from mesh.faults import Point, reach
-from mesh.moves import Ready
+from mesh.moves import SOURCE_ENDED, Ready
 from services.worker.moving.expected import Expected
 from services.worker.moving.measures import BYTES
 
@@ -71,8 +71,10 @@ class Intake:
             case Manifest():
                 self._manifest = part
                 self._writes.append((0, asyncio.ensure_future(incoming.complete(part))))
-            case Opening() | None:
-                raise DataLoss("a worker ended what it sends of a request before all was there", reason="BAD_STREAM")
+            case Opening():
+                raise DataLoss("a worker began to send a request twice on one stream", reason="BAD_STREAM")
+            case None:
+                raise Unreachable("a worker ended what it sends of a request early", reason=SOURCE_ENDED)
 
 
 def over(move_id: str) -> NotFound:

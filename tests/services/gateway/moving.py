@@ -24,9 +24,9 @@ class Stage:
         self.events: list[Event] = []
         self.said = asyncio.Event()
 
-    async def begin(self, request: Asked) -> Grant:
+    async def begin(self, request: Asked, fence: int = 1) -> Grant:
         """Has the source granted, and its first tokens read."""
-        self.scheduler.answers.put_nowait(placement("w1", self.source.address))
+        self.scheduler.answers.put_nowait(placement("w1", self.source.address, fence))
         self.running = asyncio.create_task(self._read(request))
         self.grant = await self.source.granted()
         self.source.say(self.frame(self.grant, 0, " flies"))

@@ -5,13 +5,16 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
-from mesh.moves import MoveFailed, Ready, Relocation, Reserved, Stopped
+from mesh.facts import Kind
+from mesh.moves import SOURCE_ENDED, MoveFailed, Ready, Relocation, Reserved, Stopped
 from mesh.requests import FinishReason, Frame, MoveKind
+from mesh.state.leases import Membership
 from services.gateway.answer import Finished, Started
 from tests.services.gateway.conftest import Bench
 from tests.services.gateway.edges import WAIT_S, placement
 from tests.services.gateway.moving import MOVE, PART, Stage, stage
 from tests.services.gateway.test_answer import EOS, asked, ids
+from tests.services.gateway.test_resuming import member
 
 FLIES, OVER = len(ids(" flies")), len(ids(" over"))
 
@@ -112,6 +115,40 @@ async def test_what_cannot_be_copied_is_computed(bench: Bench, reason: str) -> N
     on.target.say(on.frame(grant, FLIES, " on", FinishReason.LENGTH))
     (move,) = (await on.ends()).moves
     assert move.kind is MoveKind.TOKENS
+
+
+async def test_why_the_source_sends_no_more_is_the_sources_to_say(bench: Bench) -> None:
+    on = await stage(bench)
+    await on.copying()
+    on.target.say(MoveFailed(PART, SOURCE_ENDED, "it ended"))
+    on.source.say(MoveFailed(PART, "LINK_TOO_SLOW", "blocks fill while as many leave"))
+    assert (await on.scheduler.outcome()).failure_reason == "LINK_TOO_SLOW"
+    await finished_at_source(on, epoch=2)
+
+
+async def test_an_answer_that_ends_in_its_move_has_ended_though_its_target_hears_of_it_first(bench: Bench) -> None:
+    on = await stage(bench)
+    await on.copying()
+    on.target.say(MoveFailed(PART, SOURCE_ENDED, "it ended"))
+    await finished_at_source(on)
+    assert (await on.scheduler.outcome()).failure_reason == "FINISHED"
+
+
+async def test_a_source_that_joins_again_has_the_numerics_that_it_had(bench: Bench) -> None:
+    """Its lease lapsed meanwhile, and the place that the answer has is of the former one."""
+    on = Stage(bench, await bench.scheduler(), await bench.worker(), await bench.worker())
+    who = member("w1", on.source, "f")
+    async with Membership(bench.state, who, WAIT_S) as former:
+        assert await bench.mirror.until(lambda facts: bool(facts.of_kind(Kind.WORKER)), WAIT_S)
+        await on.begin(asked(), former.member.fence)
+    async with Membership(bench.state, who, WAIT_S) as joined:
+        fence = joined.member.fence
+        assert await bench.mirror.until(lambda facts: fence in {m.fence for m in facts.of_kind(Kind.WORKER)}, WAIT_S)
+        await on.copying("f")
+        on.source.say(Stopped(PART, FLIES, 4096))
+        on.target.say(Ready(PART, 40))
+        on.target.say(on.frame(await on.target.granted(), FLIES, " on", FinishReason.LENGTH))
+        assert [move.exact for move in (await on.ends()).moves] == [True]
 
 
 async def test_what_can_neither_be_copied_nor_computed_stays(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from mesh.clients.channel import Channels
 from mesh.clients.receive_wire import Blocks, Manifest, Opening, StateTensor
 from mesh.clients.receiving import Flow, Sending, sending
 from mesh.errors import MeshError, NotFound
-from mesh.moves import Abandon, Expect, MoveFailed, Ready, Reserved, Send, Stopped
+from mesh.moves import SOURCE_ENDED, Abandon, Expect, MoveFailed, Ready, Reserved, Send, Stopped
 from mesh.requests import Cancel, FinishReason, MoveKind
 from services.worker.engine.batch import Limits
 from services.worker.engine.model import probe_kv
@@ -180,9 +180,8 @@ async def test_a_gateway_whose_line_breaks_leaves_nothing_of_its_moves(tmp_path:
         source.line.send(grant())
         await source.line.tokens("r", 1, 30)
         await copied(source, target, grant())
-        ended = asyncio.Event()
         for one in (source, target):
-            ended.clear()
+            ended = asyncio.Event()  # its own: the source may say twice that it has less to do
             one.relay.on_load = ended.set
             await one.line.close()
             async with asyncio.timeout(30.0):
@@ -238,10 +237,11 @@ def lie(**changes: object) -> Blocks:
         (Manifest((9, 9, 9), 2), "BAD_STREAM"),
         (StateTensor("/a", "float32", (1,), 0, memoryview(bytes(4)), 0), "BAD_STREAM"),
         (Opening("move", b""), "BAD_STREAM"),
+        (None, SOURCE_ENDED),
     ],
 )
 async def test_what_a_peer_makes_up_is_not_written(
-    tmp_path: Path, part: Blocks | Manifest | StateTensor | Opening, reason: str
+    tmp_path: Path, part: Blocks | Manifest | StateTensor | Opening | None, reason: str
 ) -> None:
     async with worker(replica(name=NAME), scratch=tmp_path) as target:
         target.line.send(Expect("move", grant(), MoveKind.KV))
@@ -255,9 +255,12 @@ async def test_what_a_peer_makes_up_is_not_written(
         await target.is_idle()
 
 
-async def told(stream: Sending, part: Blocks | Manifest | StateTensor | Opening) -> None:
-    """Says it, and waits for the answer."""
+async def told(stream: Sending, part: Blocks | Manifest | StateTensor | Opening | None) -> None:
+    """Says it, and waits for the answer. None: it was all."""
     match part:
+        case None:
+            await stream._call.done_writing()
+            await stream.finish(Manifest((), 0))
         case Manifest():
             await stream.finish(part)
         case Opening():
