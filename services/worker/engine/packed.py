@@ -26,16 +26,20 @@ from services.worker.engine.attention import (
     attending,
 )
 from services.worker.engine.batch import Paged, Span
+from services.worker.engine.decoding import BY_TORCH, Decoding
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packing import PackBudget, Packing
+from services.worker.engine.paged import COLUMNS, FIXED_PIECES, PagedKernel, PagedRows, PageTable, lay_out
 from services.worker.engine.passes import Pass, passes
 from services.worker.engine.pool import KVPool, KVSpec
+from services.worker.engine.recorded import RecordedSteps
 
 T = TypeVar("T")
 
 
 class PackedRunner:
-    """A prepared model with its KV pool. Spans must come one-token ones first, with blocks for their tokens."""
+    """A prepared model with its KV pool. Spans must come one-token ones first, with blocks for their tokens. Steps of
+    nothing but decoding rows, up to `most_rows`, may be recorded."""
 
     def __init__(
         self,
@@ -44,6 +48,9 @@ class PackedRunner:
         blocks: int,
         numerics: Numerics = FAST,
         budget: PackBudget | None = None,
+        *,
+        decoding: Decoding = BY_TORCH,
+        most_rows: int = 64,
     ) -> None:
         self.module = module
         self.device = module.device
@@ -54,9 +61,15 @@ class PackedRunner:
         fast = numerics.level is NumericsLevel.FAST  # elsewhere no token may see the product change that computes it
         self.packing = Packing(module, (fast and budget) or PackBudget())
         self._keeps_rows = "logits_to_keep" in inspect.signature(module.forward).parameters
+        self._kernel = decoding.kernel
+        self._recorded: RecordedSteps | None = None
+        if fast and decoding.kernel and decoding.recorder:
+            self._recorded = RecordedSteps(module, self.pool, decoding.kernel, decoding.recorder(), most_rows)
 
     def close(self) -> None:
         """Leave the module as it was."""
+        if self._recorded is not None:
+            self._recorded.close()
         self.packing.close()
         if self._experts is not None:
             experts.restore(self.module, self._experts)
@@ -75,6 +88,8 @@ class PackedRunner:
 
     def _forward(self, one: Pass) -> Tensor:
         """Logits of the rows that end their generation, in the order of the pass's spans."""
+        if self._recorded is not None and self._recorded.serve(one.spans) and not self._adapts(one):
+            return self._recorded.run(one.spans)
         batch, ends = self._batch(one)
         rows = torch.tensor(_repeated(ends, one.rows), dtype=torch.long).to(self.device)  # the head multiplies too
         options = {"logits_to_keep": rows} if self._keeps_rows else {}
@@ -82,6 +97,9 @@ class PackedRunner:
             output = self.module(input_ids=batch[:1], position_ids=batch[1:2], use_cache=False, **options)
         logits: Tensor = output.logits[0] if self._keeps_rows else output.logits[0, rows]
         return logits[: len(ends)]
+
+    def _adapts(self, one: Pass) -> bool:
+        return any(span.generation.request.replica in self.adapters.names for span in one.spans)
 
     def _adapting(self, one: Pass) -> AbstractContextManager[None]:
         rows = _repeated([Rows(span.generation.request.replica, span.count) for span in one.spans], one.rows)
@@ -119,6 +137,8 @@ class PackedRunner:
     def _decoding(self, spans: list[Span]) -> DecodingRows | None:
         if not spans:
             return None
+        if self._kernel is not None:
+            return self._paged(self._kernel, spans)
         longest = max(span.end for span in spans)
         row_bytes = longest * self.pool.spec.layer_token_bytes
         small = row_bytes <= GATHERED_ROW_BYTES and row_bytes * len(spans) <= GATHERED_STEP_BYTES
@@ -126,6 +146,13 @@ class PackedRunner:
         if together and (small or self.device.type != "cpu"):
             return self._padded([span.generation for span in spans])
         return EachRow([self._context(span) for span in spans])
+
+    def _paged(self, kernel: PagedKernel, spans: list[Span]) -> PagedRows:
+        count, width = len(spans), len(spans) + len(spans) % 2  # as in RecordedSteps: kernels like even addresses
+        numbers = torch.from_numpy(lay_out(spans, count, width)).to(self.device)
+        _, _, _, lengths, starts = numbers[: COLUMNS * width].view(COLUMNS, -1)[:, :count].unbind()
+        table = PageTable(lengths, starts, numbers[COLUMNS * width :], self.pool.spec.block_tokens)
+        return PagedRows(kernel, table, 0 if self.numerics.level is NumericsLevel.FAST else FIXED_PIECES)
 
     def _padded(self, generations: list[Paged]) -> PaddedRows:
         lengths = torch.tensor([g.kv_len + 1 for g in generations])[:, None]

@@ -16,6 +16,7 @@ from services.worker.engine.batch import Limits, Paged, Plan, Span
 from services.worker.engine.bounds import Bounds
 from services.worker.engine.canary import prove
 from services.worker.engine.costs import Costs
+from services.worker.engine.decoding import Decoding, decoding_on
 from services.worker.engine.departures import Departures
 from services.worker.engine.draft import Drafter
 from services.worker.engine.errors import UnknownRequest
@@ -41,7 +42,7 @@ class PackedReplica:
     """`module` has its weights assigned; `kv_bytes` of KV are allocated here. `digest` names the checkpoint: KV is
     shared only between equal digests. `spec` saves the probe when the manifest has it. `tier` is host memory that
     all replicas of a worker share, so is `packing`. On the host, it can use what other replicas do not need of their
-    KV memory, up to `most_kv_bytes` in all."""
+    KV memory, up to `most_kv_bytes` in all. `decoding` is what its device does best unless given."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class PackedReplica:
         costs: Costs | None = None,
         clock: Callable[[], float] = time.perf_counter,
         most_kv_bytes: int = 0,
+        decoding: Decoding | None = None,
     ) -> None:
         model.prepare(module)
         spec = spec or model.probe_kv(module)
@@ -74,7 +76,9 @@ class PackedReplica:
         salt = digest.encode() + spec.fingerprint() + repr(numerics).encode()
         self.prefix_root = hashlib.blake2b(salt, digest_size=16).digest()
         most = max(blocks, most_kv_bytes // spec.block_bytes) if module.device.type == "cpu" else blocks
-        self._runner = PackedRunner(module, spec, most, numerics, packing)
+        decoding = decoding or decoding_on(module.device)
+        rows = self.limits.running
+        self._runner = PackedRunner(module, spec, most, numerics, packing, decoding=decoding, most_rows=rows)
         self._costs, self._clock = costs or Costs(), clock
         self._cache = KVCache(self._runner.pool, tier or HostTier(0), self._costs, numerics, blocks=blocks, clock=clock)
         self._roster = Roster()

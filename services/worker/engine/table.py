@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from services.worker.engine.blocks import BlockAllocator
 
 NO_LANE = range(0)
+NO_IDS = np.empty(0, np.int64)
 
 
 class BlockTable:
@@ -20,6 +23,14 @@ class BlockTable:
         self._lane = NO_LANE
         self._consecutive = True
         self._slots: Tensor | None = None
+        self._ids: NDArray[np.int64] = NO_IDS
+
+    @property
+    def block_ids(self) -> NDArray[np.int64]:
+        """The blocks as an array, not to be changed; made when one has been added."""
+        if len(self._ids) != len(self.blocks):
+            self._ids = np.array(self.blocks, np.int64)
+        return self._ids
 
     @property
     def first_slot(self) -> int:
@@ -48,6 +59,10 @@ class BlockTable:
         size = self._block_tokens
         return [self.blocks[token // size] * size + token % size for token in range(start, end)]
 
+    def slot(self, token: int) -> int:
+        """Where one token lies."""
+        return self.blocks[token // self._block_tokens] * self._block_tokens + token % self._block_tokens
+
     def slots(self, tokens: int) -> Tensor:
         """Slots of the first `tokens` tokens, for gathering: int64 [tokens] on the CPU."""
         if self._slots is None or len(self._slots) < tokens:
@@ -63,14 +78,14 @@ class BlockTable:
         elif keep < len(self.blocks):
             self._allocator.release(self.blocks[keep:])
             del self.blocks[keep:]
-            self._slots = None
+            self._slots, self._ids = None, NO_IDS
             self._consecutive = self.blocks == list(range(self.blocks[0], self.blocks[0] + keep))
 
     def clear(self) -> None:
         """Release every block; published ones stay cached."""
         self._allocator.release(self.blocks, self._lane)
         self.blocks = []
-        self._lane, self._consecutive, self._slots = NO_LANE, True, None
+        self._lane, self._consecutive, self._slots, self._ids = NO_LANE, True, None, NO_IDS
 
     def sole(self) -> int:
         """How many blocks `clear` would make idle."""
