@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.args import parser
+from benchmarks.engine import decode
 from benchmarks.engine.levels import measure_levels
 from benchmarks.engine.overhead import Overhead, measure_overhead
 from benchmarks.engine.prefix import measure_prefix
@@ -32,6 +33,9 @@ QUICK = Sizes(("bfloat16",), layers=2, batches=(1, 8, 32), prompt_tokens=32, tok
 def main() -> None:
     """Exit codes: 0 measured, 1 could not be."""
     options = _options()
+    if options.device:
+        decode.main(["--device", options.device, "--shape", options.shape, *["--json"] * options.json])
+        return
     figures = measured("engine", _measure(options))
     say_figures(figures)
     if options.json:
@@ -41,6 +45,10 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     made = parser("engine", "Races our engine with others, and times what its features cost or save.")
     made.add_argument("--only", choices=PARTS, action="append", help="measure this part; may be repeated")
+    made.add_argument(
+        "--device", help="decode on this device of torch's instead, such as cuda; benchmarks.engine.decode"
+    )
+    made.add_argument("--shape", choices=decode.SHAPES, default="8b", help="with --device: of the model")
     made.add_argument("--scratch", type=Path, help="directory for the store and its models; what is written is deleted")
     made.add_argument("--models", type=Path, help="directory that keeps the random models, for the next run")
     made.add_argument("--peers-venvs", type=Path, default=VENVS, help="where make bench-peers installed the peers")

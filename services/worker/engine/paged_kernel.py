@@ -36,7 +36,7 @@ def attend(query: Tensor, pool: LayerPool, score: Score, table: PageTable, piece
         SIZE=table.block_tokens,
         TILE=min(64, max(LEAST_DIM, TILE_BYTES // (wide_k * query.element_size()))),
         num_warps=4,
-        num_stages=2,
+        num_stages=3,
     )  # fmt: skip
     out = query.new_empty(rows, heads, v_dim)
     sinks = score.sinks
@@ -46,7 +46,7 @@ def attend(query: Tensor, pool: LayerPool, score: Score, table: PageTable, piece
         PIECES=pieces,
         V_DIM=v_dim,
         WIDE_V=triton.next_power_of_2(v_dim),
-        num_warps=1,
+        num_warps=4,
     )  # fmt: skip
     return out
 

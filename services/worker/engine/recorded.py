@@ -94,11 +94,15 @@ def on_cuda() -> Record:
     """Into CUDA graphs that share their memory: one is replayed at a time, and what it gave is used up before the
     next. Other threads may use the device meanwhile."""
     pool = torch.cuda.graph_pool_handle()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def record(compute: Callable[[], Tensor]) -> Replay:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            logits = compute()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+                logits = compute()
+        finally:
+            torch.cuda.set_stream(stream)  # which torch leaves undone where a recording fails
 
         def replay() -> Tensor:
             graph.replay()
