@@ -1,7 +1,7 @@
 """Sending another worker what one has of a request that moves: a stream of its own channel, with a window."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from grpc import aio
 from whimbrel.worker.v1 import worker_pb2 as pb
 
 from mesh.clients.channel import connect, limit, our_errors
+from mesh.clients.pipe import Offer
 from mesh.clients.receive_wire import Blocks, Manifest, Opening, Part, StateTensor, part_to
 from mesh.errors import MeshError, Unreachable
 
@@ -31,6 +32,7 @@ class Sending:
     def __init__(self, call: Call, peer: str, flow: Flow) -> None:
         self._call, self._peer, self._flow = call, peer, flow
         self.sent_bytes = self._written_bytes = 0
+        self.offer: Offer | None = None  # of a pipe, once the target agrees
         self._agreed = False
         self._failure: MeshError | None = None
         self._news = asyncio.Condition()
@@ -38,9 +40,20 @@ class Sending:
 
     async def send(self, part: Blocks | StateTensor) -> None:
         """Once there is room for it in the window; alone it always fits."""
-        await self._until(lambda: self.on_their_way + part.bytes <= max(self._flow.window_bytes, part.bytes))
+        await self._room(part.bytes)
         await self._write(part)
         self.sent_bytes += part.bytes
+
+    async def send_beside(self, count_bytes: int, send: Callable[[], Awaitable[None]]) -> None:
+        """As `send`, of what `send` puts on a pipe, and raises OSErrors."""
+        await self._room(count_bytes)
+        self.sent_bytes += count_bytes
+        try:
+            await send()
+        except TimeoutError:
+            raise self._silent() from None
+        except OSError:
+            raise await self._ended() from None
 
     @property
     def on_their_way(self) -> int:
@@ -79,10 +92,16 @@ class Sending:
                     await self._call.done_writing()
         except TimeoutError:  # one that is frozen reads nothing
             raise self._silent() from None
-        except (aio.AioRpcError, asyncio.InvalidStateError):  # it has ended; the reader knows how
-            await asyncio.wait([self._reader])
-            self._check()
-            raise Unreachable(f"{self._peer} ended the call early", reason="CALL_ENDED") from None
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            raise await self._ended() from None
+
+    async def _room(self, count_bytes: int) -> None:
+        await self._until(lambda: self.on_their_way + count_bytes <= max(self._flow.window_bytes, count_bytes))
+
+    async def _ended(self) -> MeshError:
+        """Why the target has ended the stream, which the reader knows."""
+        await asyncio.wait([self._reader], timeout=self._flow.patience_s)
+        return self._failure or Unreachable(f"{self._peer} ended the call early", reason="CALL_ENDED")
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         """Patience lasts from each word of the target to the next."""
@@ -99,6 +118,8 @@ class Sending:
         try:
             with our_errors(self._peer):
                 async for response in self._call:
+                    if response.HasField("pipe"):
+                        self.offer = Offer(response.pipe.port, response.pipe.token)
                     self._agreed, self._written_bytes = True, response.written_bytes
                     await self._tell()
         except MeshError as error:

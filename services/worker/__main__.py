@@ -44,7 +44,13 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
         kv_bytes=settings.kv_bytes,
         weights=settings.weights,
     )
-    limits = MoveLimits(settings.move_lease_s, settings.move_window_bytes, settings.move_bytes_s, settings.move_precopy)
+    limits = MoveLimits(
+        settings.move_lease_s,
+        settings.move_window_bytes,
+        settings.move_bytes_s,
+        settings.move_precopy,
+        settings.host if settings.move_pipe else "",
+    )
     relay.begin(engine, Guides(stores, replicas.order_of, settings.scratch_dir), limits)
 
     def facts() -> WorkerFacts:

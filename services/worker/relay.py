@@ -83,7 +83,7 @@ class Relay:
     def begin(self, engine: Engine, guides: Guides, limits: MoveLimits = USUAL) -> None:
         """Once, before the first line: engine and relay know each other."""
         self.engine, self.guides, self._mover = engine, guides, Mover(engine)
-        self.incoming = Incoming(engine, guides, limits.lease_s)
+        self.incoming = Incoming(engine, guides, limits)
         self.outgoing = Outgoing(engine, limits, self._loop.time)
 
     def on_steps(self, steps: list[TokenStep]) -> None:

@@ -90,8 +90,9 @@ class WorkerServicer(WorkerServiceServicer):
     ) -> AsyncIterator[pb.ReceiveResponse]:
         """See the proto."""
         async with aclosing(self._relay.incoming.receive(_parts(request_iterator))) as written:
-            async for count_bytes in written:
-                yield pb.ReceiveResponse(written_bytes=count_bytes)
+            async for one in written:
+                pipe = pb.Pipe(port=one.offer.port, token=one.offer.token) if one.offer else None
+                yield pb.ReceiveResponse(written_bytes=one.bytes, pipe=pipe)
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:  # noqa: N802
         """See the proto."""

@@ -101,6 +101,11 @@ class WorkerSettings(ServiceSettings):
         description="Send a request's KV while its answer goes on. Without, the answer stops first, which is only good "
         "to compare with.",
     )
+    move_pipe: bool = Field(
+        True,
+        description="Take KV that comes over a TCP connection of its own, at a free port of `host`, beside the gRPC "
+        "stream. Without, or where that port cannot be reached, it comes in messages of the stream, which is slower.",
+    )
     threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its default.")
     device: DeviceName = Field(
         DeviceName.HOST, description="What replicas run on: host, this machine's own memory; or cuda, its first GPU."

@@ -11,6 +11,7 @@ from services.worker.engine.batch import Paged
 from services.worker.engine.departures import SequenceState
 from services.worker.engine.errors import ImportIncomplete, ImportRefused, LayoutMismatch, UnknownRequest
 from services.worker.engine.kv_cache import KVCache
+from services.worker.engine.landing import Landing
 from services.worker.engine.request import EngineRequest, TokenStep
 from services.worker.engine.roster import Roster
 
@@ -22,7 +23,12 @@ class Arrival:
     generation: Paged
     here: int
     received: list[set[int]]  # blocks, by layer
+    landing: Landing
     complete: bool = False
+
+    def missing(self, layer: int, end: int) -> set[int]:
+        """Blocks before `end` that are not there."""
+        return set(range(self.here, end)) - self.received[layer] - self.landing.filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Room:
     layout: bytes
     layer_bytes: tuple[int, ...]
     block_tokens: int
+    landing: Landing
 
 
 class Arrivals:
@@ -64,10 +71,11 @@ class Arrivals:
         found = hit.blocks + hit.beyond // self._cache.block_tokens
         self._check_room(max(state.blocks, found) - hit.blocks + hit.idle)
         self._cache.enter(generation)
-        self._grow(generation, max(state.kv_tokens, generation.kv_len))
-        generation.published = found
         received: list[set[int]] = [set() for _ in range(self._cache.layers)]
-        self._arrivals[state.request.request_id] = Arrival(generation, found, received)
+        arrival = Arrival(generation, found, received, Landing(self._cache.beside, found))
+        self._grow(arrival, max(state.kv_tokens, generation.kv_len))
+        generation.published = found
+        self._arrivals[state.request.request_id] = arrival
         return found
 
     def reserve(self, request: EngineRequest) -> Room:
@@ -76,23 +84,24 @@ class Arrivals:
         layer_bytes = tuple(self._cache.layer_bytes(layer) for layer in range(self._cache.layers))
         size, kv_tokens = self._cache.block_tokens, len(generation.tokens) - 1
         there = self.begin(SequenceState(request, kv_tokens, generation.root, layer_bytes, size))
-        return Room(there, generation.root, layer_bytes, size)
+        return Room(there, generation.root, layer_bytes, size, self._find(request.request_id).landing)
 
     def take_in(self, request_id: str, first_layer: int, first: int, layers: Sequence[Tensor]) -> None:
         """Write blocks from `first` on of some layers from `first_layer` on, and make room for them if need be; as
         `extend` and `receive`."""
-        generation, end = self._find(request_id).generation, first + len(layers[0])
-        if end > -(-generation.limit // self._cache.block_tokens):
-            raise ImportRefused(f"blocks {first} to {end}: {request_id} may have {generation.limit} tokens")
-        self.extend(request_id, end * self._cache.block_tokens)
+        self.extend(request_id, (first + len(layers[0])) * self._cache.block_tokens)
         for layer, data in enumerate(layers, first_layer):
             self.receive(request_id, layer, first, data)
 
     def extend(self, request_id: str, kv_tokens: int) -> None:
-        """Reserve blocks for what the sequence has grown to since; ImportRefused when there is no room now."""
-        generation = self._find(request_id).generation
+        """Reserve blocks for what the sequence has grown to since; ImportRefused when there is no room now, or it may
+        never have as many."""
+        arrival = self._find(request_id)
+        generation, size = arrival.generation, self._cache.block_tokens
         self._check_room(generation.table.missing(kv_tokens))
-        self._grow(generation, kv_tokens)
+        if kv_tokens > -(-generation.limit // size) * size:
+            raise ImportRefused(f"{kv_tokens // size} blocks: {request_id} may have {generation.limit} tokens")
+        self._grow(arrival, kv_tokens)
 
     def receive(self, request_id: str, layer: int, first: int, data: Tensor) -> None:
         """Write what `export_kv` gave for a layer's blocks from `first` on. The same blocks may come again."""
@@ -112,7 +121,8 @@ class Arrivals:
     def keep(self, generation: Paged) -> None:
         """One whose KV was computed here, and that waits as if it had come."""
         name, here = generation.request.request_id, len(generation.table.blocks)
-        self._arrivals[name] = Arrival(generation, here, [], complete=True)
+        landing = Landing(self._cache.beside, here)
+        self._arrivals[name] = Arrival(generation, here, [], landing, complete=True)
 
     def complete(self, request_id: str, tokens: Sequence[int], kv_tokens: int) -> None:
         """All has come: KV of the leading `kv_tokens` of `tokens`. ImportIncomplete if a block is missing; it may still
@@ -122,6 +132,7 @@ class Arrivals:
         if list(tokens[:here]) != arrival.generation.tokens[:here] or kv_tokens > len(tokens):
             raise ImportRefused(f"{request_id} was announced with other tokens; send the request itself")
         self._check_complete(arrival, -(-kv_tokens // self._cache.block_tokens))
+        arrival.landing.end()
         arrival.generation.tokens, arrival.complete = list(tokens), True
         arrival.generation.kv_len = max(kv_tokens, here)
 
@@ -131,6 +142,7 @@ class Arrivals:
         arrival = self._arrivals.pop(request_id, None)
         if arrival is None:
             return None
+        arrival.landing.end()
         if not arrival.complete:
             whole = max(arrival.here, self._leading(arrival) - 1)
             arrival.generation.kv_len = whole * self._cache.block_tokens
@@ -141,6 +153,7 @@ class Arrivals:
         arrival = self._arrivals.pop(request_id, None)
         if arrival is None:
             return []
+        arrival.landing.end()
         self._cache.leave(arrival.generation)
         return [TokenStep(request_id, arrival.generation.generated, (), finish, why)]
 
@@ -176,19 +189,19 @@ class Arrivals:
                 f"{blocks} more KV blocks are needed, and {max(0, spare)} can be spared; move it elsewhere"
             )
 
-    def _grow(self, generation: Paged, tokens: int) -> None:
-        self._cache.grow(generation, tokens)
+    def _grow(self, arrival: Arrival, tokens: int) -> None:
+        self._cache.grow(arrival.generation, tokens)
         self._cache.settle()
+        arrival.landing.grow(arrival.generation.table.blocks)
 
     def _leading(self, arrival: Arrival) -> int:
         """Blocks that lead it and are there in every layer."""
         end = len(arrival.generation.table.blocks)
-        lacking = (set(range(arrival.here, end)) - received for received in arrival.received)
+        lacking = (arrival.missing(layer, end) for layer in range(self._cache.layers))
         return min((min(missing) for missing in lacking if missing), default=end)
 
     def _check_complete(self, arrival: Arrival, blocks: int) -> None:
-        for layer, received in enumerate(arrival.received):
-            missing = set(range(arrival.here, blocks)) - received
-            if missing:
+        for layer in range(self._cache.layers):
+            if missing := arrival.missing(layer, blocks):
                 name = arrival.generation.request.request_id
                 raise ImportIncomplete(f"{name}: layer {layer} lacks block {min(missing)}; send it")

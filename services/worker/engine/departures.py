@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from services.worker.engine.batch import Paged
+from services.worker.engine.beside import Beside, Bytes, Mark
 from services.worker.engine.errors import NotExportable
 from services.worker.engine.kv_cache import KVCache
 from services.worker.engine.request import EngineRequest
@@ -47,6 +48,29 @@ class Stand:
     rest: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """A sequence as it is now, and where its full blocks from `first` on lie. While it goes on, another thread may
+    read them: `stop` proves whether they were still its own."""
+
+    state: SequenceState
+    first: int
+    blocks: tuple[int, ...]
+    term: int  # of its table
+    beside: Beside
+    mark: Mark  # when they were full
+
+    @property
+    def end(self) -> int:
+        """The first block that is not full yet."""
+        return self.first + len(self.blocks)
+
+    def read(self, first: int, end: int, into: Bytes) -> None:
+        """Copy the sequence's blocks `first` to `end`; any thread may. If it has given way meanwhile, that is of no
+        use."""
+        self.beside.read(self.blocks[first - self.first : end - self.first], into, self.mark)
+
+
 class Departures:
     """One replica's. Only the engine's thread calls."""
 
@@ -65,6 +89,13 @@ class Departures:
             paused=generation in self._roster.paused,
         )
 
+    def lap(self, request_id: str, first: int, term: int | None = None) -> Lap:
+        """What has filled, from block `first` on. NotExportable if it has given way since `term`; None: no matter."""
+        table = self._held(request_id, term).table
+        state = self.describe(request_id)
+        blocks, beside = tuple(table.blocks[first : state.full_blocks]), self._cache.beside
+        return Lap(state, first, blocks, table.terms, beside, beside.mark())
+
     def export_kv(self, request_id: str, layer: int, first: int, end: int) -> Tensor:
         """Bytes [end - first, block bytes of the layer] of its blocks `first` to `end`, on the pool's device.
         NotExportable if a block is not full yet and the sequence goes on, or if it has given way meanwhile."""
@@ -78,11 +109,11 @@ class Departures:
         """No step from now on; its blocks stay, unless nobody else could advance. Ends by `resume` or a cancel."""
         self._roster.pause(self._roster.find(request_id))
 
-    def stop(self, request_id: str, first: int) -> Stand:
+    def stop(self, request_id: str, first: int, term: int | None = None) -> Stand:
         """Pause it, and all that is left to leave when `first` blocks have left. NotExportable, and it goes on, if it
-        has given way."""
-        if not self._roster.find(request_id).table.blocks:
-            raise NotExportable(f"{request_id} has given way to others, and has no blocks now; send its tokens")
+        has given way, since `term` or now: then what has left may not have been its own."""
+        if not self._held(request_id, term).table.blocks:
+            raise _gave_way(request_id)
         self.pause(request_id)
         state = self.describe(request_id)
         first = min(first, state.blocks)
@@ -103,8 +134,18 @@ class Departures:
                 return True
         return False
 
+    def _held(self, request_id: str, term: int | None) -> Paged:
+        generation = self._roster.find(request_id)
+        if term not in (None, generation.table.terms):
+            raise _gave_way(request_id)
+        return generation
+
     def _ready(self, generation: Paged) -> int:
         whole = generation.kv_len // self._cache.block_tokens
         if generation in self._roster.paused:
             return -(-generation.kv_len // self._cache.block_tokens)
         return whole
+
+
+def _gave_way(request_id: str) -> NotExportable:
+    return NotExportable(f"{request_id} has given way to others, and its blocks with it; send its tokens")

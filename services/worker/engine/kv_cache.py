@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from services.worker.engine.batch import Paged, Saved
+from services.worker.engine.beside import beside
 from services.worker.engine.blocks import BlockAllocator, PrefixHit
 from services.worker.engine.costs import Costs
 from services.worker.engine.host_tier import HostTier
@@ -34,6 +35,7 @@ class KVCache:
         self.block_tokens = pool.spec.block_tokens
         self.found_tokens = 0  # in the pool or below it, instead of computed
         self.raised_tokens = 0  # of those, brought up from host memory
+        self.beside = beside(pool)
         self._pool, self._tier, self._costs, self._numerics, self._clock = pool, tier, costs, numerics, clock
         self._found: dict[Paged, list[int | Tensor]] = {}  # of those let in: blocks, and rows that need one
         self._rising: list[tuple[int, Tensor]] = []  # blocks, and what is to be written there
@@ -175,7 +177,7 @@ class KVCache:
 
     def unload(self) -> None:
         """Let go of the pool."""
-        del self._pool
+        del self._pool, self.beside
 
     def _findable(self, generation: Paged) -> list[bytes]:
         """Addresses to look for: at least one token is left to compute, and where chunks are whole, so are hits."""

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from services.worker.engine.arrivals import Arrivals, Room
-from services.worker.engine.departures import Departures, SequenceState, Stand
+from services.worker.engine.departures import Departures, Lap, SequenceState, Stand
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import NotMovable, UnknownRequest
 from services.worker.engine.opaque_state import HeldState, StateRoom
@@ -68,6 +68,10 @@ class Mover:
         """What the sequence is now."""
         return self._engine.ask(request_id, lambda replica: _movable(replica).departures.describe(request_id))
 
+    def lap(self, request_id: str, first: int, term: int | None = None) -> Future[Lap]:
+        """What has filled of it, from block `first` on, to be read beside the steps."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.lap(request_id, first, term))
+
     def export(self, request_id: str, layers: range, first: int, end: int) -> Future[tuple[Tensor, ...]]:
         """Bytes [end - first, block bytes] of each of some layers, of its blocks `first` to `end`, on the host."""
 
@@ -77,14 +81,18 @@ class Mover:
 
         return self._engine.ask(request_id, exported)
 
-    def stop(self, request_id: str, first: int) -> Future[Stand]:
-        """Pause it, and export what is left from block `first` on."""
-        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.stop(request_id, first))
+    def stop(self, request_id: str, first: int, term: int | None = None) -> Future[Stand]:
+        """Pause it, and export what is left from block `first` on, if what left within `term` was its own."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.stop(request_id, first, term))
 
     def reserve(self, request: EngineRequest) -> Future[Room | StateRoom]:
         """Make room for what another worker has of `request`, which arrives under its id: blocks, or a whole state.
         Raises as `Engine.submit` does, and ImportRefused."""
         return self._engine.expect(request, lambda replica: (_room(replica, request), []))
+
+    def extend(self, request_id: str, kv_tokens: int) -> Future[None]:
+        """Make room for KV of so many tokens in all."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).arrivals.extend(request_id, kv_tokens))
 
     def import_blocks(self, request_id: str, first_layer: int, first: int, layers: Sequence[Tensor]) -> Future[None]:
         """Write blocks from `first` on of consecutive layers, with more room if need be."""

@@ -88,6 +88,11 @@ class KVPool:
             start += k.nbytes + v.nbytes
             self.layers.append(LayerPool(kv.heads, k, v, k.transpose(0, 1)[None], v.transpose(0, 1)[None]))
 
+    @property
+    def halves(self) -> list[Tensor]:
+        """Bytes [blocks, bytes] of each layer's keys, then of its values: the pool's own memory."""
+        return list(itertools.chain.from_iterable(self._halves))
+
     def read(self, layer: int, blocks: Sequence[int]) -> Tensor:
         """A layer's bytes [len(blocks), bytes] of some blocks, keys before values; a copy, on the pool's device."""
         index = torch.tensor(blocks, dtype=torch.long).to(self.buffer.device)
@@ -122,7 +127,7 @@ class KVPool:
         """Free the memory of blocks that are out of use; elsewhere than on the host it stays."""
         if self._reservation:
             for first, end in _runs(sorted(blocks)):
-                for half in itertools.chain.from_iterable(self._halves):
+                for half in self.halves:
                     start, width = int(half.storage_offset()), half.shape[1]
                     self._reservation.give_back(start + first * width, start + end * width)
 

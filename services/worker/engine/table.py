@@ -14,10 +14,12 @@ NO_IDS = np.empty(0, np.int64)
 
 
 class BlockTable:
-    """Blocks of one sequence. While they are consecutive (`first_slot` >= 0) its KV is one run of slots."""
+    """Blocks of one sequence. While they are consecutive (`first_slot` >= 0) its KV is one run of slots. `terms` counts
+    how often it has given all of them up: within one, a full block does not change."""
 
     def __init__(self, allocator: BlockAllocator, block_tokens: int) -> None:
         self.blocks: list[int] = []
+        self.terms = 0
         self._allocator = allocator
         self._block_tokens = block_tokens
         self._lane = NO_LANE
@@ -85,6 +87,7 @@ class BlockTable:
         """Release every block; published ones stay cached."""
         self._allocator.release(self.blocks, self._lane)
         self.blocks = []
+        self.terms += 1
         self._lane, self._consecutive, self._slots, self._ids = NO_LANE, True, None, NO_IDS
 
     def sole(self) -> int:

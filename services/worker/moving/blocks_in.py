@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from mesh.clients.receive_wire import Blocks, Manifest, StateTensor
 from mesh.errors import DataLoss, Unsuitable
 from services.worker.engine.arrivals import Room
+from services.worker.engine.landing import Landing
 from services.worker.engine.mover import Mover
 from services.worker.engine.request import EngineRequest
 from services.worker.moving.pieces import checksum, unpacked
@@ -27,6 +28,17 @@ class BlocksIn:
     def tokens_there(self) -> int:
         """Tokens in them."""
         return self.room.blocks_there * self.room.block_tokens
+
+    @property
+    def landing(self) -> Landing:
+        """Where whole blocks are written beside the steps."""
+        return self.room.landing
+
+    async def make_room(self, blocks: int) -> None:
+        """For so many in all. Raises ImportRefused, and UnknownRequest when the arrival is gone."""
+        if blocks > self.landing.room:
+            grown = self._mover.extend(self.request.request_id, blocks * self.room.block_tokens)
+            await asyncio.wrap_future(grown)
 
     def check_layout(self, layout: bytes) -> None:
         """Raises Unsuitable unless KV of this layout can be used here."""

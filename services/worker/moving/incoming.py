@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from dataclasses import dataclass
 
 import structlog
 
+from mesh.clients.pipe import Offer
 from mesh.clients.receive_wire import Opening, Part
 from mesh.errors import DataLoss, MeshError, Unsuitable
 from mesh.faults import Point, reach
@@ -22,6 +24,8 @@ from services.worker.moving.blocks_in import BlocksIn
 from services.worker.moving.expected import Expected, Say
 from services.worker.moving.failures import failed, is_fault
 from services.worker.moving.intake import Intake, over
+from services.worker.moving.limits import MoveLimits
+from services.worker.moving.pipe_in import PipeIn, piping
 from services.worker.moving.state_in import StateIn
 from services.worker.naming import replica_name
 from services.worker.requests import engine_request
@@ -29,11 +33,19 @@ from services.worker.requests import engine_request
 log = structlog.get_logger()
 
 
-class Incoming:
-    """By their moves. Lives on the event loop. What is expected is freed when nothing is heard of it for `lease_s`."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Bytes written so far. Whole blocks may come by a pipe that is offered at first, with none."""
 
-    def __init__(self, engine: Engine, guides: Guides, lease_s: float) -> None:
-        self._engine, self._mover, self._guides, self._lease_s = engine, Mover(engine), guides, lease_s
+    bytes: int
+    offer: Offer | None = None
+
+
+class Incoming:
+    """By their moves. Lives on the event loop. What is expected is freed when nothing is heard of it for the lease."""
+
+    def __init__(self, engine: Engine, guides: Guides, limits: MoveLimits) -> None:
+        self._engine, self._mover, self._guides, self._limits = engine, Mover(engine), guides, limits
         self._expected: dict[str, Expected] = {}
         self._by_engine_id: dict[str, Expected] = {}
 
@@ -45,7 +57,7 @@ class Incoming:
             self.abandon(expect.move_id)
             expected = None
         if expected is None:
-            expected = Expected(expect, line, say, self._lease_s, lambda: self._lapsed(expect.move_id))
+            expected = Expected(expect, line, say, self._limits.lease_s, lambda: self._lapsed(expect.move_id))
             self._expected[expected.move_id] = self._by_engine_id[expected.engine_id] = expected
         expected.expect = expect
         expected.lease.renew()
@@ -79,8 +91,8 @@ class Incoming:
         elif expected:
             expected.ready(Ready(expected.move_id, len(expected.expect.request.prompt) + step.seq))
 
-    async def receive(self, parts: AsyncIterator[Part]) -> AsyncGenerator[int, None]:
-        """One stream of another worker: bytes written so far, none at first, until all is there. Raises MeshErrors."""
+    async def receive(self, parts: AsyncIterator[Part]) -> AsyncGenerator[Written, None]:
+        """One stream of another worker, until all is there. Raises MeshErrors."""
         opening = await anext(parts, None)
         if not isinstance(opening, Opening):
             raise DataLoss("Receive begins with the move that it is for", reason="BAD_STREAM")
@@ -89,14 +101,20 @@ class Incoming:
             raise over(opening.move_id)
         try:
             expected.incoming.check_layout(opening.layout)
-            yield 0
-            async with aclosing(Intake(expected, parts).written()) as written:
-                async for count_bytes in written:
-                    yield count_bytes
+            async with self._piping(expected.incoming) as pipe:
+                yield Written(0, pipe.offer if pipe else None)
+                async with aclosing(Intake(expected, parts, pipe).written()) as written:
+                    async for count_bytes in written:
+                        yield Written(count_bytes)
         except (MeshError, EngineError) as error:
             event = failed(expected.move_id, error)
             self._give_up(expected, event)
             raise Unsuitable(event.message, reason=event.reason) from error
+
+    def _piping(self, incoming: BlocksIn | StateIn) -> AbstractAsyncContextManager[PipeIn | None]:
+        if self._limits.pipe_host and isinstance(incoming, BlocksIn):
+            return piping(self._limits.pipe_host, incoming)
+        return nullcontext()
 
     async def _prepared(self, expected: Expected) -> None:
         """The task of one that is expected."""
@@ -137,7 +155,7 @@ class Incoming:
         return engine_request(grant, expected.engine_id, grammar)
 
     def _lapsed(self, move_id: str) -> None:
-        why = f"nothing was heard of it for {self._lease_s:g} s"
+        why = f"nothing was heard of it for {self._limits.lease_s:g} s"
         self._give_up(self._expected[move_id], MoveFailed(move_id, "LEASE_LAPSED", why))
 
     def _give_up(self, expected: Expected, event: MoveFailed) -> None:

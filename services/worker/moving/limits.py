@@ -13,6 +13,7 @@ class MoveLimits:
     window_bytes: int = 16 << 20
     bytes_s: float = 1e9
     precopy: bool = True
+    pipe_host: str = "127.0.0.1"  # where pipes are listened for; empty: blocks come in messages
 
     @property
     def flow(self) -> Flow:

@@ -1,4 +1,5 @@
-"""KV cut into messages: consecutive layers of consecutive blocks, about a MiB each."""
+"""KV cut into messages: consecutive layers of consecutive blocks, about a MiB each; and into pieces of a pipe, of whole
+blocks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import Tensor
 from mesh.clients.receive_wire import Blocks
 
 MESSAGE_BYTES = 1 << 20
+PIPE_BYTES = 2 << 20  # about: what is read, summed up and sent while a processor's own cache has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,12 @@ def pieces(layer_bytes: Sequence[int], first: int, end: int) -> Iterator[Piece]:
     for start in range(first, end, at_once):
         for layers in _groups(layer_bytes):
             yield Piece(layers, start, min(end, start + at_once))
+
+
+def pipe_pieces(block_bytes: int, first: int, end: int) -> list[tuple[int, int]]:
+    """First and end of each."""
+    at_once = max(1, PIPE_BYTES // block_bytes)
+    return [(start, min(end, start + at_once)) for start in range(first, end, at_once)]
 
 
 def packed(piece: Piece, data: Sequence[Tensor]) -> Blocks:

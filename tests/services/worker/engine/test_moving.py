@@ -279,6 +279,26 @@ def test_a_paused_sequence_gives_way_when_nobody_else_could_advance() -> None:
     assert tokens_of(produced + run(model, [])) == {"r": greedy("llama", prompt(40), 24)}
 
 
+def test_what_left_beside_the_steps_is_of_no_use_when_the_sequence_has_given_way_meanwhile() -> None:
+    model = replica(blocks=8)
+    model.add(request("r", prompt(20)))
+    steps(model, 3)
+    lap = model.departures.lap("r", 1)
+    assert (lap.first, lap.end, len(lap.blocks)) == (1, 2, 1)
+    assert model.departures.lap("r", lap.end, lap.term).blocks == ()
+    model.departures.pause("r")
+    run(model, [request("other", prompt(50), 14)])
+    model.departures.resume("r")
+    steps(model, 2)
+    assert model.departures.describe("r").full_blocks > 1  # it is here again, at other places perhaps
+    with pytest.raises(NotExportable, match="given way"):
+        model.departures.lap("r", lap.end, lap.term)
+    with pytest.raises(NotExportable, match="given way"):
+        model.departures.stop("r", lap.end, lap.term)
+    assert not model.departures.describe("r").paused
+    model.departures.stop("r", 0, model.departures.lap("r", 0).term)
+
+
 def test_an_import_gives_way_to_what_runs() -> None:
     source, target = replica(), replica(blocks=10)
     source.add(request("r", prompt(40)))

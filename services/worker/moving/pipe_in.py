@@ -1,0 +1,87 @@
+"""The target's end of a pipe: a thread beside the engine's reads pieces, and writes each once it has been checked."""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+from mesh.clients.pipe import TOKEN_BYTES, Offer, PieceHead, Pipe, accept
+from mesh.errors import DataLoss
+from mesh.faults import Point, reach
+from services.worker.engine.beside import Bytes
+from services.worker.moving.blocks_in import BlocksIn
+from services.worker.moving.hand import Hand
+from services.worker.moving.pieces import checksum
+
+MOST_BYTES = 64 << 20  # of a piece that is more than one block
+TOKEN_S = 1.0  # that one who connects may take to say it
+
+
+class PipeIn:
+    """For one stream, whose source need not come; others may try."""
+
+    def __init__(self, listener: socket.socket, incoming: BlocksIn, hand: Hand) -> None:
+        self._listener, self._incoming, self._hand = listener, incoming, hand
+        self.offer = Offer(listener.getsockname()[1], secrets.token_bytes(TOKEN_BYTES))
+        self._pipe: Pipe | None = None
+        self._buffer: Bytes | None = None
+
+    async def piece(self) -> int:
+        """Bytes of the next one, when they are written; 0 when no more come. Raises DataLoss, ImportRefused and
+        UnknownRequest."""
+        self._pipe = self._pipe or await self._connected()
+        piece = await self._hand.do(self._next, self._pipe)
+        if piece is None:
+            return 0
+        head, data = piece
+        await reach(Point.TARGET_RECEIVES)
+        end = head.first_block + head.blocks
+        await self._incoming.make_room(end)
+        await self._hand.do(self._incoming.landing.fill, head.first_block, end, data)
+        return len(data)
+
+    def close(self) -> None:
+        """Ends what waits in it."""
+        self._listener.close()
+        if self._pipe:
+            self._pipe.close()
+
+    async def _connected(self) -> Pipe:
+        while True:
+            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+            if pipe := await self._hand.do(accept, connection, self.offer, TOKEN_S):
+                return pipe
+
+    def _next(self, pipe: Pipe) -> tuple[PieceHead, Bytes] | None:
+        """As it was sent; valid until the next one."""
+        try:
+            head = pipe.head()
+            if head is None:
+                return None
+            data = self._memory(head.blocks)
+            pipe.fill(data.data)
+        except (OSError, EOFError):  # the stream beside it ends, too, and says why
+            return None
+        if checksum([data.data]) != head.checksum:
+            raise DataLoss("blocks of a request that moves are not what their checksum says", reason="CORRUPT")
+        return head, data
+
+    def _memory(self, blocks: int) -> Bytes:
+        beside = self._incoming.landing.beside
+        count_bytes = blocks * beside.block_bytes
+        if not blocks or count_bytes > max(MOST_BYTES, beside.block_bytes):
+            raise DataLoss(f"a piece of {blocks} blocks is not one that a worker sends", reason="BAD_STREAM")
+        if self._buffer is None or len(self._buffer) < count_bytes:
+            self._buffer = beside.buffer(blocks)
+        return self._buffer[:count_bytes]
+
+
+@asynccontextmanager
+async def piping(host: str, incoming: BlocksIn) -> AsyncIterator[PipeIn]:
+    """A pipe that a source may come to while the block runs, at a free port of `host`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family, backlog=1)
+    listener.setblocking(False)
+    with closing(Hand("in")) as hand, closing(PipeIn(listener, incoming, hand)) as pipe:
+        yield pipe
