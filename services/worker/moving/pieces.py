@@ -11,7 +11,7 @@ from torch import Tensor
 from mesh.clients.receive_wire import Blocks
 
 MESSAGE_BYTES = 1 << 20
-PIPE_BYTES = 2 << 20  # about: what is read, summed up and sent while a processor's own cache has it
+PIPE_BYTES = 4 << 20  # about: what is read, summed up and sent while a cache has it
 
 
 @dataclass(frozen=True, slots=True)
