@@ -1,12 +1,15 @@
-"""Named points of a move at which tests have a process die or stand still. Without WHIMBREL_FAULTS they are nothing."""
+"""Named points of a move at which tests have a process die or stand still, and tokens of which a worker dies. Without
+WHIMBREL_FAULTS they are nothing."""
 
 import asyncio
 import os
 import signal
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
 PAUSE_S = 0.01
+POISON = "poison"
 _ORDERS = Path(os.environ["WHIMBREL_FAULTS"]) if "WHIMBREL_FAULTS" in os.environ else None
 
 
@@ -31,6 +34,14 @@ class Point(StrEnum):
     TARGET_RECEIVES = "target-receives"  # before each message is written
     TARGET_READY = "target-ready"  # before it says so
     TARGET_ADOPTS = "target-adopts"  # granted, before it goes on
+
+
+def swallow(tokens: Iterable[int]) -> None:
+    """Ends this process at once where a file of the name POISON in that directory has one of these numbers in it."""
+    if _ORDERS is None or not (poison := _ORDERS / POISON).exists():
+        return
+    if not {str(token) for token in tokens}.isdisjoint(poison.read_text().split()):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def reach(point: Point) -> None:

@@ -10,7 +10,7 @@ import structlog
 
 from mesh.clients.relay import Command, News
 from mesh.errors import MeshError
-from mesh.faults import Point, reach
+from mesh.faults import Point, reach, swallow
 from mesh.moves import Abandon, Expect, MoveFailed, Send
 from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant
 from services.worker.engine.engine import Engine
@@ -221,6 +221,7 @@ class Relay:
         self.outgoing.pace.frames(self._loop.time() - said_at)
         batches: defaultdict[Line, list[News]] = defaultdict(list)
         for step in steps:
+            swallow(step.tokens)
             if granted := self._by_engine_id.get(step.request_id):
                 batches[granted.line].append(_frame(granted, step))
                 if step.finish:
