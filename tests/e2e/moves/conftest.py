@@ -12,10 +12,10 @@ from mesh.clients.channel import Channels
 from mesh.facts import NumericsLevel
 from tests.e2e.conftest import SETTINGS, running
 from tests.e2e.library import Library
-from tests.e2e.moves.faulty import WORKERS, Faulty
+from tests.e2e.moves.faulty import OPAQUE, PACKED, WORKERS, Faulty
 from tests.e2e.moves.orders import Orders
 
-MODEL = "llama"
+LEVELS = {PACKED: NumericsLevel.PATH_INVARIANT, OPAQUE: NumericsLevel.BATCH_INVARIANT}
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
@@ -32,14 +32,15 @@ async def struck(tmp_path_factory: pytest.TempPathFactory, library: Library) -> 
             redis_url=valkey.url,
             settings=SETTINGS | {"WHIMBREL_FAULTS": str(orders.directory)},
         )
-        mesh = await stack.enter_async_context(running(options, library, (MODEL,)))
+        mesh = await stack.enter_async_context(running(options, library, tuple(LEVELS)))
         stack.push_async_callback(channels.close)
-        level, digest = NumericsLevel.PATH_INVARIANT, library.digest(MODEL)
-        deploying = mesh.client.deploy(MODEL, checkpoint=digest, numerics=level, min_replicas=WORKERS)
-        async with aclosing(deploying) as events:
-            async for _ in events:
-                pass
-        faulty = Faulty(mesh.cluster, valkey, channels, orders, MODEL)
+        for model, level in LEVELS.items():
+            digest = library.digest(model)
+            deploying = mesh.client.deploy(model, checkpoint=digest, numerics=level, min_replicas=WORKERS)
+            async with aclosing(deploying) as events:
+                async for _ in events:
+                    pass
+        faulty = Faulty(mesh.cluster, valkey, channels, orders)
         await faulty.mend()
         yield faulty
 

@@ -27,6 +27,7 @@ from tests.e2e.asking import PATIENCE_S, PROMPT, is_idle, replica_status, until,
 from tests.e2e.moves.orders import Orders
 
 WORKERS = 3
+PACKED, OPAQUE = "llama", "lfm2"  # which leave in blocks, and as whole states
 BEGUN = 40  # tokens that the client has when the move is asked for: some blocks that no other worker has
 DRAWN = SamplingWishes(temperature=0.9, max_tokens=640, ignore_eos=True, presence_penalty=0.4)
 DRIVER, OTHER = "gateway-1", "gateway-2"  # the clients' own, and the one that moves are asked of
@@ -75,26 +76,32 @@ class Reading:
 
 
 class Faulty:
-    """Three workers, two gateways, two schedulers; every worker has the model, whose level makes equality exact."""
+    """Three workers, two gateways, two schedulers; every worker has both models, whose levels make equality exact."""
 
-    def __init__(self, cluster: LocalCluster, valkey: Valkey, channels: Channels, orders: Orders, model: str) -> None:
+    def __init__(self, cluster: LocalCluster, valkey: Valkey, channels: Channels, orders: Orders) -> None:
         self.cluster, self.valkey, self.orders = cluster, valkey, orders
-        self._channels, self._model = channels, model
+        self._channels = channels
         self._numbers = itertools.count()
         self.refusals: list[MeshError] = []  # of moves, for whoever looks why a point was not reached
 
     @asynccontextmanager
-    async def reading(self, seed: int | None = None) -> AsyncIterator[Reading]:
+    async def reading(self, model: str = PACKED, seed: int | None = None) -> AsyncIterator[Reading]:
         """An answer that has begun, another one than any before unless `seed` is given; at the end of the block it is
         whole."""
+        async with self.begun(model, seed) as reading:
+            yield reading
+            await reading.whole()
+
+    @asynccontextmanager
+    async def begun(self, model: str = PACKED, seed: int | None = None) -> AsyncIterator[Reading]:
+        """The same, whose client goes at the end of the block."""
         number = next(self._numbers)
-        reading = Reading(self._model, f"answer-{number}", number if seed is None else seed)
+        reading = Reading(model, f"answer-{number}", number if seed is None else seed)
         task = asyncio.create_task(reading.run(self._channels, self.cluster.gateway_addresses), name=reading.request_id)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await reading.begun.wait()
             yield reading
-            await reading.whole()
         finally:
             task.cancel()
 
@@ -146,22 +153,27 @@ class Faulty:
                 if change.change is not Change.EXISTING and not there:
                     return
 
-    async def in_peace(self, seed: int) -> list[int]:
-        """The tokens that a seed's answer has when nothing befalls it."""
-        async with self.reading(seed) as reading:
+    async def in_peace(self, reading: Reading) -> list[int]:
+        """The tokens that the same answer has when nothing befalls it."""
+        async with self.reading(reading.heard.question.model, reading.seed) as again:
             pass
-        assert not reading.heard.failure, reading.heard.failure
-        return reading.tokens
+        assert not again.heard.failure, again.heard.failure
+        return again.tokens
+
+    async def forgotten(self) -> None:
+        """Returns when no request has a place any more, or waits for one."""
+        await until(self._other().requests, lambda found: not found)
 
     async def mend(self) -> list[str]:
-        """Starts again what has died, and says what that was. Returns when every worker has the model, and is idle."""
+        """Starts again what has died, and says what that was. Returns when every worker has the models, and is idle."""
         dead = [process.program.id for process in self.cluster.processes if process.ended.done()]
         for name in dead:
             await self.cluster.restart(name)
         async with self.cluster.client() as client:
-            await until_model(client, self._model, lambda model: _ready(model) == WORKERS)
-        for number in range(1, WORKERS + 1):
-            await until(lambda: replica_status(self.cluster, f"worker-{number}", self._model), is_idle)  # noqa: B023
+            for name in (PACKED, OPAQUE):
+                await until_model(client, name, lambda model: _ready(model) == WORKERS)
+                for number in range(1, WORKERS + 1):
+                    await until(lambda: replica_status(self.cluster, f"worker-{number}", name), is_idle)  # noqa: B023
         return dead
 
     async def _move(self, request_id: str, kind: MoveKind) -> None:

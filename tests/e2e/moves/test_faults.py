@@ -3,10 +3,25 @@
 import pytest
 
 from mesh.faults import Point
-from tests.e2e.moves.faulty import Faulty, Reading, Victim
+from mesh.requests import MoveKind
+from tests.e2e.moves.faulty import OPAQUE, PACKED, Faulty, Reading, Victim
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LIVES_IN = {"source": "worker", "target": "worker"}  # by the first word of a point
+STANDING = {Point.GATEWAY_STOPPED, Point.SOURCE_STOPS, Point.SOURCE_STOPPED}  # where blocks leave, and nothing else
+SENDING = {point for point in Point if point.startswith("source")} | {
+    Point.GATEWAY_SENDS,
+    Point.GATEWAY_STOPPED,
+    Point.TARGET_RECEIVES,
+    Point.TARGET_READY,
+}
+COMPUTED = [point for point in Point if point not in SENDING]  # those that a move of kind TOKENS has
+WHOLE = [point for point in Point if point not in STANDING]  # those of a whole state that is sent
+OTHER = [
+    *((point, PACKED, MoveKind.TOKENS) for point in COMPUTED),
+    *((point, OPAQUE, MoveKind.TOKENS) for point in COMPUTED),
+    *((point, OPAQUE, MoveKind.KV) for point in WHOLE),
+]
 WAITING = (Point.GATEWAY_SENDS, Point.SOURCE_STOPPED, Point.TARGET_READY, Point.GATEWAY_GRANTED)
 
 
@@ -15,15 +30,17 @@ async def check_whole(struck: Faulty, reading: Reading) -> None:
     heard = reading.heard
     assert not heard.failure, heard.failure
     assert not heard.out_of_turn
-    assert reading.tokens == await struck.in_peace(reading.seed)
+    assert reading.tokens == await struck.in_peace(reading)
     assert heard.finished
     assert heard.finished.usage.completion_tokens == len(reading.tokens)
 
 
-@pytest.mark.parametrize("point", Point)
-async def test_who_dies_at_a_point_of_a_move_costs_its_client_nothing(struck: Faulty, point: Point) -> None:
+@pytest.mark.parametrize(("point", "model", "kind"), [*((point, PACKED, MoveKind.KV) for point in Point), *OTHER])
+async def test_who_dies_at_a_point_of_a_move_costs_its_client_nothing(
+    struck: Faulty, point: Point, model: str, kind: MoveKind
+) -> None:
     struck.orders.give(point, "kill")
-    async with struck.reading() as reading, struck.moving(reading):
+    async with struck.reading(model) as reading, struck.moving(reading, kind):
         await reading.whole()
     assert struck.orders.taken(point), struck.refusals
     (dead,) = await struck.mend()
