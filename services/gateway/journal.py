@@ -46,7 +46,7 @@ class Journal:
         self._likely: list[TokenLogprob] = []  # of the tokens that were no news yet, when they are asked for
         self.finish: FinishReason | None = None
         self.failure: MeshError | None = None
-        self.changed = changed
+        self.changed, self.over = changed, asyncio.Event()  # `over`: nothing more comes, read or not
         self.heed: Callable[[], None] = lambda: None  # called with every change
         self.held = False  # somebody mends its failures, and its reader is not told of them yet
 
@@ -72,7 +72,7 @@ class Journal:
         """Begins after what another gateway has accepted."""
         assert not self.epoch
         self.tokens.extend(tokens)
-        self.finish = finish
+        self._end(finish)
 
     def accept(self, frame: Frame) -> bool:
         """Adds what continues the log; False when nothing of it did."""
@@ -85,9 +85,14 @@ class Journal:
         self.owners.spoke(len(self.tokens))
         self.tokens.extend(fresh)
         self._likely.extend(frame.logprobs[known:])
-        self.finish = frame.finish
+        self._end(frame.finish)
         self._tell()
         return True
+
+    def _end(self, finish: FinishReason | None) -> None:
+        self.finish = finish
+        if finish:
+            self.over.set()
 
     def fail(self, epoch: int, error: MeshError) -> None:
         """Ends this epoch with an error; one of an older epoch is ignored."""

@@ -20,7 +20,11 @@ class GatewaySettings(ServiceSettings):
         3, ge=1, le=10, description="Workers in a row that may fail a request without a token from any; then it fails."
     )
     deaths: int = Field(
-        2, ge=1, le=10, description="Workers that may be lost under a request at one token; then it is held to be why."
+        2,
+        ge=1,
+        le=10,
+        description="Workers that may be lost under a request at one token; then it is held to be why if it alone "
+        "was at all of them, and else tried once more.",
     )
     hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a scheduler.")
     absent_s: float = Field(

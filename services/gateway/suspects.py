@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from services.gateway.trial import Trial
 
-LONGEST_WAIT_S = 10.0  # for those before: one that waits for a place, or whose client reads nothing, holds up no longer
+LONGEST_WAIT_S = 5.0  # for those before: one that waits for a place, or whose client reads nothing, holds up no longer
 
 
 class Suspects:

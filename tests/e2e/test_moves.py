@@ -2,6 +2,8 @@
 without that."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -15,7 +17,7 @@ from mesh.clients.gateway_records import AnswerEvent, Delta, Started
 from mesh.errors import NotFound, Unsuitable
 from mesh.facts import NumericsLevel, ReplicaState
 from mesh.requests import MoveKind
-from tests.e2e.asking import PATIENCE_S, PROMPT, Answer, deploy, is_idle, replica_status, until, until_model, whole
+from tests.e2e.asking import PATIENCE_S, PROMPT, Answer, ask, deploy, is_idle, replica_status, until, until_model, whole
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library
 from tests.e2e.test_adapters import Tuned
@@ -37,8 +39,9 @@ def tuned(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def mesh(tmp_path_factory: pytest.TempPathFactory, library: Library, tuned: Tuned) -> AsyncIterator[Running]:
     """A cluster of two workers."""
+    patient = {"WHIMBREL_MOVE_STOP_S": "30", "WHIMBREL_LEASE_S": "60"}
     options = ClusterOptions(
-        tmp_path_factory.mktemp("moves"), settings=SETTINGS | {"WHIMBREL_MOVES": "0", "WHIMBREL_MOVE_STOP_S": "30"}
+        tmp_path_factory.mktemp("moves"), settings=SETTINGS | patient | {"WHIMBREL_MOVES": "0"}
     )  # but those that are asked for
     library.put(options.data_dir / "store", ("llama",))
     tuned.put(options.data_dir / "store", library.digest("llama"))
@@ -145,6 +148,30 @@ async def test_answers_of_every_kind_read_whole_when_they_move(
     model = await everywhere(mesh, checkpoint, mesh.library.digest(checkpoint), level)
     cases = await with_stops(mesh.client, model, {case: longer(one) for case, one in CASES.items()})
     await check(mesh, model, cases, kinds)
+
+
+async def test_an_answer_of_one_token_moves_before_it_has_come(mesh: Running) -> None:
+    """Its worker stands still; when it goes on, it is told that the answer is not its any more."""
+    model = await everywhere(mesh, "llama", mesh.library.digest("llama"), PATH)
+    wishes = replace(CASES["seeded"].wishes, max_tokens=1)
+    wanted = await ask(mesh.client, model, wishes)
+    here = wanted.started.worker_id
+    there = WORKERS[here == WORKERS[0]]
+    os.kill(mesh.cluster.process(here).pid, signal.SIGSTOP)
+    try:
+        events = mesh.client.generate(model, PROMPT, wishes, request_id="one", within_s=PATIENCE_S)
+        asking = asyncio.create_task(whole(events))
+        await until(mesh.client.requests, lambda found: [one.worker_id for one in found] == [here])
+        moved = await mesh.client.move("one", kind=MoveKind.TOKENS)
+        answer = await asking
+    finally:
+        os.kill(mesh.cluster.process(here).pid, signal.SIGCONT)
+    assert (moved.from_worker_id, moved.to_worker_id, moved.exact) == (here, there, True)
+    assert (answer.started.worker_id, answer.finished.worker_id) == (there, there)
+    assert (answer.token_ids, answer.finished.answers) == (wanted.token_ids, wanted.finished.answers)
+    assert answer.finished.moves == ()  # its client has noticed nothing
+    for worker_id in WORKERS:
+        await until(lambda: replica_status(mesh.cluster, worker_id, model), is_idle)  # noqa: B023
 
 
 @pytest.mark.slow

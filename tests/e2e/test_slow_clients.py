@@ -54,6 +54,7 @@ async def test_a_client_that_does_not_read_costs_a_gateway_its_answer_and_nobody
         unread(shared.address, "llama"),
     ):
         await until(lambda: replica_status(shared.cluster, wanted.started.worker_id, "llama"), is_idle)
+        await until(shared.client.requests, lambda found: not found)  # nor does it hold a place
         assert memory_of(gateway).private - before < CLIENTS * TOKENS * TOKEN_BYTES
         assert (await ask(shared.client, "llama")).finished.completion_tokens
         deltas, finished = await rest(one)

@@ -53,7 +53,8 @@ class Running:
 
     @asynccontextmanager
     async def moving(self, errands: Events) -> AsyncIterator[None]:
-        """Carries out what the scheduler asks for while the block runs."""
+        """Carries out what the scheduler asks for while the block runs, or until all answers are there: then the place
+        is given back, though their client may not have read them."""
         task = asyncio.create_task(self._run(errands), name="moves")
         task.add_done_callback(_complain)
         try:
@@ -69,6 +70,15 @@ class Running:
                 await asyncio.wait([task])
 
     async def _run(self, errands: Events) -> None:
+        async with asyncio.TaskGroup() as group:
+            moves = group.create_task(self._carry_out(errands), name="errands")
+            for journal in self._trial.journals:
+                await journal.over.wait()
+            async with self._busy:
+                moves.cancel()
+        await errands.aclose()
+
+    async def _carry_out(self, errands: Events) -> None:
         async for errand in errands:
             if isinstance(errand, Errand):
                 async with self._busy:

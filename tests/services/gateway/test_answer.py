@@ -107,6 +107,22 @@ async def test_a_stop_text_ends_the_answer_and_the_workers_work(bench: Bench) ->
     assert (await fake.cancelled()).key == grant.key
 
 
+async def test_a_client_that_does_not_read_holds_no_place_once_its_answer_is_there(bench: Bench) -> None:
+    scheduler, fake = await bench.scheduler(), await bench.worker()
+    scheduler.answers.put_nowait(placement("w1", fake.address))
+    async with aclosing(bench.answers.run(asked())) as events, asyncio.timeout(WAIT_S):
+        while await anext(events) != Progress(Phase.READY):
+            pass
+        grant = await fake.granted()
+        fake.say(Frame(grant.key, grant.epoch, 0, ids(" flies")))
+        assert isinstance(await anext(events), Started)
+        fake.say(Frame(grant.key, grant.epoch, len(ids(" flies")), ids(" over"), FinishReason.LENGTH))
+        await scheduler.released.wait()
+        rest = [event async for event in events]
+    assert text_of(rest) == " flies over"
+    assert isinstance(rest[-1], Finished)
+
+
 async def test_text_held_back_for_a_stop_that_never_came_is_part_of_the_answer(bench: Bench) -> None:
     """The end-of-sequence token comes in a step of its own, with no text."""
     events = await answered(bench, " over the se", stops=("sea",))
