@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from services.worker.engine.norms import NormKernel
 from services.worker.engine.paged import PagedKernel
 from services.worker.engine.recorded import Record, on_cuda
 
@@ -15,11 +16,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """`kernel` serves decoding rows at all levels, None leaves them to torch; `recorder` is asked once a replica, and
-    used at level fast with a kernel only."""
+    """`kernel` serves decoding rows at all levels, None leaves them to torch. At level fast only: `norm` stands in for
+    the model's own, and `recorder`, asked once a replica, records what `kernel` serves."""
 
     kernel: PagedKernel | None = None
     recorder: Callable[[], Record] | None = None
+    norm: NormKernel | None = None
 
 
 BY_TORCH = Decoding()
@@ -31,8 +33,9 @@ def decoding_on(device: torch.device, *, recorded: bool = True) -> Decoding:
     if device.type != "cuda":
         return BY_TORCH
     try:
-        from services.worker.engine.paged_kernel import attend  # noqa: PLC0415  # a second, and only on a GPU
+        from services.worker.engine.norm_kernel import norm  # noqa: PLC0415  # takes a second
+        from services.worker.engine.paged_kernel import attend  # noqa: PLC0415
     except ImportError as error:
-        log.warning("decoding without a paged kernel: pip install triton", extra={"why": str(error)})
+        log.warning("decoding without kernels of our own: pip install triton", extra={"why": str(error)})
         return BY_TORCH
-    return Decoding(attend, on_cuda if recorded else None)
+    return Decoding(attend, on_cuda if recorded else None, norm)

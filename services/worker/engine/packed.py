@@ -27,6 +27,7 @@ from services.worker.engine.attention import (
 )
 from services.worker.engine.batch import Paged, Span
 from services.worker.engine.decoding import BY_TORCH, Decoding
+from services.worker.engine.norms import Norms
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.packing import PackBudget, Packing
 from services.worker.engine.paged import COLUMNS, FIXED_PIECES, PagedKernel, PagedRows, PageTable, lay_out
@@ -61,6 +62,7 @@ class PackedRunner:
         fast = numerics.level is NumericsLevel.FAST  # elsewhere no token may see the product change that computes it
         self.packing = Packing(module, (fast and budget) or PackBudget())
         self._keeps_rows = "logits_to_keep" in inspect.signature(module.forward).parameters
+        self._norms = Norms(module, decoding.norm) if fast and decoding.norm else None
         self._kernel = decoding.kernel
         self._recorded: RecordedSteps | None = None
         if fast and decoding.kernel and decoding.recorder:
@@ -70,6 +72,8 @@ class PackedRunner:
         """Leave the module as it was."""
         if self._recorded is not None:
             self._recorded.close()
+        if self._norms is not None:
+            self._norms.close()
         self.packing.close()
         if self._experts is not None:
             experts.restore(self.module, self._experts)

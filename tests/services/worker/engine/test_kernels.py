@@ -1,4 +1,4 @@
-"""The Triton kernel: on a card if there is one, else in Triton's interpreter, where both are installed for it."""
+"""The Triton kernels: on a card if there is one, else in Triton's interpreter, where both are installed for it."""
 
 import os
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ if not ON_CARD:
 pytest.importorskip("triton")
 
 from services.worker.engine.attention import Score
+from services.worker.engine.norm_kernel import norm
 from services.worker.engine.paged import PageTable
 from services.worker.engine.paged_kernel import attend
 from services.worker.engine.pool import KVPool, KVSpec, LayerKV, LayerPool
@@ -117,3 +118,14 @@ def test_a_rows_bits_do_not_tell_which_other_rows_there_are() -> None:
             4,
         )
         assert torch.equal(alone, together[own])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_rows_are_normed_by_the_book(dtype: torch.dtype, shift: float) -> None:
+    rows, weight = _random(3, 5, 80, dtype), _random(1, 1, 80, dtype).flatten()
+    wide = rows.double()
+    wanted = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5) * (weight.double() + shift)
+    out = norm(rows, weight, 1e-5, shift)
+    assert out.dtype is dtype
+    assert float((out.double() - wanted).norm() / wanted.norm()) < (1e-6 if dtype is torch.float32 else 1e-2)
