@@ -34,6 +34,7 @@ from services.worker.engine.paged import COLUMNS, FIXED_PIECES, PagedKernel, Pag
 from services.worker.engine.passes import Pass, passes
 from services.worker.engine.pool import KVPool, KVSpec
 from services.worker.engine.recorded import RecordedSteps
+from services.worker.engine.rotations import Rotations
 
 T = TypeVar("T")
 
@@ -63,6 +64,8 @@ class PackedRunner:
         self.packing = Packing(module, (fast and budget) or PackBudget())
         self._keeps_rows = "logits_to_keep" in inspect.signature(module.forward).parameters
         self._norms = Norms(module, decoding.norm) if fast and decoding.norm else None
+        turns = fast and decoding.rotate
+        self._rotations = Rotations(module, self.device, module.dtype, turns) if turns else None
         self._kernel = decoding.kernel
         self._recorded: RecordedSteps | None = None
         if fast and decoding.kernel and decoding.recorder:
@@ -72,8 +75,9 @@ class PackedRunner:
         """Leave the module as it was."""
         if self._recorded is not None:
             self._recorded.close()
-        if self._norms is not None:
-            self._norms.close()
+        for exchanged in (self._norms, self._rotations):
+            if exchanged is not None:
+                exchanged.close()
         self.packing.close()
         if self._experts is not None:
             experts.restore(self.module, self._experts)

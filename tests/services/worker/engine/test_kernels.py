@@ -21,6 +21,7 @@ from services.worker.engine.norm_kernel import norm
 from services.worker.engine.paged import PageTable
 from services.worker.engine.paged_kernel import attend
 from services.worker.engine.pool import KVPool, KVSpec, LayerKV, LayerPool
+from services.worker.engine.rotary_kernel import rotate
 
 pytestmark = [pytest.mark.gpu] if ON_CARD else [pytest.mark.filterwarnings("ignore:Conversion of an array")]
 DEVICE = "cuda" if ON_CARD else "cpu"
@@ -129,3 +130,15 @@ def test_rows_are_normed_by_the_book(dtype: torch.dtype, shift: float) -> None:
     out = norm(rows, weight, 1e-5, shift)
     assert out.dtype is dtype
     assert float((out.double() - wanted).norm() / wanted.norm()) < (1e-6 if dtype is torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [16, 80])
+def test_heads_are_turned_by_the_book(dtype: torch.dtype, dim: int) -> None:
+    query, key = (_random(3, heads, dim, dtype).transpose(0, 1)[None] for heads in (4, 2))  # as models hand it over
+    cos, sin = (_random(1, 3, dim, dtype) for _ in range(2))
+    for one, out in zip((query, key), rotate(query, key, cos, sin), strict=True):
+        left, right = one.double().chunk(2, -1)
+        wanted = one.double() * cos.double()[:, None] + torch.cat([-right, left], -1) * sin.double()[:, None]
+        assert out.shape == one.shape
+        assert float((out.double() - wanted).norm() / wanted.norm()) < (1e-6 if dtype is torch.float32 else 1e-2)
