@@ -160,7 +160,7 @@ class EachRow:
         rows = query.reshape(count, 1, pool.heads, -1, query.shape[-1]).unbind(0)
         keys, values = self._read(pool, score.window)
         mixed = [_mix(row, k, v, None, score) for row, k, v in zip(rows, keys, values, strict=True)]
-        return torch.cat(mixed).view(count, query.shape[1], -1)
+        return torch.cat(mixed).reshape(count, query.shape[1], -1)
 
     def _read(self, pool: LayerPool, window: int | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Each row's keys and values: where they are runs of slots, by cutting the pool once, not once a row."""
@@ -242,7 +242,7 @@ class Chunk:
         k, v = self.context.read(pool, skip)
         rows = query.transpose(0, 1).reshape(1, pool.heads, -1, dim)
         mixed = _mix(rows, k, v, self._mask(score.window, heads // pool.heads, skip, query), score)
-        return mixed.view(heads, count, -1).transpose(0, 1)
+        return mixed.reshape(heads, count, -1).transpose(0, 1)  # a card's kernels lay heads out as they like
 
     def _mask(self, window: int | None, repeat: int, skip: int, query: Tensor) -> Tensor:
         if (window, repeat) not in self._masks:
