@@ -1,17 +1,18 @@
 """python -m benchmarks.device: segments of shared memory into a device's, against the same copies from pinned memory.
 
-No store and no model: what is timed is what CopyDevice does with pieces that are all there. On the host it times
-copies within memory.
+The segments are the store's, in small pages and in large ones, with no store and no model behind: what is timed is
+what CopyDevice does with pieces that are all there. On the host it times copies within memory.
 """
 
 import argparse
 import asyncio
 import json
+import mmap
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from benchmarks.series import Series
 from mesh.checkpoint.layout import Manifest, Part, Unit, UnitKind
 from mesh.errors import Unsuitable
 from mesh.mapping import Mapping
+from services.store.segments import MADV_COLLAPSE, Segment
 from services.worker.loading.copying import COPY_BYTES, FLYING, Copier, Copies, copying
 from services.worker.loading.cuda import open_cuda
 from services.worker.loading.host import HostCopier
@@ -30,6 +32,7 @@ from services.worker.loading.piece import Piece, nothing
 
 SEGMENT_BYTES = 64 << 20
 UNIT_BYTES = 128 << 20
+PAGES = {"small": mmap.MADV_NORMAL, "large": MADV_COLLAPSE}  # where the kernel makes large ones
 
 
 def limit(copier: Copier, target: Tensor) -> float:
@@ -55,21 +58,32 @@ class Unpinnable:
         raise OSError("as asked for")
 
 
-@asynccontextmanager
-async def shared(size: int) -> AsyncIterator[Mapping]:
-    """Touched segments, mapped as a worker maps them; a new mapping each time, as each load has."""
-    descriptors: list[int] = []
-    mapping = Mapping(size, writable=False)
+@contextmanager
+def shared(segments: Sequence[Segment]) -> Iterator[Mapping]:
+    """The store's segments, mapped as a worker maps them; a new mapping each time, as each load has."""
+    mapping = Mapping(len(segments) * SEGMENT_BYTES, writable=False)
     try:
-        for offset in range(0, size, SEGMENT_BYTES):
-            descriptors.append(os.memfd_create("whimbrel-bench", os.MFD_CLOEXEC))
-            os.write(descriptors[-1], os.urandom(1 << 20) * (SEGMENT_BYTES >> 20))
-            mapping.place(descriptors[-1], offset, SEGMENT_BYTES)
+        for index, segment in enumerate(segments):
+            descriptor = segment.read_only()
+            mapping.place(descriptor, index * SEGMENT_BYTES, SEGMENT_BYTES)
+            os.close(descriptor)
         yield mapping
     finally:
         mapping.release()
-        for descriptor in descriptors:
-            os.close(descriptor)
+
+
+@contextmanager
+def pool(size: int, collapse: int) -> Iterator[list[Segment]]:
+    """Touched segments with random bytes; `collapse` is the advice that makes their pages large."""
+    segments = [Segment(SEGMENT_BYTES, collapse=collapse) for _ in range(0, size, SEGMENT_BYTES)]
+    try:
+        for segment in segments:
+            segment.touch()
+            segment.view[:] = os.urandom(1 << 20) * (SEGMENT_BYTES >> 20)
+        yield segments
+    finally:
+        for segment in segments:
+            segment.close()
 
 
 async def load(copier: Copier, mapping: Mapping, target: Tensor) -> float:
@@ -95,16 +109,18 @@ def _manifest(size: int) -> Manifest:
     return Manifest("0" * 64, "", "", "", "", "", "uint8", 1, (part,), tuple(units), (), (), (), None)
 
 
-async def compare(copier: Copier, size: int, rounds: int) -> dict[str, Series]:
+async def compare(copier: Copier, size: int, rounds: int, collapse: int) -> dict[str, Series]:
     """GB/s of each way, in turns."""
     target = copier.allocate(size).fill_(1)  # touched: what is timed is copying alone
     rates: dict[str, list[float]] = {"limit": [], "page-locked": [], "staged": []}
-    for _ in range(rounds):
-        async with shared(size) as mapping:
+    with pool(size, collapse) as segments:
+        say(f"  {sum(one.huge_bytes() for one in segments) / size:.0%} of it in pages of 2 MiB")
+        for _ in range(rounds):
             rates["limit"].append(size / limit(copier, target) / 1e9)
             for name, device in (("page-locked", copier), ("staged", Unpinnable(copier))):
-                rates[name].append(size / await load(device, mapping, target) / 1e9)
-                assert target[-COPY_BYTES:].cpu().numpy().tobytes() == bytes(mapping.view[-COPY_BYTES:])
+                with shared(segments) as mapping:
+                    rates[name].append(size / await load(device, mapping, target) / 1e9)
+                    assert target[-COPY_BYTES:].cpu().numpy().tobytes() == bytes(mapping.view[-COPY_BYTES:])
     return {name: Series.of(values) for name, values in rates.items()}
 
 
@@ -128,13 +144,16 @@ def main() -> None:
         copier = DEVICES[options.device]()
     except Unsuitable as error:
         sys.exit(error.message)
-    series = asyncio.run(compare(copier, size, rounds))
-    for name, one in series.items():
-        row(name, one, "GB/s", f"of the limit: {one.over(series['limit']).text('')}")
+    figures: dict[str, float] = {}
+    for pages, collapse in PAGES.items():
+        say(f"\nsegments with {pages} pages")
+        series = asyncio.run(compare(copier, size, rounds, collapse))
+        for name, one in series.items():
+            over = one.over(series["limit"])
+            row(name, one, "GB/s", f"of the limit: {over.text('')}")
+            figures |= {f"{name}_{pages}_gb_per_s": one.median, f"{name}_{pages}_vs_limit": over.median}
     if options.json:
-        figures = {f"{name.replace('-', '_')}_gb_per_s": one.median for name, one in series.items()}
-        over = series["page-locked"].over(series["limit"]).median
-        print(json.dumps({"device": options.device, "pool_to_device_vs_limit": over} | figures))
+        print(json.dumps({"device": options.device} | {name.replace("-", "_"): one for name, one in figures.items()}))
 
 
 if __name__ == "__main__":
