@@ -14,7 +14,7 @@ from services.worker.guides import Guides
 from services.worker.loading.adapting import AdapterLoader
 from services.worker.loading.ahead import Ahead
 from services.worker.loading.configured import configured
-from services.worker.loading.devices import TORCH, open_device
+from services.worker.loading.devices import TORCH, memory_bytes, open_device
 from services.worker.loading.skeletons import Skeletons, preimport
 from services.worker.moving.limits import MoveLimits
 from services.worker.relay import Relay
@@ -30,6 +30,7 @@ async def build(settings: WorkerSettings, ground: Ground) -> AsyncIterator[Seque
     channels = Channels()
     stores = StoreClient(channels)
     device = open_device(settings.device, stores, settings.transport)
+    settings = settings.model_copy(update={"memory_bytes": memory_bytes(settings)})
     await asyncio.to_thread(preimport, settings.preimport)
     relay = Relay(asyncio.get_running_loop())
     engine = Engine(relay.on_steps, threads=settings.threads or None)

@@ -41,7 +41,8 @@ class WorkerSettings(ServiceSettings):
     memory_bytes: int = Field(
         default_factory=half_of_memory,
         ge=1 << 20,
-        description="Memory for weights and KV, in bytes. Unset: half of it.",
+        description="Memory for weights and KV, in bytes. Unset: half of the machine's; on a card, most of what is "
+        "free there when the worker starts, so that workers which share a card must be told their parts.",
     )
     kv_bytes: int = Field(
         256 << 20,

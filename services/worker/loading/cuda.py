@@ -28,9 +28,17 @@ class CudaCopier:
 
     def allocate(self, size: int) -> Tensor:
         """See Copier. Not from a pool: what a replica gives back is there for whoever allocates next."""
+        try:
+            return self._allocate(size)
+        except OSError:
+            torch.cuda.empty_cache()  # what torch keeps of replicas that are gone
+            return self._allocate(size)
+
+    def _allocate(self, size: int) -> Tensor:
         if not size:
             return torch.empty(0, dtype=torch.uint8, device="cuda")
-        memory = self._cupy.cuda.MemoryPointer(self._cupy.cuda.Memory(size), 0)
+        with self._os_errors():
+            memory = self._cupy.cuda.MemoryPointer(self._cupy.cuda.Memory(size), 0)
         return from_dlpack(self._cupy.ndarray((size,), dtype=self._cupy.uint8, memptr=memory))
 
     def page_locked(self, size: int) -> memoryview:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.views import tensor_views
 from mesh.clients.store import StoreClient
-from mesh.errors import Unsuitable
+from mesh.errors import NoRoom, Unsuitable
 from mesh.facts import NumericsLevel, RunnerKind, Tier
 from mesh.requests import LoadProgress
 from services.worker.engine.batch import Limits
@@ -170,6 +170,8 @@ class Loader:
             )
         except EngineError as error:
             raise Unsuitable(f"{order.model!r} cannot run here: {error}", reason="UNSUPPORTED_ARCHITECTURE") from error
+        except torch.OutOfMemoryError as error:
+            raise NoRoom(f"the device gave no memory for KV: {error}", reason="NO_DEVICE_MEMORY") from error
 
     def _try(self, order: Order, manifest: Manifest, skeleton: PreTrainedModel) -> Replica:
         """On a thread: runs a few tokens, unless this architecture has been tried before, and makes its replica."""
