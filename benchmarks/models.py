@@ -1,6 +1,6 @@
 """Random models for benchmarks. Run as a module, it writes them: python -m benchmarks.models DIRECTORY SPEC ...
 
-A SPEC is a Llama, a Moe, a Decoder or a Narrow as JSON; each model goes to the folder that its name says.
+A SPEC is a Llama, a Moe, a Decoder, a Narrow or a Shaped as JSON; each model goes to the folder that its name says.
 """
 
 import shutil
@@ -91,7 +91,43 @@ class Narrow:
         write_random_narrow(directory, self.layers, self.positions)
 
 
-Spec = Llama | Moe | Decoder | Narrow
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A Llama of exactly these sizes, in bfloat16."""
+
+    shape: str
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    positions: int
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"shaped-{self.shape}"
+
+    def write(self, directory: Path) -> None:
+        """In the Hugging Face format."""
+        from demo.models import write_random_shaped  # noqa: PLC0415
+
+        write_random_shaped(
+            directory,
+            hidden_size=self.hidden,
+            intermediate_size=self.intermediate,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            vocab_size=self.vocabulary,
+            max_position_embeddings=self.positions,
+        )
+
+
+Spec = Llama | Moe | Decoder | Narrow | Shaped
 SPEC: TypeAdapter[Spec] = TypeAdapter(Spec)
 
 

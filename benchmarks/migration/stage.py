@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.migration.watched import Watched, watching
 from benchmarks.models import Narrow, random_models
@@ -77,14 +78,15 @@ async def staged(
         options = ClusterOptions(Path(scratch), workers=WORKERS, settings=CLUSTER, settings_of=settings_of)
         cluster = LocalCluster(options)
         async with cluster, cluster.client() as client:
-            deployed = await _deploy(client, source)
+            deployed = await deploy(client, MODEL, source=str(source), min_replicas=WORKERS)
             stage = Stage(client, sizes, deployed.checkpoint.kv_bytes_per_token)
-            await _warm(stage)
+            await warm(stage)
             yield stage
 
 
-async def _deploy(client: GatewayClient, source: Path) -> Model:
-    events = client.deploy(MODEL, source=str(source), min_replicas=WORKERS)
+async def deploy(client: GatewayClient, name: str, **options: Any) -> Model:
+    """See GatewayClient.deploy."""
+    events = client.deploy(name, **options)
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Model):
@@ -92,7 +94,7 @@ async def _deploy(client: GatewayClient, source: Path) -> Model:
     raise BenchmarkBroken("deploying ended without a model")
 
 
-async def _warm(stage: Stage) -> None:
+async def warm(stage: Stage) -> None:
     """There and back in both ways: code is loaded, and rates are learnt."""
     say("warming up")
     for kind in (MoveKind.KV, MoveKind.TOKENS, MoveKind.KV, MoveKind.TOKENS):

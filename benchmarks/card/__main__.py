@@ -1,0 +1,123 @@
+"""python -m benchmarks.card: two workers that share one card, in a cluster of real processes: cold starts, tokens a
+second, and what a client and others notice of answers that move between the two."""
+
+import argparse
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.args import parser
+from benchmarks.card.shapes import SHAPES
+from benchmarks.card.speed import SpeedFigures, measure_speed
+from benchmarks.card.starts import StartFigures, measure_starts
+from benchmarks.measured import measured
+from benchmarks.migration.gap import measure_gaps
+from benchmarks.migration.others import measure_others
+from benchmarks.migration.report import Figures, say_figures
+from benchmarks.migration.stage import CLUSTER, MODEL, WORKERS, Sizes, Stage, deploy, warm
+from benchmarks.migration.stream import measure_stream
+from benchmarks.models import random_models
+from benchmarks.report import say
+from benchmarks.series import BenchmarkBroken
+from cli.cluster import ClusterOptions, LocalCluster
+from mesh.clients.gateway import GatewayClient
+from mesh.errors import MeshError
+from mesh.facts import NumericsLevel
+from mesh.requests import MoveKind
+
+DEVICES = ("host", "cuda")
+WAYS = (
+    ("sent", "KV is sent while the answer goes on", MoveKind.KV),
+    ("computed", "KV is computed at the target while the answer goes on", MoveKind.TOKENS),
+)
+
+
+@dataclass(slots=True)
+class Card:
+    """What has been measured so far; `failures` says why the rest was not."""
+
+    starts: StartFigures | None = None
+    speed: SpeedFigures | None = None
+    moves: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    async def step(self, name: str, doing: Callable[[], Awaitable[Any]]) -> Any:
+        """What it gives; None where it failed, which is told, and does not stop the others."""
+        try:
+            return await doing()
+        except (MeshError, BenchmarkBroken, TimeoutError) as error:
+            self.failures.append(f"{name}: {error}")
+            say(f"  {self.failures[-1]}")
+            return None
+
+    def tell(self) -> None:
+        """All tables."""
+        for figures in (self.starts, self.speed):
+            if figures:
+                figures.tell()
+        say_figures(Figures(**self.moves))
+        for failure in self.failures:
+            say(f"failed: {failure}")
+
+
+def main() -> None:
+    """Exit codes: 0 measured, 1 could not be."""
+    options = _options()
+    card = measured("card", _measure(options))
+    card.tell()
+    if options.json:
+        say(Figures(**card.moves).json())
+
+
+def _options() -> argparse.Namespace:
+    made = parser("card", "Serves and moves answers on two workers that share a device.")
+    made.add_argument("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "host")
+    made.add_argument("--shape", choices=SHAPES, default="1b", help="the model's")
+    made.add_argument("--numerics", choices=list(NumericsLevel), default=NumericsLevel.BATCH_INVARIANT)
+    made.add_argument("--contexts", type=int, nargs="+", help="tokens of the prompts that move")
+    made.add_argument("--rounds", type=int, default=3, help="moves of each context and way")
+    made.add_argument("--models", type=Path, help="directory that keeps the random model, for the next run")
+    return made.parse_args()
+
+
+async def _measure(options: argparse.Namespace) -> Card:
+    served, card = SHAPES[options.shape], Card()
+    contexts = options.contexts or ((100, 1000) if options.quick else (100, 1000, 4000, 8000))
+    sizes = Sizes(tuple(contexts), options.rounds, 4, 1.0)
+    with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as scratch:
+        (source,) = await random_models(options.models or Path(scratch), [served.spec])
+        weights_bytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
+        settings_of = {"worker": served.settings(options.device, weights_bytes)}
+        settings = {**CLUSTER, "WHIMBREL_NUMERICS": options.numerics}
+        cluster = LocalCluster(ClusterOptions(Path(scratch), WORKERS, settings=settings, settings_of=settings_of))
+        async with cluster, cluster.client() as client:
+            card.starts = await card.step("starts", partial(measure_starts, cluster, client, str(source), 3))
+            await card.step("moves", partial(_moving, card, client, source, sizes))
+            _keep_logs(cluster, card)
+    return card
+
+
+async def _moving(card: Card, client: GatewayClient, source: Path, sizes: Sizes) -> None:
+    model = await deploy(client, MODEL, source=str(source), min_replicas=WORKERS)
+    stage = Stage(client, sizes, model.checkpoint.kv_bytes_per_token)
+    await warm(stage)
+    card.speed = await card.step("speed", partial(measure_speed, stage))
+    for key, name, kind in WAYS:
+        card.moves[key] = await card.step(name, partial(measure_gaps, stage, name, kind))
+    card.moves["stream"] = await card.step("stream", partial(measure_stream, stage))
+    card.moves["others"] = await card.step("others", partial(measure_others, stage))
+
+
+def _keep_logs(cluster: LocalCluster, card: Card) -> None:
+    """What the processes said, where something failed."""
+    for process in cluster.processes if card.failures else ():
+        say(f"the end of {process.program.id}'s log:\n{process.tail()}")
+
+
+if __name__ == "__main__":
+    main()
