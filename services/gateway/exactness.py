@@ -30,6 +30,8 @@ def are_exact(former: str, other: str) -> bool:
 
 
 def _fingerprint(facts: ClusterFacts, model: str, place: Placement) -> str | None:
-    member = next((one for one in facts.of_kind(Kind.WORKER) if one.fence == place.fence), None)
+    """None: not known, yet. A worker that lost its lease and has joined again has another fence, and the same replicas;
+    one that was started again has another address."""
+    member = next((one for one in facts.of_kind(Kind.WORKER) if one.address == place.address), None)
     replica = member.worker.replica(model, place.digest) if member and member.worker else None
     return replica.fingerprint if replica and replica.state is not ReplicaState.LOADING else None

@@ -134,16 +134,20 @@ async def test_an_answer_that_ends_in_its_move_has_ended_though_its_target_hears
     assert (await on.scheduler.outcome()).failure_reason == "FINISHED"
 
 
-async def test_a_source_that_joins_again_has_the_numerics_that_it_had(bench: Bench) -> None:
-    """Its lease lapsed meanwhile, and the place that the answer has is of the former one."""
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_source_that_joins_again_has_the_numerics_that_it_had(bench: Bench, *, begun: bool) -> None:
+    """Its lease lapses, and the place that the answer has is of the former one: it has begun by then, or begins."""
     on = Stage(bench, await bench.scheduler(), await bench.worker(), await bench.worker())
     who = member("w1", on.source, "f")
     async with Membership(bench.state, who, WAIT_S) as former:
         assert await bench.mirror.until(lambda facts: bool(facts.of_kind(Kind.WORKER)), WAIT_S)
-        await on.begin(asked(), former.member.fence)
+        if begun:
+            await on.begin(asked(), former.member.fence)
     async with Membership(bench.state, who, WAIT_S) as joined:
         fence = joined.member.fence
         assert await bench.mirror.until(lambda facts: fence in {m.fence for m in facts.of_kind(Kind.WORKER)}, WAIT_S)
+        if not begun:
+            await on.begin(asked(), former.member.fence)
         await on.copying("f")
         on.source.say(Stopped(PART, FLIES, 4096))
         on.target.say(Ready(PART, 40))

@@ -23,8 +23,8 @@ from tests.services.worker.moving.test_whole_states import begun, computed, sent
 from tests.services.worker.moving.workers import NAME, Worker, grant, worker
 
 Rows = Mapping[int, bytes]  # of each token of an answer, the logits that it was drawn from
-COUNT, BEGUN = 48, 12
-ASKED = grant(max_tokens=COUNT, temperature=0.9, seed=4, prompt=prompt(40))
+COUNT, BEGUN = 32, 8
+ASKED = grant(max_tokens=COUNT, temperature=0.9, seed=4, prompt=prompt(30))
 
 
 def packed(numerics: Numerics) -> Recording:

@@ -42,7 +42,7 @@ async def test_a_guided_answer_keeps_to_its_guide_over_the_move(kind: MoveKind, 
 
 
 @pytest.mark.parametrize("kind", WAYS)
-@pytest.mark.parametrize("family", ["bloom", "mamba2"])
+@pytest.mark.parametrize("family", ["bloom", pytest.param("mamba2", marks=pytest.mark.slow)])
 async def test_an_adapters_answer_goes_on_with_the_adapter_beside_its_bases(
     family: str, kind: MoveKind, tmp_path: Path
 ) -> None:
