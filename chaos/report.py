@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from whimbrel.gateway.v1 import gateway_pb2 as pb
 from whimbrel.inference.v1 import inference_pb2
 
 from chaos.heard import Heard
@@ -12,7 +13,7 @@ from chaos.questions import Sort
 from chaos.storm import Damage
 from chaos.verdict import Found, Verdict
 
-SHOWN = 20  # faults told one by one
+SHOWN, LONGEST = 20, 3  # faults, and pauses, that are told one by one
 KINDS = {
     inference_pb2.MOVE_KIND_KV: "kv",
     inference_pb2.MOVE_KIND_TOKENS: "tokens",
@@ -51,16 +52,17 @@ class Outcome:
         """Of all answers: kind, reason, and whether exact."""
         finished = [heard.finished for heard in self.heard if heard.finished]
         return Counter(
-            f"{KINDS.get(move.kind, 'unspecified')}, {move.reason}, {'exact' if move.exact else 'not exact'}"
-            for one in finished
-            for move in one.moves
+            f"{_way(move)}, {'exact' if move.exact else 'not exact'}" for one in finished for move in one.moves
         )
 
     @property
-    def gaps_s(self) -> list[float]:
-        """The clients' pauses at moves, the shortest first."""
-        finished = [heard.finished for heard in self.heard if heard.finished]
-        return sorted(move.gap.ToMilliseconds() / 1000 for one in finished for move in one.moves)
+    def gaps(self) -> list[tuple[float, str]]:
+        """The clients' pauses at moves in seconds, the shortest first, and whose and at what each was."""
+        return sorted(
+            (move.gap.ToMilliseconds() / 1000, f"{heard.question.request_id}, {heard.question.model}, {_way(move)}")
+            for heard in self.heard
+            for move in (heard.finished.moves if heard.finished else ())
+        )
 
     def json(self) -> str:
         """All counts, as one line."""
@@ -92,8 +94,9 @@ class Outcome:
         yield from _counted("troubles", {f"{d} {o}": n for (d, o), n in sorted(self.damage.done.items())})
         yield from _counted("clients came back after", _total(heard.came_back for heard in self.heard))
         yield from _counted("answers went on elsewhere", self.moves)
-        if gaps := self.gaps_s:
-            yield f"their clients' pauses: median {gaps[len(gaps) // 2]:.3f} s, longest {gaps[-1]:.3f} s"
+        if gaps := self.gaps:
+            longest = "; ".join(f"{gap_s:.3f} s ({what})" for gap_s, what in reversed(gaps[-LONGEST:]))
+            yield f"their clients' pauses: median {gaps[len(gaps) // 2][0]:.3f} s, longest {longest}"
         yield f"transformers agrees with {self.witnessed - len(self.disagreements)} of {self.witnessed} greedy answers"
         yield from self._faults()
 
@@ -105,6 +108,10 @@ class Outcome:
         yield from (f"left behind: {text}" for text in self.leftovers)
         yield from (f"transformers disagrees: {text}" for text in self.disagreements)
         yield from (f"ended by itself: {name}" for name in self.damage.ended_alone)
+
+
+def _way(move: pb.AnswerMove) -> str:
+    return f"{KINDS.get(move.kind, 'unspecified')}, {move.reason}"
 
 
 def _total(counters: Iterable[Counter[str]]) -> dict[str, int]:
