@@ -93,7 +93,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     made.add_argument("--within", type=float, default=75.0, help="seconds after which no further contestant begins")
     made.add_argument("--only", nargs="+", help="contestants to run")
     made.add_argument("--copy-mib", type=int, default=4096, help="of the copy that shows the memory's speed")
-    made.add_argument("--kernels", action="store_true", help="also show where the device's time goes in our steps")
+    made.add_argument("--kernels", action="store_true", help="also show where the device's time goes in steps of ours")
     made.add_argument("--json", action="store_true", help="print one JSON object of figures as the last line")
     return made.parse_args(argv)
 
@@ -127,8 +127,8 @@ def _tried(
                 step_s = contestant.step_s(run)
                 found.append(Decoded(name, rows, step_s, read_bytes + rows * run.context * contestant.token_bytes))
                 _say(found[-1], bytes_s)
-                if options.kernels and name == "ours" and isinstance(contestant, Ours):
-                    say(contestant.kernels(run))
+            if options.kernels and isinstance(contestant, Ours):
+                _say_kernels(contestant, options)
         finally:
             contestant.close()
     except Exception as error:  # a peer's, of whatever kind; the others are measured all the same
@@ -138,6 +138,13 @@ def _tried(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return found
+
+
+def _say_kernels(ours: Ours, options: argparse.Namespace) -> None:
+    for rows in options.batches:
+        say(f"    where the device's time goes with {rows} at once:")
+        for line in ours.kernels(Run(rows, options.prompt_tokens, options.steps)):
+            say(f"    {line}")
 
 
 def _say(one: Decoded, bytes_s: float) -> None:
