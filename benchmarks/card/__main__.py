@@ -2,10 +2,9 @@
 second, and what a client and others notice of answers that move between the two."""
 
 import argparse
+import sys
 import tempfile
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -37,41 +36,41 @@ WAYS = (
 )
 
 
-@dataclass(slots=True)
 class Card:
-    """What has been measured so far; `failures` says why the rest was not."""
+    """What has been measured so far, each part told at once; `failures` says why the rest was not."""
 
-    starts: StartFigures | None = None
-    speed: SpeedFigures | None = None
-    moves: dict[str, Any] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.moves: dict[str, Any] = {}
+        self.failures: list[str] = []
 
-    async def step(self, name: str, doing: Callable[[], Awaitable[Any]]) -> Any:
+    async def step(self, name: str, doing: Awaitable[Any]) -> Any:
         """What it gives; None where it failed, which is told, and does not stop the others."""
         try:
-            return await doing()
+            return await doing
         except (MeshError, BenchmarkBroken, TimeoutError) as error:
-            self.failures.append(f"{name}: {error}")
-            say(f"  {self.failures[-1]}")
+            self.failures.append(f"failed: {name}: {error}")
+            say(self.failures[-1])
             return None
 
-    def tell(self) -> None:
-        """All tables."""
-        for figures in (self.starts, self.speed):
-            if figures:
-                figures.tell()
-        say_figures(Figures(**self.moves))
-        for failure in self.failures:
-            say(f"failed: {failure}")
+    async def told(self, name: str, doing: Awaitable[StartFigures | SpeedFigures]) -> None:
+        """A part with a table of its own."""
+        if figures := await self.step(name, doing):
+            figures.tell()
+
+    async def moving(self, part: str, doing: Awaitable[Any]) -> None:
+        """A part of what is told of moves."""
+        self.moves[part] = await self.step(part, doing)
+        say_figures(Figures(**{part: self.moves[part]}))
 
 
 def main() -> None:
-    """Exit codes: 0 measured, 1 could not be."""
+    """Exit codes: 0 measured, 1 could not be, or not all of it."""
     options = _options()
     card = measured("card", _measure(options))
-    card.tell()
     if options.json:
         say(Figures(**card.moves).json())
+    if card.failures:
+        sys.exit("\n".join(card.failures))
 
 
 def _options() -> argparse.Namespace:
@@ -82,6 +81,7 @@ def _options() -> argparse.Namespace:
     made.add_argument("--contexts", type=int, nargs="+", help="tokens of the prompts that move")
     made.add_argument("--rounds", type=int, default=3, help="moves of each context and way")
     made.add_argument("--models", type=Path, help="directory that keeps the random model, for the next run")
+    made.add_argument("--data", type=Path, help="directory that keeps checkpoints and logs; --models has the model")
     return made.parse_args()
 
 
@@ -92,13 +92,16 @@ async def _measure(options: argparse.Namespace) -> Card:
     with tempfile.TemporaryDirectory(prefix="whimbrel-bench-") as scratch:
         (source,) = await random_models(options.models or Path(scratch), [served.spec])
         weights_bytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-        settings_of = {"worker": served.settings(options.device, weights_bytes)}
-        settings = {**CLUSTER, "WHIMBREL_NUMERICS": options.numerics}
-        cluster = LocalCluster(ClusterOptions(Path(scratch), WORKERS, settings=settings, settings_of=settings_of))
-        async with cluster, cluster.client() as client:
-            card.starts = await card.step("starts", partial(measure_starts, cluster, client, str(source), 3))
-            await card.step("moves", partial(_moving, card, client, source, sizes))
-            _keep_logs(cluster, card)
+        cluster_options = ClusterOptions(
+            options.data or Path(scratch),
+            WORKERS,
+            settings={**CLUSTER, "WHIMBREL_NUMERICS": options.numerics},
+            settings_of={"worker": served.settings(options.device, weights_bytes)},
+        )
+        async with LocalCluster(cluster_options) as cluster, cluster.client() as client:
+            await card.told("starts", measure_starts(cluster, client, str(source), 3))
+            await card.step("moves", _moving(card, client, source, sizes))
+            _tell_logs(cluster, card)
     return card
 
 
@@ -106,14 +109,14 @@ async def _moving(card: Card, client: GatewayClient, source: Path, sizes: Sizes)
     model = await deploy(client, MODEL, source=str(source), min_replicas=WORKERS)
     stage = Stage(client, sizes, model.checkpoint.kv_bytes_per_token)
     await warm(stage)
-    card.speed = await card.step("speed", partial(measure_speed, stage))
-    for key, name, kind in WAYS:
-        card.moves[key] = await card.step(name, partial(measure_gaps, stage, name, kind))
-    card.moves["stream"] = await card.step("stream", partial(measure_stream, stage))
-    card.moves["others"] = await card.step("others", partial(measure_others, stage))
+    await card.told("speed", measure_speed(stage))
+    for part, name, kind in WAYS:
+        await card.moving(part, measure_gaps(stage, name, kind))
+    await card.moving("stream", measure_stream(stage))
+    await card.moving("others", measure_others(stage))
 
 
-def _keep_logs(cluster: LocalCluster, card: Card) -> None:
+def _tell_logs(cluster: LocalCluster, card: Card) -> None:
     """What the processes said, where something failed."""
     for process in cluster.processes if card.failures else ():
         say(f"the end of {process.program.id}'s log:\n{process.tail()}")
