@@ -18,6 +18,8 @@ from services.worker.engine.opaque_state import Kind, emptied, footprint, kinds,
 # on 31 tiny random models of as many kinds; deeper ones will differ by more).
 FARTHEST = {4: 1e-2, 2: 3e-1}  # by bytes of an element
 
+PLAIN = "eager"  # transformers' name of attention without fused kernels
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -27,6 +29,7 @@ class Proof:
     blank: Held  # what is held of a sequence, without its memory
     kinds: Mapping[str, Kind]  # of the tensors in it
     loose: tuple[str, ...]  # for OpaqueRunner
+    attention: str  # transformers' implementation that it holds for
 
     @property
     def cuts_prompts(self) -> bool:
@@ -35,10 +38,20 @@ class Proof:
         return not self.footprint.fixed_bytes and all(growth.window is None for growth in self.footprint.grows)
 
 
+class _Contradiction(UnsupportedArchitecture):
+    """What a model computes from its cache is not what it computes from its tokens."""
+
+
 def prove(module: PreTrainedModel) -> Proof:
-    """Runs a few tokens through a model that has its weights. UnsupportedArchitecture if that fails, or contradicts."""
+    """Runs a few tokens through a model that has its weights. UnsupportedArchitecture if that fails, or contradicts:
+    also where transformers attends in plain products, which the module does from then on if only that holds."""
     try:
         return _prove(module)
+    except _Contradiction:
+        if module.config._attn_implementation == PLAIN:
+            raise
+        module.set_attn_implementation(PLAIN)
+        return prove(module)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         what = f"{module.config.model_type}: sending a few tokens through it fails"
         raise UnsupportedArchitecture(f"{what}: {error}") from error
@@ -56,7 +69,9 @@ def _prove(module: PreTrainedModel) -> Proof:
         continued, held = runner.run(ids[:3], 1, held)
         anew, _ = runner.run(ids[:3], 3, None)
     _agree(module, continued.float(), anew.float())
-    return Proof(footprint(shorter, held, 3), emptied(held), kinds(before, held), loose)
+    return Proof(
+        footprint(shorter, held, 3), emptied(held), kinds(before, held), loose, module.config._attn_implementation
+    )
 
 
 def _loose(module: PreTrainedModel, one: list[int], another: list[int]) -> tuple[str, ...]:
@@ -88,6 +103,6 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 def _agree(module: PreTrainedModel, continued: Tensor, anew: Tensor) -> None:
     apart = float((continued - anew).norm() / anew.norm())
     if not apart <= FARTHEST.get(module.dtype.itemsize, 0.0):  # NaN fails too
-        raise UnsupportedArchitecture(
+        raise _Contradiction(
             f"{module.config.model_type} does not go on from its cache as from its tokens: logits are {apart:.3g} apart"
         )

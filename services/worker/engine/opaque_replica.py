@@ -67,6 +67,8 @@ class OpaqueReplica:
         self.limits = limits or Limits()
         self.fingerprint = ""
         self._kv_bytes, self._proof, self._numerics = kv_bytes, proof, numerics
+        if module.config._attn_implementation != proof.attention:
+            module.set_attn_implementation(proof.attention)
         self._runner = OpaqueRunner(module, proof.loose)
         self._adapters = Adapters(module)
         self._bounds = Bounds.of(

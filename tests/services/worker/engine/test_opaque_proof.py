@@ -2,15 +2,26 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
+from torch import Tensor
+from transformers import (
+    CONFIG_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from services.worker.engine.errors import UnsupportedArchitecture
 from services.worker.engine.footprint import Footprint, Growth
 from services.worker.engine.opaque import OpaqueRunner
 from services.worker.engine.opaque_proof import prove
+from services.worker.engine.opaque_replica import OpaqueReplica
 from services.worker.engine.opaque_state import sizes
+from tests.services.worker.engine.on_device import greedy
 from tests.services.worker.engine.opaque_families import body, fresh
-from tests.services.worker.engine.tiny import VOCABULARY, prompt
+from tests.services.worker.engine.tiny import VOCABULARY, prompt, request, run, tokens_of
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
@@ -23,6 +34,28 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("xlnet", {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 96}, "takes no cache"),
     ("openai-gpt", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}, "takes no cache"),
 ]
+
+
+def test_a_model_that_only_a_fused_attention_gets_wrong_runs_in_plain_products() -> None:
+    AttentionInterface.register("forgetful", _forgetful)
+    AttentionMaskInterface.register("forgetful", sdpa_mask)
+    model = fresh("doge")
+    model.set_attn_implementation("forgetful")
+    proof = prove(model)
+    assert proof.attention == model.config._attn_implementation == "eager"
+    another = OpaqueReplica("doge", fresh("doge"), 1 << 24, proof, eos_token_ids=())
+    produced = tokens_of(run(another, [request("r", prompt(9), 12, on="doge")]))
+    assert produced["r"] == greedy("doge", "cpu", prompt(9), 12)
+    assert another.module.config._attn_implementation == "eager"
+
+
+def _forgetful(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> Any:
+    """Sees of what is cached nothing at all."""
+    count = query.shape[2]
+    mask = None if attention_mask is None else attention_mask[..., -count:]
+    return sdpa_attention_forward(module, query, key[:, :, -count:], value[:, :, -count:], mask, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
