@@ -27,7 +27,7 @@ class Point(StrEnum):
     GATEWAY_REPORTS = "gateway-reports"  # before the scheduler is told
     SOURCE_SENDS = "source-sends"  # told to; before the first block
     SOURCE_STREAMS = "source-streams"  # after each message
-    SOURCE_STOPS = "source-stops"  # little is left; before it stands still
+    SOURCE_STOPS = "source-stops"  # after each lap; before it stands still, if little is left
     SOURCE_STOPPED = "source-stopped"  # before the tail
     SOURCE_SENT = "source-sent"  # after the manifest
     TARGET_RESERVES = "target-reserves"  # before it says that there is room

@@ -120,6 +120,11 @@ class Departures:
         rest = (self.export_kv(request_id, layer, first, state.blocks).cpu() for layer in range(state.layers))
         return Stand(state, tuple(rest))
 
+    def lap_or_stop(self, request_id: str, first: int, term: int) -> Lap | Stand:
+        """As `stop` if no more than one block has filled from `first` on, else as `lap`."""
+        lap = self.lap(request_id, first, term)
+        return lap if len(lap.blocks) > 1 else self.stop(request_id, first, term)
+
     def resume(self, request_id: str) -> None:
         """Go on. Nothing happens to one that is not paused."""
         generation = self._roster.find(request_id)

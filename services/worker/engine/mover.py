@@ -68,9 +68,17 @@ class Mover:
         """What the sequence is now."""
         return self._engine.ask(request_id, lambda replica: _movable(replica).departures.describe(request_id))
 
-    def lap(self, request_id: str, first: int, term: int | None = None) -> Future[Lap]:
+    def lap(self, request_id: str, first: int) -> Future[Lap]:
         """What has filled of it, from block `first` on, to be read beside the steps."""
-        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.lap(request_id, first, term))
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.lap(request_id, first))
+
+    def lap_or_stop(self, request_id: str, first: int, term: int) -> Future[Lap | Stand]:
+        """What has filled since, or, if that is one block or none, `stop`; what left within `term` must be its own."""
+
+        def asked(replica: Replica) -> Lap | Stand:
+            return _movable(replica).departures.lap_or_stop(request_id, first, term)
+
+        return self._engine.ask(request_id, asked)
 
     def export(self, request_id: str, layers: range, first: int, end: int) -> Future[tuple[Tensor, ...]]:
         """Bytes [end - first, block bytes] of each of some layers, of its blocks `first` to `end`, on the host."""
@@ -81,9 +89,9 @@ class Mover:
 
         return self._engine.ask(request_id, exported)
 
-    def stop(self, request_id: str, first: int, term: int | None = None) -> Future[Stand]:
-        """Pause it, and export what is left from block `first` on, if what left within `term` was its own."""
-        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.stop(request_id, first, term))
+    def stop(self, request_id: str, first: int) -> Future[Stand]:
+        """Pause it, and export what is left from block `first` on."""
+        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.stop(request_id, first))
 
     def reserve(self, request: EngineRequest) -> Future[Room | StateRoom]:
         """Make room for what another worker has of `request`, which arrives under its id: blocks, or a whole state.

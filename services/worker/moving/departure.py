@@ -33,9 +33,9 @@ class Departure:
         lap = await self._lap(self._send.blocks_there)
         opening = Opening(self._send.move_id, lap.state.layout)
         async with sending(self._send.target_address, opening, self._limits.flow) as target:
-            left = await self._while_it_goes_on(target, lap) if self._limits.precopy else lap.first
-            await reach(Point.SOURCE_STOPS)
-            stand = await asyncio.wrap_future(self._mover.stop(self._engine_id, left, lap.term))
+            stand, left = await (
+                self._stopped(target, lap) if self._limits.precopy else self._stopped_at_once(lap.first)
+            )
             rest = _rest(stand, left)
             tail_bytes = sum(blocks.bytes for blocks in rest)
             answer = stand.state.request.generated
@@ -46,29 +46,41 @@ class Departure:
             await target.finish(Manifest((*stand.state.request.prompt_ids, *answer), stand.state.kv_tokens))
             await reach(Point.SOURCE_SENT)
 
-    async def _while_it_goes_on(self, target: Sending, lap: Lap) -> int:
-        """Sends full blocks until all but one or none have been written there, and returns how many. Each lap sends
-        those that have filled during the one before."""
+    async def _stopped_at_once(self, left: int) -> tuple[Stand, int]:
+        await reach(Point.SOURCE_STOPS)
+        return await asyncio.wrap_future(self._mover.stop(self._engine_id, left)), left
+
+    async def _stopped(self, target: Sending, lap: Lap) -> tuple[Stand, int]:
+        """Once all full blocks but one or none have been written there; and how many have."""
         address, patience_s = self._send.target_address, self._limits.flow.patience_s
         async with piped(address, target, self._pace, patience_s) as pipe:
             way = pipe or MessagesOut(self._engine_id, self._mover, target, self._pace)
             return await self._laps(way, lap)
 
-    async def _laps(self, way: PipeOut | MessagesOut, lap: Lap) -> int:
+    async def _laps(self, way: PipeOut | MessagesOut, lap: Lap) -> tuple[Stand, int]:
+        """Each sends what has filled during the one before. One block follows the stop, in a few milliseconds: a lap of
+        its own would wait for a step, in which the next one may fill."""
         laps, fewest = 0, len(lap.blocks) + 1
-        while (size := len(lap.blocks)) > 1:  # one more follows the stop in a few milliseconds, sooner than in a lap
-            laps, fewest = (0, size) if size < fewest else (laps + 1, fewest)
+        while True:
+            laps, fewest = (0, len(lap.blocks)) if len(lap.blocks) < fewest else (laps + 1, fewest)
             if laps > MOST_LAPS:
-                raise Unsuitable(
-                    f"{size} blocks fill while as many leave for {self._send.target_address}; ask for kind tokens",
-                    reason="LINK_TOO_SLOW",
-                )
+                raise self._too_slow(lap)
             await way.leave(lap)
-            lap = await self._lap(lap.end, lap.term)
-        return lap.first
+            await reach(Point.SOURCE_STOPS)
+            after = await asyncio.wrap_future(self._mover.lap_or_stop(self._engine_id, lap.end, lap.term))
+            if isinstance(after, Stand):
+                return after, lap.end
+            lap = after
 
-    async def _lap(self, first: int, term: int | None = None) -> Lap:
-        return await asyncio.wrap_future(self._mover.lap(self._engine_id, first, term))
+    def _too_slow(self, lap: Lap) -> Unsuitable:
+        address = self._send.target_address
+        return Unsuitable(
+            f"{len(lap.blocks)} blocks fill while as many leave for {address}; ask for kind tokens",
+            reason="LINK_TOO_SLOW",
+        )
+
+    async def _lap(self, first: int) -> Lap:
+        return await asyncio.wrap_future(self._mover.lap(self._engine_id, first))
 
 
 def _rest(stand: Stand, left: int) -> list[Blocks]:

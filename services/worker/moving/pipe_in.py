@@ -5,8 +5,9 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 
-from mesh.clients.pipe import TOKEN_BYTES, Offer, PieceHead, Pipe, accept
+from mesh.clients.pipe import TOKEN_BYTES, Offer, Pipe, accept
 from mesh.errors import DataLoss
 from mesh.faults import Point, reach
 from services.worker.engine.beside import Bytes
@@ -16,6 +17,14 @@ from services.worker.moving.pieces import checksum
 
 MOST_BYTES = 64 << 20  # of a piece that is more than one block
 TOKEN_S = 1.0  # that one who connects may take to say it
+
+
+@dataclass(slots=True)
+class _Piece:
+    first: int
+    end: int
+    data: Bytes
+    written: bool = False
 
 
 class PipeIn:
@@ -31,15 +40,12 @@ class PipeIn:
         """Bytes of the next one, when they are written; 0 when no more come. Raises DataLoss, ImportRefused and
         UnknownRequest."""
         self._pipe = self._pipe or await self._connected()
-        piece = await self._hand.do(self._next, self._pipe)
-        if piece is None:
-            return 0
-        head, data = piece
         await reach(Point.TARGET_RECEIVES)
-        end = head.first_block + head.blocks
-        await self._incoming.make_room(end)
-        await self._hand.do(self._incoming.landing.fill, head.first_block, end, data)
-        return len(data)
+        piece = await self._hand.do(self._next, self._pipe)
+        if piece and not piece.written:
+            await self._incoming.make_room(piece.end)
+            await self._hand.do(self._write, piece)
+        return len(piece.data) if piece else 0
 
     def close(self) -> None:
         """Ends what waits in it."""
@@ -53,8 +59,8 @@ class PipeIn:
             if pipe := await self._hand.do(accept, connection, self.offer, TOKEN_S):
                 return pipe
 
-    def _next(self, pipe: Pipe) -> tuple[PieceHead, Bytes] | None:
-        """As it was sent; valid until the next one."""
+    def _next(self, pipe: Pipe) -> _Piece | None:
+        """One that has been checked, and is written if there is room; valid until the next one."""
         try:
             head = pipe.head()
             if head is None:
@@ -65,7 +71,14 @@ class PipeIn:
             return None
         if checksum([data.data]) != head.checksum:
             raise DataLoss("blocks of a request that moves are not what their checksum says", reason="CORRUPT")
-        return head, data
+        piece = _Piece(head.first_block, head.first_block + head.blocks, data)
+        if piece.end <= self._incoming.landing.room:
+            self._write(piece)
+        return piece
+
+    def _write(self, piece: _Piece) -> None:
+        self._incoming.landing.fill(piece.first, piece.end, piece.data)
+        piece.written = True
 
     def _memory(self, blocks: int) -> Bytes:
         beside = self._incoming.landing.beside

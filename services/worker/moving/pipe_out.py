@@ -29,7 +29,7 @@ class PipeOut:
         """Returns when all of it is written there."""
         block_bytes = lap.beside.block_bytes
         parts = pipe_pieces(block_bytes, lap.first, lap.end)
-        buffer = lap.beside.buffer(parts[0][1] - parts[0][0])
+        buffer = lap.beside.buffer(max((end - first for first, end in parts), default=0))
         for first, end in parts:
             data = buffer[: (end - first) * block_bytes]
             await self._pace.leave(len(data))

@@ -10,7 +10,7 @@ from mesh.facts import NumericsLevel
 from mesh.requests import FinishReason
 from services.worker.engine.arrivals import Room
 from services.worker.engine.batch import Limits
-from services.worker.engine.departures import SequenceState
+from services.worker.engine.departures import Lap, SequenceState, Stand
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import (
     DuplicateRequest,
@@ -286,7 +286,8 @@ def test_what_left_beside_the_steps_is_of_no_use_when_the_sequence_has_given_way
     lap = model.departures.lap("r", 1)
     assert (lap.first, lap.end, len(lap.blocks)) == (1, 2, 1)
     assert model.departures.lap("r", lap.end, lap.term).blocks == ()
-    model.departures.pause("r")
+    assert isinstance(model.departures.lap_or_stop("r", 0, lap.term), Lap)
+    assert isinstance(model.departures.lap_or_stop("r", 1, lap.term), Stand)
     run(model, [request("other", prompt(50), 14)])
     model.departures.resume("r")
     steps(model, 2)
