@@ -60,17 +60,20 @@ class Mover:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def keeps_blocks(self, request_id: str) -> Future[bool]:
-        """Whether it moves block by block, or else as a whole."""
-        return self._engine.ask(request_id, lambda replica: isinstance(replica, Movable))
-
     def describe(self, request_id: str) -> Future[SequenceState]:
         """What the sequence is now."""
         return self._engine.ask(request_id, lambda replica: _movable(replica).departures.describe(request_id))
 
-    def lap(self, request_id: str, first: int) -> Future[Lap]:
-        """What has filled of it, from block `first` on, to be read beside the steps."""
-        return self._engine.ask(request_id, lambda replica: _movable(replica).departures.lap(request_id, first))
+    def leave(self, request_id: str, first: int) -> Future[Lap | HeldState]:
+        """What is full of it, from block `first` on, to be read beside the steps; or, from a replica that runs one
+        sequence at a time, a copy of all that is held of it."""
+
+        def left(replica: Replica) -> Lap | HeldState:
+            if isinstance(replica, Movable):
+                return replica.departures.lap(request_id, first)
+            return _holding(replica).export_state(request_id)
+
+        return self._engine.ask(request_id, left)
 
     def lap_or_stop(self, request_id: str, first: int, term: int) -> Future[Lap | Stand]:
         """What has filled since, or, if that is one block or none, `stop`; what left within `term` must be its own."""
@@ -129,10 +132,6 @@ class Mover:
             return self._engine.ask(request.request_id, lambda replica: _adopting(replica).warm_on(request))
         except UnknownRequest:
             return self._engine.expect(request, lambda replica: (_adopting(replica).warm(request), []))
-
-    def export_held(self, request_id: str) -> Future[HeldState]:
-        """The sequence and all that is held of it, from a replica that runs one sequence at a time."""
-        return self._engine.ask(request_id, lambda replica: _holding(replica).export_state(request_id))
 
     def import_held(self, state: HeldState) -> Future[None]:
         """Keep it for when it is adopted; its request, for which room was made, has the tokens of the state."""

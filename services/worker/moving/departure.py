@@ -27,10 +27,8 @@ class Departure:
     def __init__(self, send: Send, engine_id: str, mover: Mover, limits: MoveLimits, pace: Pace) -> None:
         self._send, self._engine_id, self._mover, self._limits, self._pace = send, engine_id, mover, limits, pace
 
-    async def run(self, say: Say) -> None:
-        """`say` tells its gateway that it has stopped."""
-        await reach(Point.SOURCE_SENDS)
-        lap = await self._lap(self._send.blocks_there)
+    async def run(self, lap: Lap, say: Say) -> None:
+        """From its first lap on; `say` tells its gateway that it has stopped."""
         opening = Opening(self._send.move_id, lap.state.layout)
         async with sending(self._send.target_address, opening, self._limits.flow) as target:
             stand, left = await (
@@ -78,9 +76,6 @@ class Departure:
             f"{len(lap.blocks)} blocks fill while as many leave for {address}; ask for kind tokens",
             reason="LINK_TOO_SLOW",
         )
-
-    async def _lap(self, first: int) -> Lap:
-        return await asyncio.wrap_future(self._mover.lap(self._engine_id, first))
 
 
 def _rest(stand: Stand, left: int) -> list[Blocks]:

@@ -7,8 +7,10 @@ from functools import partial
 
 import structlog
 
+from mesh.faults import Point, reach
 from mesh.moves import Send
 from mesh.requests import MoveKind
+from services.worker.engine.departures import Lap
 from services.worker.engine.engine import Engine
 from services.worker.engine.mover import Mover
 from services.worker.moving import measures
@@ -53,9 +55,12 @@ class Outgoing:
     async def _carried(self, send: Send, engine_id: str, say: Say) -> None:
         began_s, outcome = self._clock(), measures.ABANDONED
         try:
-            in_blocks = await asyncio.wrap_future(self._mover.keeps_blocks(engine_id))
-            way = Departure if in_blocks else StateDeparture
-            await way(send, engine_id, self._mover, self._limits, self.pace).run(say)
+            await reach(Point.SOURCE_SENDS)
+            leaving = await asyncio.wrap_future(self._mover.leave(engine_id, send.blocks_there))
+            if isinstance(leaving, Lap):
+                await Departure(send, engine_id, self._mover, self._limits, self.pace).run(leaving, say)
+            else:
+                await StateDeparture(send, self._limits, self.pace).run(leaving)
             outcome = measures.SENT
         except Exception as error:  # this task's outermost frame: the gateway waits for a word
             if is_fault(error):

@@ -1,14 +1,11 @@
 """The source of a move of a whole state: it is copied once, between two steps, and the sequence never stands still. The
 tokens that it gets meanwhile are computed by the target, once that is granted."""
 
-import asyncio
-
 from mesh.clients.receive_wire import Opening
 from mesh.clients.receiving import sending
 from mesh.faults import Point, reach
 from mesh.moves import Send
-from services.worker.engine.mover import Mover
-from services.worker.moving.expected import Say
+from services.worker.engine.opaque_state import HeldState
 from services.worker.moving.limits import MoveLimits
 from services.worker.moving.pace import Pace
 from services.worker.moving.state_pieces import manifest_of, state_parts
@@ -17,13 +14,11 @@ from services.worker.moving.state_pieces import manifest_of, state_parts
 class StateDeparture:
     """One Send, as a Departure; its gateway is told nothing, for nothing stops."""
 
-    def __init__(self, send: Send, engine_id: str, mover: Mover, limits: MoveLimits, pace: Pace) -> None:
-        self._send, self._engine_id, self._mover, self._limits, self._pace = send, engine_id, mover, limits, pace
+    def __init__(self, send: Send, limits: MoveLimits, pace: Pace) -> None:
+        self._send, self._limits, self._pace = send, limits, pace
 
-    async def run(self, say: Say) -> None:
+    async def run(self, state: HeldState) -> None:
         """Returns when the target has everything; raises MeshErrors and EngineErrors."""
-        await reach(Point.SOURCE_SENDS)
-        state = await asyncio.wrap_future(self._mover.export_held(self._engine_id))
         opening = Opening(self._send.move_id, state.layout)
         async with sending(self._send.target_address, opening, self._limits.flow) as target:
             for part in state_parts(state):

@@ -353,7 +353,8 @@ def test_a_state_moves_between_engines() -> None:
     with running(own_replica("lfm2"), packed()) as (source, leaving), running(own_replica("lfm2")) as (target, heard):
         source.submit(request("r", PROMPTS[0], 40, on="lfm2"))
         leaving.wait("r", tokens=5)
-        state = Mover(source).export_held("r").result(PATIENCE_S)
+        state = Mover(source).leave("r", 0).result(PATIENCE_S)
+        assert isinstance(state, HeldState)
         coming = Mover(target)
         coming.reserve(replace(state.request, request_id="r>", generated=())).result(PATIENCE_S)
         coming.import_held(replace(state, request=replace(state.request, request_id="r>"))).result(PATIENCE_S)
@@ -364,7 +365,7 @@ def test_a_state_moves_between_engines() -> None:
         assert [step.finish for step in heard.of("r>")] == [FinishReason.CANCELLED]
         source.submit(request("blocks", PROMPTS[0], 40, on="llama"))
         with pytest.raises(NotMovable, match="keeps KV in blocks"):
-            Mover(source).export_held("blocks").result(PATIENCE_S)
+            Mover(source).import_held(replace(state, request=request("blocks", PROMPTS[0]))).result(PATIENCE_S)
 
 
 def test_at_path_invariance_a_token_has_the_same_bits_in_the_prompt_and_in_the_answer() -> None:
