@@ -2,6 +2,7 @@
 nobody keeps anything of it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from whimbrel.worker.v1 import worker_pb2 as pb
 from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
 from mesh.clients.channel import Channels
+from mesh.clients.pipe import TOKEN_BYTES
 from mesh.clients.receive_wire import Blocks, Manifest, Opening, StateTensor
 from mesh.clients.receiving import Flow, Sending, sending
 from mesh.errors import MeshError, NotFound
@@ -279,27 +281,30 @@ async def test_a_stream_for_a_move_that_is_not_expected_is_refused(tmp_path: Pat
 
 
 class Glutton(WorkerServiceServicer):
-    """Takes what it is sent, and says of nothing that it is written."""
+    """Takes what it is sent, and says of nothing that it is written; what it is sent over a pipe it does not take."""
 
-    def __init__(self) -> None:
-        self.taken_bytes = 0
+    def __init__(self, pipe: pb.Pipe | None) -> None:
+        self.taken_bytes, self._pipe = 0, pipe
 
     async def Receive(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ReceiveRequest], context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.ReceiveResponse]:
         """Agrees first."""
-        yield pb.ReceiveResponse()
+        yield pb.ReceiveResponse(pipe=self._pipe)
         async for request in request_iterator:
             self.taken_bytes += len(request.blocks.data)
 
 
-async def test_a_slow_target_holds_up_neither_the_source_nor_its_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("piped", [False, True], ids=["messages", "pipe"])
+async def test_a_slow_target_holds_up_neither_the_source_nor_its_memory(tmp_path: Path, piped: bool) -> None:
     """What it does not write stays in the pool: no more than a window's bytes have left when it is given up."""
     wide = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 2048}
     module = body("llama", **wide)
     spec = probe_kv(module, BLOCK_TOKENS)
     model = PackedReplica(NAME, "wide", module, 128 * spec.block_bytes, spec=spec)
-    server, target = aio.server(), Glutton()
+    listener = socket.create_server(("127.0.0.1", 0))
+    pipe = pb.Pipe(port=listener.getsockname()[1], token=bytes(TOKEN_BYTES)) if piped else None
+    server, target = aio.server(), Glutton(pipe)
     add_WorkerServiceServicer_to_server(target, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -309,8 +314,10 @@ async def test_a_slow_target_holds_up_neither_the_source_nor_its_memory(tmp_path
         await source.line.tokens("r", 1, 1)
         source.line.send(Send("move", "r", 1, f"127.0.0.1:{port}", 0))
         assert (await source.line.event(MoveFailed)).reason == "TARGET_SILENT"
-        assert 1 << 20 < target.taken_bytes <= 2 << 20 < 400 // BLOCK_TOKENS * spec.block_bytes
+        if not piped:
+            assert 1 << 20 < target.taken_bytes <= 2 << 20 < 400 // BLOCK_TOKENS * spec.block_bytes
         assert not [event for event in source.line.events if isinstance(event, Stopped)]
         assert len(await source.line.whole("r", 1)) == 600
         await source.is_idle()
     await server.stop(0)
+    listener.close()

@@ -18,6 +18,7 @@ from mesh.requests import Cancel, Grant, MoveKind
 from services.worker.engine.batch import Limits
 from services.worker.engine.numerics import LEVELS
 from services.worker.engine.opaque_replica import OpaqueReplica
+from services.worker.engine.opaque_state import HeldState
 from services.worker.moving.limits import USUAL
 from tests.services.worker.engine.opaque_families import greedy, own_replica
 from tests.services.worker.engine.tiny import prompt
