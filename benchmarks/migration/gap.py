@@ -14,10 +14,14 @@ BEFORE, AFTER = 24, 16  # tokens around a move
 class Moved:
     """One move, as the client of its request saw it."""
 
+    kind: MoveKind | None
     prompt_tokens: int
+    tokens: int  # of prompt and answer, when it had ended
+    bytes_sent: int
     step_s: float  # usual, before it
     gap_s: float  # the longest, from its beginning on
-    took_s: float  # from its beginning until the target owned the request
+    transfer_s: float  # from its beginning until the target had all but what came meanwhile
+    took_s: float  # until the target owned the request
     exact: bool
 
     @property
@@ -58,12 +62,17 @@ async def _measure(stage: Stage, context: int, kind: MoveKind) -> Moved:
         await watched.until(BEFORE)
         began = len(watched.times_s)
         outcome = await stage.move(watched, kind)
+        answered = len(watched.times_s)
         await watched.more(AFTER)
         assert watched.started
         return Moved(
+            kind=outcome.kind,
             prompt_tokens=watched.started.prompt_tokens,
+            tokens=watched.started.prompt_tokens + answered,
+            bytes_sent=outcome.bytes_sent,
             step_s=watched.step_s(4, began),  # the first ones are those of a batch that changes
             gap_s=watched.longest_s(began - 1),
+            transfer_s=outcome.transfer_s,
             took_s=outcome.took_s,
             exact=outcome.exact,
         )

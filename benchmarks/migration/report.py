@@ -1,12 +1,14 @@
 """What the benchmark says: lines for people, and figures for machines."""
 
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.migration.gap import Gaps, Moved
 from benchmarks.migration.others import OthersFigures
+from benchmarks.migration.predicted import predicted_tokens
 from benchmarks.migration.stream import StreamFigures
 from benchmarks.report import row, say
 from benchmarks.series import Series
@@ -35,8 +37,10 @@ class Figures:
         if self.others:
             figures["others_slowdown"] = self.others.slowdown.median
         if self.sent and self.computed:
-            figures["crossover_tokens"] = crossover(self.sent, self.computed) or 0.0
-        return json.dumps({name: round(value, 4) for name, value in figures.items()})
+            figures["crossover_tokens"] = crossover(self.sent, self.computed)
+            seen = [*self.sent.all(), *self.computed.all()]
+            figures["crossover_tokens_predicted"] = predicted_tokens(seen, self.kv_bytes_per_token)
+        return json.dumps({name: round(value, 4) for name, value in figures.items() if math.isfinite(value)})
 
 
 def say_figures(figures: Figures) -> None:
@@ -45,21 +49,22 @@ def say_figures(figures: Figures) -> None:
     _say_gaps("KV is computed at the target while the answer goes on", figures.computed)
     _say_gaps("the answer stops, then KV is sent", figures.stopped)
     if figures.sent and figures.computed:
-        _say_crossover(figures.sent, figures.computed)
+        predicted = predicted_tokens([*figures.sent.all(), *figures.computed.all()], figures.kv_bytes_per_token)
+        _say_crossover(crossover(figures.sent, figures.computed), predicted)
     if figures.stream:
         _say_stream(figures.stream)
     if figures.others:
         _say_others(figures.others)
 
 
-def crossover(sent: Gaps, computed: Gaps) -> float | None:
+def crossover(sent: Gaps, computed: Gaps) -> float:
     """The prompt, in tokens, from which sending is done sooner than computing, on a straight line between the two
-    contexts around it; None where one way is the quicker for all."""
+    contexts around it; before the first one, on that through the first two. Infinity if it never is."""
     points = [(_prompt_tokens(moves), _ahead_s(sent, computed, context)) for context, moves in sent.moves.items()]
     for (low, before_s), (high, after_s) in pairwise(points):
-        if before_s < 0 <= after_s:
-            return low + (high - low) * -before_s / (after_s - before_s)
-    return None
+        if after_s >= 0 and after_s > before_s:
+            return max(0.0, low + (high - low) * -before_s / (after_s - before_s))
+    return math.inf
 
 
 def _prompt_tokens(moves: tuple[Moved, ...]) -> float:
@@ -85,9 +90,11 @@ def _say_gaps(name: str, gaps: Gaps | None) -> None:
     say(f"  P99 of all {len(gaps.all())}: {gaps.steps_p99():.2f} steps")
 
 
-def _say_crossover(sent: Gaps, computed: Gaps) -> None:
-    found = crossover(sent, computed)
-    say("\nSending is done sooner than computing " + (f"from {found:.0f} tokens on" if found else "nowhere or always"))
+def _say_crossover(measured: float, predicted: float) -> None:
+    say(
+        f"\nSending is done sooner than computing from {measured:.0f} tokens on;"
+        f" by the rates that the policy learns of these moves from {predicted:.0f} on"
+    )
 
 
 def _say_stream(figures: StreamFigures) -> None:
