@@ -20,7 +20,7 @@ from tests.e2e.asking import PROMPT, Answer, ask, deploy, is_idle, replica_statu
 from tests.e2e.conftest import SETTINGS, Running, running
 from tests.e2e.library import Library
 
-GREEDY = SamplingWishes(temperature=0.0, max_tokens=120, ignore_eos=True)
+GREEDY = SamplingWishes(temperature=0.0, max_tokens=180, ignore_eos=True)
 SEEDED = replace(GREEDY, temperature=1.0, seed=11)
 ANSWERS_S = 300.0
 BEGUN = 5  # tokens of each answer when its worker goes
@@ -41,7 +41,7 @@ CASES: Mapping[str, Case] = {
         replace(GREEDY, repetition_penalty=1.3, presence_penalty=0.5, frequency_penalty=0.4, temperature=0.8, seed=3)
     ),
     "logprobs": Case(replace(SEEDED, seed=5, top_logprobs=3)),
-    "guided": Case(replace(SEEDED, seed=7, guide=Guide(GuideKind.REGEX, "([a-z]{3} ){40}"))),
+    "guided": Case(replace(SEEDED, seed=7, guide=Guide(GuideKind.REGEX, "([a-z]{3} ){60}"))),
     "several": Case(replace(SEEDED, seed=20), answers=3),
 }
 
