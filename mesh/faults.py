@@ -26,12 +26,12 @@ class Point(StrEnum):
     GATEWAY_RELEASES = "gateway-releases"  # after it; before the source is told
     GATEWAY_REPORTS = "gateway-reports"  # before the scheduler is told
     SOURCE_SENDS = "source-sends"  # told to; before the first block
-    SOURCE_STREAMS = "source-streams"  # after each message
+    SOURCE_STREAMS = "source-streams"  # after each message, or piece
     SOURCE_STOPS = "source-stops"  # after each lap; before it stands still, if little is left
     SOURCE_STOPPED = "source-stopped"  # before the tail
     SOURCE_SENT = "source-sent"  # after the manifest
     TARGET_RESERVES = "target-reserves"  # before it says that there is room
-    TARGET_RECEIVES = "target-receives"  # before each message is written
+    TARGET_RECEIVES = "target-receives"  # before each message is written, or piece taken
     TARGET_READY = "target-ready"  # before it says so
     TARGET_ADOPTS = "target-adopts"  # granted, before it goes on
 
