@@ -19,7 +19,8 @@ class Impossible(Exception):
 
 
 class Cluster:
-    """`wake` is called whenever a load or an unload is done, a slot opens, or a worker comes or goes."""
+    """`wake` is called whenever a load has all its bytes or is done, an unload is, a slot opens, or a worker comes or
+    goes."""
 
     def __init__(self, engine: Engine, spec: ClusterSpec, wake: Callable[[], None]) -> None:
         self._engine, self._wake = engine, wake
@@ -50,7 +51,7 @@ class Cluster:
         for copy in [copy for copy in self.prefetches if (copy.store_id, copy.digest) == (store_id, model.name)]:
             self.prefetches.pop(copy).end()  # from now on a request waits for these bytes
         replica = worker.replica(spot, model)
-        self.loads[spot] = LoadRun(self._engine, worker, replica, lambda: self._loaded(worker, replica))
+        self.loads[spot] = LoadRun(self._engine, worker, replica, self._wake, lambda: self._loaded(worker, replica))
 
     def unload(self, spot: Spot) -> None:
         """Begins to end an idle replica, or ends a load. Impossible while requests are there."""

@@ -10,10 +10,14 @@ from sim.traffic import Flow, Resource
 
 
 class LoadRun:
-    """Begins at once, and calls `done` when the replica can serve, unless it is ended before."""
+    """Begins at once, and calls `came` when all of its bytes are there and `done` when the replica can serve, unless it
+    is ended before."""
 
-    def __init__(self, engine: Engine, worker: Worker, replica: Replica, done: Callable[[], None]) -> None:
-        self._engine, self._node, self._model, self._done = engine, worker.node, replica.model, done
+    def __init__(
+        self, engine: Engine, worker: Worker, replica: Replica, came: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        self._engine, self._node, self._model = engine, worker.node, replica.model
+        self._came, self._done = came, done
         self.began_s = engine.now_s
         self._flow: Flow | None = None
         self._init: Event | None = None
@@ -59,6 +63,7 @@ class LoadRun:
         for pool in self._node.pools:
             pool.came(self._model.name)
         self._init = self._engine.after(self._model.init_s, self._ready)
+        self._came()
 
     def _ready(self) -> None:
         self._release()
