@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import is_, is_not
 from typing import TypeVar
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry
@@ -270,9 +272,12 @@ class Index:
 
 
 def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> list[str]:
-    """The keys whose value is another object. Nearly always the keys are the same, and in the same order."""
+    """The keys whose value is another object. Nearly always the keys are the same, and in the same order: then none
+    is looked up, for there are as many as there are members."""
     if before is after:
         return []
+    if len(before) == len(after) and all(map(is_, before, after)):
+        return list(compress(after, map(is_not, before.values(), after.values())))
     gone = [key for key in before if key not in after]
     return gone + [key for key, value in after.items() if before.get(key) is not value]
 
