@@ -177,7 +177,7 @@ class Books:
         marks = self.index.marks
         spots = self._changed(marks)
         self._note_idle(spots, now)
-        self._void_claims(marks)
+        roomed = self._void_claims(marks)
         self._end_yields(marks)
         self._give_up_plans(marks, now)
         self.index.settle()
@@ -189,8 +189,9 @@ class Books:
         self._retire(view, spots)
         view.note_rest(spots)
         self._note_backlog(view, now)
-        self.demand.advance(now, roomier=marks.all or bool(marks.roomier))
+        self.demand.advance(now, roomier=marks.all or bool(marks.roomier), roomed=roomed)
         names = self.index.cluster.models.keys() | self.demand.histories.keys() if marks.all else marks.models
+        self._note_presence(names)
         self.tally.note(view, names, now)
         return view
 
@@ -285,6 +286,11 @@ class Books:
         models = marks.entries | (marks.models & self.index.outdated)
         return marks.spots.union(seat.spot for model in models for seat in replicas.seats(model))
 
+    def _note_presence(self, models: Iterable[str]) -> None:
+        replicas = self.index.replicas
+        for model in models:
+            self.demand.note(model, is_there=bool(replicas.seats(model) or replicas.loads_of(model)))
+
     def _note_idle(self, spots: Collection[Spot], now: float) -> None:
         for spot in spots:
             seat = self.index.replicas.seat(spot)
@@ -293,14 +299,15 @@ class Books:
             else:
                 self.idle_since_s.pop(spot, None)
 
-    def _void_claims(self, marks: Marks) -> None:
-        """Ends those that nothing leaves for any more, or that nobody needs."""
+    def _void_claims(self, marks: Marks) -> set[str]:
+        """Ends those that nothing leaves for any more, or that nobody needs. Returns their models."""
         index = self.index
         claims = {spot for worker_id in marks.workers for spot in index.claims_on(worker_id)}
         claims.update(spot for model in marks.models for spot in index.claims_of(model))
-        for spot in index.claims.copy() if marks.all else claims:
-            if not self._stands(spot):
-                index.unclaim(spot)
+        over = [spot for spot in (index.claims if marks.all else claims) if not self._stands(spot)]
+        for spot in over:
+            index.unclaim(spot)
+        return {spot.model for spot in over}
 
     def _end_yields(self, marks: Marks) -> None:
         """Replicas take requests again once nobody waits for their memory, or it is found elsewhere."""

@@ -88,3 +88,22 @@ def test_a_window_in_which_nobody_came_closes_and_nothing_more_is_looked_at() ->
         looks += 1
         assert looks < 10
     assert not books.demand.closes_s
+
+
+def test_nobody_looks_for_the_sake_of_a_model_that_is_there_until_it_has_gone() -> None:
+    books = regular()
+    books.observe(cluster([worker("w1", replica("m")), STORE], [model("m"), model("n")]))
+    assert decided(books, LAST + 1.0).look_again_s is None
+    at_s = opened(regular())
+    books.observe(cluster([worker("w1"), STORE], [model("m"), model("n")]))
+    assert decided(books, LAST + 2.0) == Decision((), at_s)
+
+
+def test_what_room_was_made_for_is_loaded_though_nobody_looked_in_between() -> None:
+    books = regular(here=True)
+    at_s = opened(books)
+    books.claimed(decided(books, at_s).claims)
+    books.unload_began(at("w1", "n"))
+    books.observe(cluster([worker("w1"), STORE], [model("m"), model("n")]))
+    books.unload_ended(at("w1", "n"))
+    assert [a.reason for a in decided(books, at_s + 0.2).actions if isinstance(a, Load)] == [LoadReason.PREWARM]
