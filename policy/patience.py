@@ -11,8 +11,9 @@ from policy.candidates import Candidate, sooner_near_candidates
 from policy.knobs import Knobs
 from policy.offers import Offers
 from policy.room import missing_bytes
-from policy.view import View, Waiting
-from policy.waits import left_s, slot_wait
+from policy.size import need_bytes
+from policy.view import Spot, View, Waiting
+from policy.waits import held_mean_s, left_s, slot_wait
 from policy.worth import is_promised
 
 
@@ -61,7 +62,8 @@ class Patience:
         return waited_s if missing <= 0 else math.inf
 
     def _leavers(self, near: Candidate) -> Iterator[tuple[float, int]]:
-        """When each replica of a worker that nobody waits for is thought to be idle, and its bytes."""
+        """When each replica of a worker is thought to be idle that nobody waits for, or that is only on its way, and
+        its bytes."""
         view = self.view
         for seat in view.replicas.on(near.member.id):
             alone = not seat.replica.base and not view.adapters(seat) and not is_promised(view, seat)
@@ -71,3 +73,18 @@ class Patience:
                 ]
                 if view.busy(seat) == len(rests_s):
                     yield max(rests_s, default=0.0), seat.replica.bytes
+        for spot in (*view.replicas.loads_on(near.member.id), *view.index.claims_on(near.member.id)):
+            if (other := view.cluster.models.get(spot.model)) and self._passes(other, near):
+                size = need_bytes(view, other, near.member, near.worker)
+                yield self._load_s(spot, near) + held_mean_s(view.rates, spot.model, self.knobs), size
+
+    def _passes(self, other: ModelEntry, near: Candidate) -> bool:
+        """Whether a replica on its way will be idle once it has answered those who wait for it: all have a slot, and it
+        need not stay."""
+        alone = not other.min_replicas and not other.checkpoint.base
+        return alone and len(self.view.queues.of(other.name)) <= near.worker.slots
+
+    def _load_s(self, spot: Spot, near: Candidate) -> float:
+        """Until it is there; one that has not begun takes about as long as what would come after it."""
+        rest = self.view.loads.rest(spot, self.now, self.view.rates, self.knobs)
+        return rest.mean_s if rest else near.estimate_s

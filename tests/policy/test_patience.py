@@ -1,6 +1,9 @@
 """Waiting though a load could begin: for what runs where the checkpoint lies, or for a slot; through decide."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
 
 from mesh.facts import Member, Tier
 from policy.actions import Load
@@ -56,6 +59,15 @@ def test_it_does_not_wait_where_that_is_hardly_sooner() -> None:
 
 def test_nobody_waits_for_a_replica_of_which_it_is_not_known_what_runs_there() -> None:
     assert loads(decided(BUSY, FAR)) == [at("w2")]
+
+
+@pytest.mark.parametrize(("others", "goes"), [(1, []), (99, [at("w2")])])
+def test_what_is_on_its_way_there_will_end_too_unless_its_line_is_long(others: int, goes: list[Spot]) -> None:
+    """Two seconds of loading, three of answering and two of loading, against ten."""
+    line = [request(f"of other {number}", "other", since_s=NOW) for number in range(others)]
+    facts = cluster([worker("w1"), FAR, *STORES], [model("m"), model("other")])
+    view = View(facts, waiting=(*line, request("r", since_s=NOW)), loading=frozenset({at("w1", "other")}))
+    assert [spot for spot in loads(decide(view, NOW, replace(KNOBS, held_s=3.0))) if spot.model == "m"] == goes
 
 
 def test_a_request_waits_for_a_slot_that_opens_before_a_load_is_done() -> None:
