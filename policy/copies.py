@@ -64,7 +64,7 @@ def _near_copy(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Prefe
         return None
     able = [store for store in _close(view, entry) if takes(view, store, digest, now)]
     shelves = [shelf for store in able if (shelf := make_room(view, store, entry, now, knobs))]
-    worthy = [shelf for shelf in shelves if gain_s > SWAP * shelf.loss_s]
+    worthy = [shelf for shelf in shelves if gain_s > max(SWAP * shelf.loss_s, shelf.wanted_s)]
     best = min(
         worthy, key=lambda shelf: (shelf.loss_s, len(shelf.instead), shelf.missing_bytes, shelf.store_id), default=None
     )

@@ -17,12 +17,14 @@ NO_LIMIT = 1 << 62  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Room in a store's memory: which checkpoints leave for it, and what they were worth."""
+    """Room in a store's memory: which checkpoints leave for it, what they were worth, and what those are that will want
+    it."""
 
     store_id: str
     missing_bytes: int  # of the newcomer
     instead: tuple[str, ...] = ()
     loss_s: float = 0.0
+    wanted_s: float = 0.0
 
 
 def worth(view: View, entry: ModelEntry, others: int, now: float, knobs: Knobs) -> Forecast:
@@ -40,10 +42,12 @@ def worth(view: View, entry: ModelEntry, others: int, now: float, knobs: Knobs) 
 
 
 def places(view: View, digest: str, size: int, tier: Tier) -> set[str]:
-    """The stores that have all of a checkpoint in a tier or a nearer one, or will."""
+    """The stores that have all of a checkpoint in a tier or a nearer one, or will: what a load brings stays with its
+    node's."""
     there = {held.store.id for held in view.index.sources.holders(digest) if _reaches(held, size, tier)}
     under_way = (copy for copy in view.copying.under_way if copy.digest == digest)
-    return there | {copy.store_id for copy in under_way if NEARNESS[copy.tier] >= NEARNESS[tier]}
+    there |= {copy.store_id for copy in under_way if NEARNESS[copy.tier] >= NEARNESS[tier]}
+    return there | {store.id for node in _loading(view, digest) for store in view.index.sources.at(node)}
 
 
 def takes(view: View, store: Member, digest: str, now: float) -> bool:
@@ -76,7 +80,9 @@ def make_room(view: View, store: Member, entry: ModelEntry, now: float, knobs: K
             lacking -= one.dram_bytes
             loss_s += lost_s
             instead.append(one.digest)
-    return Shelf(store.id, missing, tuple(instead), loss_s) if missing > 0 and lacking <= 0 else None
+    if missing <= 0 or lacking > 0:
+        return None
+    return Shelf(store.id, missing, tuple(instead), loss_s, _crowded_out_s(view, facts, entry, now, knobs))
 
 
 def _least_first(
@@ -89,11 +95,37 @@ def _least_first(
     return sorted(worth, key=lambda pair: (pair[0] / pair[1].dram_bytes, pair[1].digest))
 
 
+def _crowded_out_s(view: View, facts: StoreFacts, entry: ModelEntry, now: float, knobs: Knobs) -> float:
+    """What a store's checkpoints are worth for which there would be no room, were its memory given to them by what they
+    are worth, and to the newcomer before them: what is on its disk only will want memory when it is loaded."""
+    rivals = [one for one in facts.checkpoints if one.digest != entry.checkpoint.digest]
+    worth = ((_wanted_s(view, one, now, knobs), one) for one in rivals)
+    left, lost_s = facts.dram_capacity_bytes, 0.0
+    for wanted_s, one in sorted(worth, key=lambda pair: (-pair[0] / max(1, pair[1].bytes), pair[1].digest)):
+        left -= one.bytes
+        if left < 0:
+            break
+        if left < entry.checkpoint.bytes:
+            lost_s += wanted_s
+    return lost_s
+
+
 def _loss_s(view: View, held: CheckpointFacts, now: float, knobs: Knobs) -> float:
-    others = max(0, len(places(view, held.digest, held.bytes, Tier.DRAM)) - 1)
+    return held.dram_bytes / max(1, held.bytes) * _wanted_s(view, held, now, knobs)
+
+
+def _wanted_s(view: View, held: CheckpointFacts, now: float, knobs: Knobs) -> float:
+    """What all of a checkpoint is worth in the memory of a store that has some of it."""
+    there = len(places(view, held.digest, held.bytes, Tier.DRAM))
+    others = max(0, there - 1) if held.dram_bytes >= held.bytes else there
     entries = [view.cluster.models[name] for name in view.index.models_of(held.digest)]
-    share = held.dram_bytes / max(1, held.bytes)
-    return share * sum(worth(view, entry, others, now, knobs).mean for entry in entries)
+    return sum(worth(view, entry, others, now, knobs).mean for entry in entries)
+
+
+def _loading(view: View, digest: str) -> set[str]:
+    """Nodes where a checkpoint is being loaded."""
+    loads = (spot for name in view.index.models_of(digest) for spot in view.replicas.loads_of(name))
+    return {view.index.workers[spot.worker_id].node for spot in loads if spot.digest == digest}
 
 
 def _read(view: View, store: Member) -> set[str]:

@@ -121,6 +121,19 @@ def test_a_copy_on_its_way_counts() -> None:
     assert prefetches(LOADING, IDLE, shelf("s1", "n1", dram="m"), shelf("s2", "n2"), copying=on_its_way) == []
 
 
+def test_a_load_brings_a_copy_with_it() -> None:
+    """So another is a further one; had the load not begun, it would be the first."""
+    stores, seldom = (shelf("s1", "n1", disk="m"), shelf("s2", "n2")), asked(m=5)
+    assert prefetches(LOADING, IDLE, *stores, demand=seldom) == []
+    assert prefetches(*stores, IDLE, demand=seldom, waiting=(), copying=Copying(news=frozenset({"m@1"}))) != []
+
+
+@pytest.mark.parametrize(("often", "found"), [(1, [ELSEWHERE]), (100, [])])
+def test_memory_that_a_checkpoint_on_the_same_disk_will_want_is_not_free(often: int, found: list[Prefetch]) -> None:
+    members = LOADING, IDLE, shelf("s1", "n1", dram="m"), shelf("s2", "n2", disk="hot", room=10)
+    assert prefetches(*members, demand=asked(m=100, hot=often)) == found
+
+
 ALWAYS = replace(M, min_replicas=1)
 READY = worker("w1", replica("m"), node="n1")
 
