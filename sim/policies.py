@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from policy.knobs import Knobs
+from mesh.facts import Tier
+from policy.knobs import BANDWIDTHS, Knobs
 from sim.baselines.best_free import BestFree
 from sim.baselines.keep_alive_lru import KeepAliveLru
 from sim.baselines.knative import Knative
@@ -29,6 +30,14 @@ PATIENT = Knobs(
     token_s=ASSUMED.step_s,
     crowding=ASSUMED.step_sequence_s / ASSUMED.step_s,
     kv_bytes_per_s=NODE.origin_bytes_per_s,
+    bytes_per_s=MappingProxyType(
+        {
+            **BANDWIDTHS,
+            Tier.ORIGIN: NODE.origin_bytes_per_s,
+            Tier.DISK: NODE.disk_bytes_per_s,
+            Tier.DRAM: NODE.dram_bytes_per_s,
+        }
+    ),
 )
 
 POLICIES: Mapping[str, Callable[[int], Policy]] = MappingProxyType(
