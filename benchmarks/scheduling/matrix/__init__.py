@@ -1,0 +1,1 @@
+"""The big table: every policy on every case, seed by seed."""

@@ -1,0 +1,40 @@
+"""The runs of the matrix, in the order in which they tell most, and one of them."""
+
+from collections.abc import Sequence
+from time import process_time
+
+import numpy as np
+
+from benchmarks.scheduling.matrix.cells import CENTILES, Cell, Found
+from sim.compare import FLOOR, OURS, of_seed
+from sim.policies import POLICIES
+from sim.scenarios import SCENARIOS, papers
+
+SEEDS = 30
+RIVALS = [name for name in POLICIES if not name.startswith(OURS)]
+COMPARED = (OURS, *RIVALS, FLOOR)
+CASES = (*(name for name in papers() if not name.endswith("-single")), "market", "market-failures", "market-bursts")
+LONG = ("market-day",)  # takes as long as all others together
+ROUNDS = (
+    (CASES, range(1)),
+    (CASES, range(1, 3)),
+    (LONG, range(1)),
+    (CASES, range(3, 10)),
+    (LONG, range(1, 3)),
+    (CASES, range(10, SEEDS)),
+    (LONG, range(3, SEEDS)),
+)
+
+
+def cells(cases: Sequence[str], seeds: range) -> list[Cell]:
+    """Those of the matrix, in the order in which they tell most: all cases at few seeds before any at many."""
+    chosen = ((case, seed) for some, each in ROUNDS for case in some for seed in each)
+    return [Cell(case, one, seed) for case, seed in chosen if case in cases and seed in seeds for one in COMPARED]
+
+
+def found(cell: Cell) -> Found:
+    """One run."""
+    began_s = process_time()
+    (sample,) = of_seed(SCENARIOS[cell.case], [cell.policy], cell.seed)
+    quantiles = np.quantile(sample.latencies, np.array(CENTILES) / 100.0)
+    return Found(cell, sample.figures, tuple(float(one) for one in quantiles), process_time() - began_s)

@@ -1,0 +1,40 @@
+"""The matrix in pieces: what is written down is found again, and compared over the seeds that all have had."""
+
+from pathlib import Path
+
+from benchmarks.scheduling.matrix.cells import Cell, Found, experiments, read, summary, write
+from benchmarks.scheduling.matrix.runs import CASES, COMPARED, LONG, cells
+from sim.report import Figures
+
+
+def found(policy: str, seed: int, mean_s: float) -> Found:
+    figures = Figures(mean_s, 0.1, 2.0 * mean_s, 1.0, 0.0, 0.0, 0.0, 3.0, 9.0, 1.0, 20.0)
+    return Found(Cell("market", policy, seed), figures, (0.1, mean_s), 0.5)
+
+
+def test_every_cell_is_run_once_and_each_case_before_any_has_many_seeds() -> None:
+    whole = cells((*CASES, *LONG), range(30))
+    assert len(set(whole)) == len(whole) == 30 * len((*CASES, *LONG)) * len(COMPARED)
+    assert {cell.case for cell in whole[: len(CASES) * len(COMPARED)]} == set(CASES)
+    assert cells(["market"], range(3, 5)) == [Cell("market", policy, seed) for seed in (3, 4) for policy in COMPARED]
+
+
+def test_what_was_written_is_read_once_whoever_wrote_it_and_a_line_that_was_cut_off_is_not(tmp_path: Path) -> None:
+    one, other = found("whimbrel", 0, 1.0), found("random", 0, 4.0)
+    for name in ("a.jsonl", "b.jsonl"):
+        with (tmp_path / name).open("w") as file:
+            write(file, one)
+            write(file, other)
+            file.write('{"case": "market", "pol')
+    assert list(read(tmp_path)) == [one, other]
+
+
+def test_policies_are_compared_over_the_seeds_that_all_have_had() -> None:
+    runs = [found("random", 0, 4.0), found("whimbrel", 0, 1.0), found("whimbrel", 1, 9.0), found("lazy", 0, 0.5)]
+    (compared,) = experiments([*runs, found("random", 1, 4.0)])
+    assert {name: [one.mean_s for one in rows] for name, rows in compared.rows.items()} == {
+        "whimbrel": [1.0],
+        "random": [4.0],
+        "lazy": [0.5],
+    }
+    assert "market | 1 | mean | 1.000 | lazy 0.500 | - | - | lazy" in summary([compared])
