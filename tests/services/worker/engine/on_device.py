@@ -28,12 +28,25 @@ def reference(family: str, device: str, dtype: torch.dtype = torch.float32) -> P
 def greedy(family: str, device: str, prompt: tuple[int, ...], count: int) -> tuple[int, ...]:
     """What transformers generates after `prompt` on that device. An opaque model may keep something of what it saw
     before, so each prompt gets a new one."""
-    model = reference(family, device) if family in FAMILIES else opaque_families.fresh(family).to(device)
+    model = reference(family, device) if family in FAMILIES else _alone(family, device)
     ids = torch.tensor([prompt], device=device)
     generate: Any = model.generate
     with torch.inference_mode():
         out = generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
     return tuple(out[0, len(prompt) :].tolist())
+
+
+def _alone(family: str, device: str) -> PreTrainedModel:
+    """Attending as ours does: by fused kernels, transformers 5.17 lets Doge's prompts see what comes after."""
+    model = opaque_families.fresh(family).to(device)
+    if model.config._attn_implementation != _attention(family, device):
+        model.set_attn_implementation(_attention(family, device))
+    return model
+
+
+@functools.cache
+def _attention(family: str, device: str) -> str:
+    return prove(opaque_families.fresh(family).to(device)).attention
 
 
 def packed(
