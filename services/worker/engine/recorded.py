@@ -1,6 +1,7 @@
 """Decoding steps recorded once for each number of rows and replayed from then on: what a step of a small batch takes
 on a GPU is mostly the launching of its kernels, and one launch replays them all."""
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -93,8 +94,7 @@ def _filled(rows: int) -> int:
 def on_cuda() -> Record:
     """Into CUDA graphs that share their memory: one is replayed at a time, and what it gave is used up before the
     next. Other threads may use the device meanwhile."""
-    pool = torch.cuda.graph_pool_handle()
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    pool, aside = torch.cuda.graph_pool_handle(), _aside()
 
     def record(compute: Callable[[], Tensor]) -> Replay:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
@@ -111,3 +111,9 @@ def on_cuda() -> Record:
         return replay
 
     return record
+
+
+@functools.cache
+def _aside() -> torch.cuda.Stream:
+    """Where everything is recorded: for each stream that cuBLAS has seen it keeps a workspace, 32 MiB on an H100."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
