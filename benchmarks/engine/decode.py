@@ -90,6 +90,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     made.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sequences at once")
     made.add_argument("--prompt-tokens", type=int, default=512)
     made.add_argument("--steps", type=int, default=64, help="timed of each answer, after some that are not")
+    made.add_argument("--peer-steps", type=int, help="the same of transformers' answers, whose steps take longer")
     made.add_argument("--within", type=float, default=75.0, help="seconds after which no further contestant begins")
     made.add_argument("--only", nargs="+", help="contestants to run")
     made.add_argument("--copy-mib", type=int, default=4096, help="of the copy that shows the memory's speed")
@@ -107,11 +108,11 @@ def _contestants(
     return {
         "ours": lambda: Ours(ours(), decoding_on(device)),
         "ours_unrecorded": lambda: Ours(ours(), decoding_on(device, recorded=False)),
-        "generate": lambda: Generated(theirs()),
         "hf_cb": lambda: Continuous(theirs()),
+        "generate": lambda: Generated(theirs()),
+        "generate_compiled": lambda: Compiled(theirs(), cache_implementation="static"),
         "ours_by_torch": lambda: Ours(ours(), BY_TORCH),
         "generate_static": lambda: Generated(theirs(), cache_implementation="static", disable_compile=True),
-        "generate_compiled": lambda: Compiled(theirs(), cache_implementation="static"),
     }
 
 
@@ -123,7 +124,8 @@ def _tried(
         contestant = make()
         try:
             for rows in options.batches:
-                run = Run(rows, options.prompt_tokens, options.steps)
+                steps = options.steps if isinstance(contestant, Ours) else options.peer_steps or options.steps
+                run = Run(rows, options.prompt_tokens, steps)
                 step_s = contestant.step_s(run)
                 found.append(Decoded(name, rows, step_s, read_bytes + rows * run.context * contestant.token_bytes))
                 _say(found[-1], bytes_s)

@@ -18,6 +18,7 @@ WARM_STEPS = 6  # not timed: kernels are compiled in them, and steps recorded
 CB_BLOCK_TOKENS = 256
 BATCH_TOKENS = 8192  # of a step of ours: prompts are computed in few
 CB_BATCH_TOKENS = 2048
+CB_PATIENCE_S = 30  # with the next token
 KERNELS, PROFILED_STEPS = 16, 4
 
 
@@ -197,7 +198,7 @@ class Continuous:
         )
         started, begun = 0.0, 0
         while any(count < run.tokens for count in counts.values()):
-            result = manager.get_result(timeout=60)
+            result = manager.get_result(timeout=CB_PATIENCE_S)
             if result is None or result.error:
                 raise RuntimeError(f"continuous batching failed: {result and result.error}")
             counts[result.request_id] = len(result.generated_tokens)
