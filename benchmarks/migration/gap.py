@@ -53,11 +53,12 @@ async def measure_gaps(stage: Stage, name: str, kind: MoveKind) -> Gaps:
     for number in range(stage.sizes.rounds):
         say(f"  round {number + 1} of {stage.sizes.rounds}")
         for context in stage.sizes.contexts:
-            moves[context].append(await _measure(stage, context, kind))
+            moves[context].append(await measure_move(stage, context, kind))
     return Gaps({context: tuple(ones) for context, ones in moves.items()})
 
 
-async def _measure(stage: Stage, context: int, kind: MoveKind) -> Moved:
+async def measure_move(stage: Stage, context: int, kind: MoveKind) -> Moved:
+    """A request of its own, from its first token until it goes on elsewhere."""
     async with stage.asked(context) as watched:
         await watched.until(BEFORE)
         began = len(watched.times_s)

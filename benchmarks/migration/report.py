@@ -60,7 +60,8 @@ def say_figures(figures: Figures) -> None:
 def crossover(sent: Gaps, computed: Gaps) -> float:
     """The prompt, in tokens, from which sending is done sooner than computing, on a straight line between the two
     contexts around it; before the first one, on that through the first two. Infinity if it never is."""
-    points = [(_prompt_tokens(moves), _ahead_s(sent, computed, context)) for context, moves in sent.moves.items()]
+    both = [context for context in sent.moves if context in computed.moves]
+    points = [(_prompt_tokens(sent.moves[context]), _ahead_s(sent, computed, context)) for context in both]
     for (low, before_s), (high, after_s) in pairwise(points):
         if after_s >= 0 and after_s > before_s:
             return max(0.0, low + (high - low) * -before_s / (after_s - before_s))
