@@ -32,4 +32,5 @@ async def measure_moves(progress: Progress, stage: Stage, name: str, kind: MoveK
 
 def _text(moved: Moved) -> str:
     steps = f"{moved.gap_s * 1e3:.1f} ms, {moved.steps:.2f} steps of {moved.step_s * 1e3:.2f} ms"
-    return f"{steps}; {moved.bytes_sent / 1e6:.0f} MB, done after {moved.took_s:.3f} s, exact {moved.exact}"
+    sent = f"by {moved.kind}, {moved.bytes_sent / 1e6:.0f} MB"
+    return f"{steps}; {sent}, done after {moved.took_s:.3f} s, exact {moved.exact}"
