@@ -43,9 +43,10 @@ def _run(args: argparse.Namespace) -> None:
     left = [cell for cell in cells(cases, range(first, last + 1))[index::count] if cell not in done]
     with (args.out / f"{args.seeds}-{index}-of-{count}.jsonl").open("a") as file:
         for number, one in enumerate(spread(found, left, args.jobs), 1):
-            write(file, one)
-            said = f"{number} of {len(left)}: {one.cell.case} {one.cell.policy} {one.cell.seed} {one.processor_s:.1f} s"
-            sys.stdout.write(said + "\n")
+            if one:
+                write(file, one)
+            what = f"{' '.join(map(str, one.cell))} {one.processor_s:.1f} s" if one else "one was given up"
+            sys.stdout.write(f"{number} of {len(left)}: {what}\n")
             sys.stdout.flush()
 
 

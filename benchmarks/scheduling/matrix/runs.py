@@ -1,6 +1,8 @@
 """The runs of the matrix, in the order in which they tell most, and one of them."""
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import process_time
 
 import numpy as np
@@ -11,6 +13,7 @@ from sim.policies import POLICIES
 from sim.scenarios import SCENARIOS, papers
 
 SEEDS = 30
+LONGEST_S = 200.0  # of a processor, for one run
 RIVALS = [name for name in POLICIES if not name.startswith(OURS)]
 COMPARED = (OURS, *RIVALS, FLOOR)
 CASES = (*(name for name in papers() if not name.endswith("-single")), "market", "market-failures", "market-bursts")
@@ -32,9 +35,29 @@ def cells(cases: Sequence[str], seeds: range) -> list[Cell]:
     return [Cell(case, one, seed) for case, seed in chosen if case in cases and seed in seeds for one in COMPARED]
 
 
-def found(cell: Cell) -> Found:
-    """One run."""
+def found(cell: Cell) -> Found | None:
+    """One run; None of one that was given up. In a process's main thread."""
     began_s = process_time()
-    (sample,) = of_seed(SCENARIOS[cell.case], [cell.policy], cell.seed)
+    try:
+        with _within(LONGEST_S):
+            (sample,) = of_seed(SCENARIOS[cell.case], [cell.policy], cell.seed)
+    except TimeoutError:
+        return None
     quantiles = np.quantile(sample.latencies, np.array(CENTILES) / 100.0)
     return Found(cell, sample.figures, tuple(float(one) for one in quantiles), process_time() - began_s)
+
+
+@contextmanager
+def _within(processor_s: float) -> Iterator[None]:
+    """TimeoutError once so much of a processor has been used: where loads take no time, what is loaded and what makes
+    way for another may take turns for ever."""
+
+    def end(_: int, __: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, processor_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)

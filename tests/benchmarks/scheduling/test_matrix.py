@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from benchmarks.scheduling.matrix import runs
 from benchmarks.scheduling.matrix.cells import Cell, Found, experiments, read, summary, write
 from benchmarks.scheduling.matrix.runs import CASES, COMPARED, LONG, cells
 from sim.report import Figures
@@ -38,3 +41,10 @@ def test_policies_are_compared_over_the_seeds_that_all_have_had() -> None:
         "lazy": [0.5],
     }
     assert "market | 1 | mean | 1.000 | lazy 0.500 | - | - | lazy" in summary([compared])
+
+
+def test_a_run_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "LONGEST_S", 0.01)
+    assert runs.found(Cell("6.7b-gsm8k-1.4", "whimbrel", 0)) is None
+    monkeypatch.undo()
+    assert runs.found(Cell("6.7b-gsm8k-0.2", "random", 0)) is not None
