@@ -21,7 +21,6 @@ from mesh.errors import Broken, DataLoss, NoRoom
 from mesh.facts import Tier
 from mesh.mapping import Mapping, address_of, move
 from services.worker.loading.device import Tell, Weights, arriving
-from services.worker.loading.locking import PageLocks
 from services.worker.loading.piece import Piece, Source
 from services.worker.loading.supply import Supply
 from services.worker.loading.threads import ended, ending_with
@@ -29,15 +28,15 @@ from services.worker.settings import Transport
 
 log = structlog.get_logger()
 CORRUPT_UNIT = "CORRUPT_UNIT"
-COPY_BYTES = 8 << 20  # of one copy: a load that is cancelled ends within as many; page-locked ranges are multiples
+COPY_BYTES = 8 << 20  # of one copy: a load that is cancelled ends within as many
+PIN_BYTES = 64 << 20  # of one page-locking, a multiple of COPY_BYTES
 FLYING = 4  # copies under way at a time, and slots of the staging ring
 TRIES = 3  # of reading bytes that pass by: a unit found damaged has gone out in part, and is fetched for the next try
 QUEUED = 16  # pieces that wait for the thread: MiB when they come by gRPC
 
 
 class Copier(Protocol):
-    """A device's memory. Calls block, and raise OSError or MemoryError; `pin` and `unpin` come from a thread each, all
-    others from one thread at a time."""
+    """A device's memory. Calls block, and come from one thread at a time; they raise OSError or MemoryError."""
 
     name: str
     """As the worker's facts have it."""
@@ -116,7 +115,6 @@ class _Flight:
 
     wait: Callable[[], None]
     slot: memoryview | None  # of the staging ring
-    copied: Callable[[], None]
     landed: Callable[[], None] | None  # of the last copy of a piece
 
 
@@ -127,7 +125,8 @@ class Copies:
         self._copier, self._manifest, self._parts = copier, manifest, parts
         self._flying: deque[_Flight] = deque()
         self._slots: list[memoryview] = []  # of the staging ring, free ones
-        self._locks = PageLocks(manifest, copier.pin, copier.unpin)
+        self._pinned: dict[tuple[int, int], Mapping] = {}  # by whose range it is, and where that starts
+        self._can_pin = True
         self._hash = blake3()
         self._lock = threading.Lock()
         self._coming = 0
@@ -155,9 +154,8 @@ class Copies:
                 self._check(piece.unit, piece.offset + start, chunk)
             source, slot = self._ready(piece, start, chunk)
             self._copier.copy(self._parts[unit.part], unit.offset + piece.offset + start, source)
-            copied = partial(self._locks.copied, piece, piece.start + start, len(chunk))
             last = end == len(piece.data)
-            self._flying.append(_Flight(self._copier.mark(), slot, copied, landed if last else None))
+            self._flying.append(_Flight(self._copier.mark(), slot, landed if last else None))
             self.land(FLYING)
         if not waiting:
             self.land()  # whoever fills the next piece may wait for the memory of this one
@@ -169,7 +167,6 @@ class Copies:
             flight.wait()
             if flight.slot is not None:
                 self._slots.append(flight.slot)
-            flight.copied()
             if flight.landed is not None:
                 flight.landed()
 
@@ -180,17 +177,30 @@ class Copies:
         finally:
             self._flying.clear()
             self._slots.clear()
-            self._locks.close()
+            while self._pinned:
+                (_, start), mapping = self._pinned.popitem()
+                self._copier.unpin(mapping, start)
 
     def _ready(self, piece: Piece, start: int, chunk: memoryview) -> tuple[memoryview, memoryview | None]:
         """Where the chunk can be copied from, and the staging slot that it lies in there, if in one."""
-        if not self._copier.needs_pinned:
-            return chunk, None
-        if piece.home is not None and self._locks.ready(piece.home, piece.start + start):
+        if not self._copier.needs_pinned or (piece.home is not None and self._pin(piece.home, piece.start + start)):
             return chunk, None
         slot = self._slots.pop() if self._slots else self._copier.page_locked(COPY_BYTES)
         move(chunk, address_of(slot))
         return slot[: len(chunk)], slot
+
+    def _pin(self, home: Mapping, at: int) -> bool:
+        """Whether the range around `at` is page-locked, which it is from now on if that can be done."""
+        start = at // PIN_BYTES * PIN_BYTES
+        if self._can_pin and (id(home), start) not in self._pinned:
+            try:
+                self._copier.pin(home, start, min(PIN_BYTES, home.bytes - start))
+            except OSError as error:
+                self._can_pin = False
+                log.warning("shared memory cannot be page-locked, so copies go through a staging ring", why=str(error))
+            else:
+                self._pinned[id(home), start] = home
+        return (id(home), start) in self._pinned
 
     def _check(self, index: int, offset: int, chunk: memoryview) -> None:
         """Hashes what crossed a network; a wrong unit is refused with its last chunk."""

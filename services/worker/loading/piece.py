@@ -26,11 +26,6 @@ class Piece:
     start: int
     taken: Callable[[], None]
 
-    @property
-    def stays(self) -> bool:
-        """Whether nothing else comes to lie where `data` does."""
-        return self.taken is nothing
-
 
 class Source(Protocol):
     """Where pieces come from."""

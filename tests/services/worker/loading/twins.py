@@ -51,7 +51,7 @@ class LateCopier(HostCopier):
 
     def copy(self, target: Tensor, offset: int, source: memoryview) -> None:
         at, end = address_of(source), address_of(source) + source.nbytes
-        ranges = [*self._locked, *list(self.pinned.items())]  # others lock and unlock meanwhile
+        ranges = [*self._locked, *self.pinned.items()]
         assert any(start <= at and end <= start + size for start, size in ranges), "copied from pageable memory"
         self._pending.append(partial(super().copy, target, offset, source))
 
