@@ -321,8 +321,10 @@ class OpaqueReplica:
         return 0 if self._replays and not generation.generated else len(generation.tokens) - 1
 
     def _count(self, generation: Opaque) -> int:
-        """How many tokens its next pass has."""
+        """How many tokens its next pass has: one, where a state is held that the model may not go on from with more."""
         if self._replays and generation.seen >= generation.prompt_len:
+            return 1
+        if generation.held is not None and not self._proof.cuts_prompts:
             return 1
         end = generation.prompt_len if self._replays else self._goal(generation)
         return min(end - generation.seen, self._pass_tokens)

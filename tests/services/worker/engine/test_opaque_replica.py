@@ -251,6 +251,16 @@ def test_what_is_computed_ahead_is_gone_on_from_with_a_longer_log(
     assert not model._holding()
 
 
+def test_a_state_that_takes_no_more_than_one_token_is_given_them_one_by_one() -> None:
+    """What recurrent_gemma's window holds is attended to rightly by one token only."""
+    asked, answer = prompt(17), greedy("recurrent_gemma", prompt(17), COUNT)
+    model = replica("recurrent_gemma")
+    model.warm(request("ahead", asked, COUNT, generated=answer[:1]))
+    run(model, [])
+    model.adopt("ahead", request("r", asked, COUNT, generated=answer[:4]))
+    assert tokens_of(run(model, [])) == {"r": answer[4:]}
+
+
 @pytest.mark.parametrize("wants", [{}, {"top_logprobs": 1}])
 def test_one_that_runs_goes_on_as_another_that_has_heard_less(wants: dict[str, Any]) -> None:
     """Its state cannot be cut, so what has been said beyond the log is said again."""
