@@ -124,7 +124,7 @@ async def test_of_a_state_only_what_came_meanwhile_is_computed(tmp_path: Path) -
         ready = await sent(source, target, await begun(source, request))
         assert await granted(source, target, request) == greedy("mamba2", prompt(200), COUNT)
         (stats,) = target.engine.stats().replicas.values()
-        assert stats.steps <= len(target.line.of("r", 2)) + 1
+        assert stats.steps <= 200 + COUNT - ready.tokens  # one token a pass
         assert ready.tokens >= 207
 
 
