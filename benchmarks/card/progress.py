@@ -18,5 +18,5 @@ class Progress:
 
     def fail(self, name: str, error: Exception) -> None:
         """What cannot be had, which does not stop the others."""
-        self.failures.append(f"failed: {name}: {error or type(error).__name__}")
+        self.failures.append(f"failed: {name}: {str(error) or type(error).__name__}")
         self.tell(self.failures[-1])

@@ -3,7 +3,7 @@ whether it may be written to, is their callers' business."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from services.worker.engine.pool import KVPool
 
 Bytes = NDArray[np.uint8]
+D = TypeVar("D", Tensor, Bytes)
 Mark = torch.cuda.Event | None  # a moment of the engine's stream; None where there is no stream
 
 
@@ -66,7 +67,8 @@ class HostBeside:
 
 class CudaBeside:
     """Of a pool on a GPU: copies have a stream of their own, which waits for the engine's and for nobody else's, and
-    go through page-locked memory."""
+    go through page-locked memory. Each crosses the bus at once: a kernel that follows a copy waits for a turn where
+    workers share a card, and a layer's would each wait for one of its own."""
 
     def __init__(self, pool: KVPool) -> None:
         self.block_bytes = pool.spec.block_bytes
@@ -86,17 +88,15 @@ class CudaBeside:
     def read(self, blocks: Sequence[int], into: Bytes, after: Mark) -> None:
         """See Beside."""
         with self._streaming(after):
-            index = torch.tensor(blocks, device=self._device)
-            for half, part in zip(self._halves, _parts(into, self._halves, len(blocks)), strict=True):
-                torch.from_numpy(part).copy_(half.index_select(0, index), non_blocking=True)
+            gathered = gather(self._halves, torch.tensor(blocks, device=self._device))
+            torch.from_numpy(into).copy_(gathered, non_blocking=True)
             self._stream.synchronize()
 
     def write(self, blocks: Sequence[int], data: Bytes, after: Mark) -> None:
         """See Beside."""
         with self._streaming(after):
-            index = torch.tensor(blocks, device=self._device)
-            for half, part in zip(self._halves, _parts(data, self._halves, len(blocks)), strict=True):
-                half.index_copy_(0, index, torch.from_numpy(part).to(self._device, non_blocking=True))
+            there = torch.from_numpy(data).to(self._device, non_blocking=True)
+            scatter(self._halves, torch.tensor(blocks, device=self._device), there)
             self._stream.synchronize()
 
     @contextmanager
@@ -112,7 +112,22 @@ def beside(pool: KVPool) -> Beside:
     return CudaBeside(pool) if pool.buffer.device.type == "cuda" else HostBeside(pool)
 
 
-def _parts(data: Bytes, halves: Sequence[Tensor | Bytes], blocks: int) -> Iterator[Bytes]:
+def gather(halves: Sequence[Tensor], index: Tensor) -> Tensor:
+    """What `Beside.read` gives of these blocks, on their own device."""
+    count_bytes = len(index) * sum(half.shape[1] for half in halves)
+    into = torch.empty(count_bytes, dtype=torch.uint8, device=index.device)
+    for half, part in zip(halves, _parts(into, halves, len(index)), strict=True):
+        torch.index_select(half, 0, index, out=part)
+    return into
+
+
+def scatter(halves: Sequence[Tensor], index: Tensor, data: Tensor) -> None:
+    """The reverse of `gather`."""
+    for half, part in zip(halves, _parts(data, halves, len(index)), strict=True):
+        half.index_copy_(0, index, part)
+
+
+def _parts(data: D, halves: Sequence[Tensor | Bytes], blocks: int) -> Iterator[D]:
     """Bytes [blocks, block bytes] of each layer's keys, then of its values."""
     start = 0
     for half in halves:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.worker.engine.beside import Bytes, HostBeside, Mark, beside
+from services.worker.engine.beside import Bytes, HostBeside, Mark, beside, gather, scatter
 from services.worker.engine.errors import ImportRefused, UnknownRequest
 from services.worker.engine.landing import Landing
 from services.worker.engine.pool import KVPool, KVSpec
@@ -40,6 +40,17 @@ def test_blocks_are_written_elsewhere_as_they_were_read(spec: KVSpec, blocks: tu
     again = target.buffer(len(blocks))
     target.read(places, again, target.mark())
     assert np.array_equal(again, data)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_what_a_device_gathers_and_scatters_at_once_lies_as_the_host_has_it(spec: KVSpec) -> None:
+    ours, theirs, blocks = filled(spec, "cpu"), filled(spec, "cpu"), (7, 2, 3)
+    data = beside(ours).buffer(len(blocks))
+    beside(ours).read(blocks, data, None)
+    gathered = gather(ours.halves, torch.tensor(blocks))
+    assert np.array_equal(gathered.numpy(), data)
+    scatter(theirs.halves, torch.tensor((0, 8, 5)), gathered)
+    assert torch.equal(theirs.read_all((0, 8, 5)), ours.read_all(blocks))
 
 
 class Slow(HostBeside):
