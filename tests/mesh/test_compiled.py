@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.compiled import folder
+from mesh.compiled import MESH, folder, sources
 
 ASK = (
     "import sys, {name}; from mesh.compiled import use; used = use({name}); import {name}.thought;"
@@ -53,3 +53,18 @@ def test_a_changed_source_runs_as_it_stands(package: Path) -> None:
     compile_as_it_is(package)
     (package / "thought.py").write_text("SAID = 'changed'\n")
     assert ask(package) == "False changed"
+
+
+def test_the_policy_is_compiled_against_all_that_it_imports_of_the_mesh_and_no_more() -> None:
+    policy = MESH.parent / "policy"
+    relied = {path.stem for path in sources(policy) if path.parent == MESH}
+    names = ", ".join(f"policy.{path.stem}" for path in policy.glob("*.py") if path.stem != "__init__")
+    show = f"import sys, {names}; print(*(name for name in sys.modules if name.startswith('mesh.')))"
+    shown = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True).stdout
+    assert {f"mesh.{name}" for name in relied} == set(shown.split())
+
+
+def test_a_module_of_the_mesh_counts_where_another_that_is_imported_imports_it(package: Path) -> None:
+    (package / "thought.py").write_text("from mesh.moves import Moved\n")
+    relied = [path.stem for path in sources(package) if path.parent == MESH]
+    assert relied == ["facts", "moves", "requests"]
