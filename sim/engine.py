@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(eq=False, slots=True)
 class Event:
-    """What happens at a moment, unless cancelled before."""
+    """What happens at a moment, unless cancelled before; nobody reads what it returns."""
 
     at_s: float
-    act: Callable[[], None]
+    act: Callable[[], object]
     cancelled: bool = False
 
     def cancel(self) -> None:
@@ -30,7 +30,7 @@ class Engine:
         self._numbers = itertools.count()
         self._stopped = False
 
-    def at(self, at_s: float, act: Callable[[], None], rank: int = 0) -> Event:
+    def at(self, at_s: float, act: Callable[[], object], rank: int = 0) -> Event:
         """Lets `act` happen then; after everything of a lower rank at that moment. ValueError for what is past."""
         if at_s < self.now_s:
             raise ValueError(f"{at_s} s is past: it is {self.now_s} s")
@@ -38,7 +38,7 @@ class Engine:
         heapq.heappush(self._heap, (at_s, rank, next(self._numbers), event))
         return event
 
-    def after(self, delay_s: float, act: Callable[[], None]) -> Event:
+    def after(self, delay_s: float, act: Callable[[], object]) -> Event:
         """Lets `act` happen in so many seconds."""
         return self.at(self.now_s + delay_s, act)
 

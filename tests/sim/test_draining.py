@@ -17,17 +17,21 @@ REQUESTS = [*(ask(0.2 * n, answer=1200) for n in range(4)), ask(300.0)]  # two m
 KNOBS = Knobs(hold_s=600.0, held_s=120.0, token_s=0.1, prefill_token_s=0.01, kv_bytes_per_s=1e3, crowding=0.0)
 
 
-class Watch(Judgement):
+class Watch:
     """Ours, that notes when the worker is empty."""
 
-    empty_s: float | None = None
+    name = Judgement.name
+
+    def __init__(self, knobs: Knobs) -> None:
+        self._ours = Judgement(knobs)
+        self.empty_s: float | None = None
 
     def decide(self, state: ClusterState, now: float) -> Plan:
         """As ours does."""
         held = any(one.spot.worker_id == DRAINED for one in state.residents())
         if now > AT_S and not held and self.empty_s is None:
             self.empty_s = now
-        return super().decide(state, now)
+        return self._ours.decide(state, now)
 
 
 def drained(*, moves: bool, kv_bytes_per_token: int = 0) -> tuple[float, Run]:

@@ -29,11 +29,13 @@ FAILURES = (
 )
 
 
-class Watched(Judgement):
-    """Looks at every state that the policy is shown, and keeps what it does."""
+class Watched:
+    """Looks at every state that our policy is shown, and keeps what it does."""
+
+    name = Judgement.name
 
     def __init__(self) -> None:
-        super().__init__(Knobs(hold_s=300.0))
+        self._ours = Judgement(Knobs(hold_s=300.0))
         self.actions: list[Action] = []
         self.kept = Published()
 
@@ -48,7 +50,7 @@ class Watched(Judgement):
         assert not set(seated) & {one.id for one in state.waiting}
         assert self.kept.facts(state) == Published().facts(state)
         assert self.kept.facts(state) is self.kept.facts(state)
-        plan = super().decide(state, now)
+        plan = self._ours.decide(state, now)
         self.actions += plan.actions  # type: ignore[arg-type]
         return plan
 
