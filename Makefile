@@ -35,10 +35,11 @@ test: $(STAMP) ## run the tests, two files at a time
 slow: $(STAMP) ## run the slow tests, fuzzers among them
 	@python -m pytest -m slow
 
-compile: $(STAMP) ## compile the policy, which then decides faster; needs a C compiler
-	@python compile_policy.py
+compile: $(STAMP) ## compile the policy and the simulator, which then are faster; needs a C compiler
+	@python compile_policy.py policy
+	@python compile_policy.py sim
 
-test-compiled: compile ## run the tests of the policy and the simulator with the policy compiled
+test-compiled: compile ## run the tests of the policy and the simulator with both compiled
 	@python -m pytest -n 2 --dist loadfile -p tests.compiled tests/policy tests/sim
 
 chaos: $(STAMP) ## kill and stop processes of a cluster while clients ask, and check every answer

@@ -8,41 +8,40 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
-MESH = Path(__file__).parent
-IMPORTS = re.compile(rb"^\s*(?:from|import)\s+mesh\.(\w+)", re.MULTILINE)
+ROOT = Path(__file__).parent.parent
+IMPORTS = re.compile(rb"^\s*(?:from|import)\s+(\w+)\.(\w+)", re.MULTILINE)
 
 
-def folder(*packages: Path) -> Path:
-    """Where what is compiled of these packages, for this Python, lies if it is there: other sources have another
+def folder(package: Path) -> Path:
+    """Where what is compiled of a package's modules, for this Python, lies if it is there: other sources have another
     folder. What they are compiled against counts, too."""
     digest = hashlib.sha256(EXTENSION_SUFFIXES[0].encode())
-    for path in sources(*packages):
+    for path in sources(package):
         digest.update(f"{path.parent.name}/{path.name}\0".encode() + path.read_bytes() + b"\0")
-    return packages[0].parent / "build" / "compiled" / digest.hexdigest()[:16]
+    return package.parent / "build" / "compiled" / digest.hexdigest()[:16]
 
 
-def sources(*packages: Path) -> list[Path]:
-    """The packages' own modules, and those of the mesh that they import, or that these do."""
-    own = [path for package in packages for path in sorted(package.glob("*.py"))]
-    relied, unread = set[Path](), _imported(own)
-    while unread := unread - relied:
+def sources(package: Path) -> list[Path]:
+    """A package's own modules, and those of other packages of the project that they import, or that these do."""
+    own = set(package.glob("*.py"))
+    relied, unread = set[Path](), _imported(own) - own
+    while unread:
         relied |= unread
-        unread = _imported(unread)
-    return [*own, *sorted(relied)]
+        unread = _imported(unread) - relied - own
+    return [*sorted(own), *sorted(relied)]
 
 
-def use(*packages: ModuleType) -> bool:
-    """Has this process import the packages' modules as machine code, if that is there; to be called before any of them
-    is imported. Returns whether it is."""
-    found = folder(*(Path(package.__path__[0]) for package in packages))
+def use(package: ModuleType) -> bool:
+    """Has this process import a package's modules as machine code, if that is there; to be called before any of them is
+    imported. Returns whether it is."""
+    found = folder(Path(package.__path__[0]))
     if not found.is_dir():
         return False
-    sys.path.append(str(found))  # the library that all of their modules share
-    for package in packages:
-        package.__path__.insert(0, str(found / package.__name__))
+    sys.path.append(str(found))  # the library that all of its modules share
+    package.__path__.insert(0, str(found / package.__name__))
     return True
 
 
 def _imported(modules: Iterable[Path]) -> set[Path]:
-    names = {name.decode() for path in modules for name in IMPORTS.findall(path.read_bytes())}
-    return {path for name in names if (path := MESH / f"{name}.py").is_file()}
+    named = {found for path in modules for found in IMPORTS.findall(path.read_bytes())}
+    return {path for package, name in named if (path := ROOT / package.decode() / f"{name.decode()}.py").is_file()}

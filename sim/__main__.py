@@ -6,9 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import policy
+import sim
 from mesh.compiled import use
 
-COMPILED = use(policy)  # before any of it is imported; a process that shares the seeds does so, too
+COMPILED = [one.__name__ for one in (policy, sim) if use(one)]  # before any of either is imported
 
 from sim.compare import FLOOR, compare
 from sim.lengths import TABLES
@@ -51,7 +52,7 @@ def _compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if unknown := [name for name in names if name not in POLICIES and name != FLOOR]:
         parser.error(f"no policy is called {', '.join(unknown)}")
     trace = replay(args, len(SCENARIOS[args.workload].cluster.models))
-    sys.stderr.write(f"our policy runs {'compiled' if COMPILED else 'interpreted (make compile)'}\n")
+    sys.stderr.write(f"compiled: {', '.join(COMPILED) or 'nothing (make compile)'}\n")
     try:
         found = compare(args.workload, names, args.seeds, args.jobs, trace)
     except BadTrace as bad:

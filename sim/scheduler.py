@@ -50,8 +50,13 @@ class Scheduler:
             self._act(action)
         if len(seating.ended) == self._requests:
             self._engine.stop()
-        if self._look is None and plan.look_again_s is not None:
-            self._look_at(max(now, plan.look_again_s))
+        if plan.look_again_s is not None:
+            self._look_again_at(max(now, plan.look_again_s))
+
+    def _look_again_at(self, at_s: float) -> None:
+        """Unless what was done by now has somebody look before."""
+        if self._look is None:
+            self._look_at(at_s)
 
     def _act(self, action: Action) -> None:
         match action:

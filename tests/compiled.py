@@ -1,17 +1,18 @@
-"""pytest -p tests.compiled: the same tests, with the policy as machine code."""
+"""pytest -p tests.compiled: the same tests, with the policy and the simulator as machine code."""
 
 import pytest
 
 import policy
+import sim
 from mesh.compiled import use
 
 
 def pytest_load_initial_conftests() -> None:
-    """Before anything imports it."""
-    if not use(policy):
-        raise pytest.UsageError("the policy is not compiled as it is now; do make compile first")
+    """Before anything imports them."""
+    if missing := [package.__name__ for package in (policy, sim) if not use(package)]:
+        raise pytest.UsageError(f"not compiled as it is now: {', '.join(missing)}; do make compile first")
 
 
 def pytest_report_header() -> str:
     """What the tests ran with."""
-    return "policy: compiled"
+    return "compiled: policy, sim"

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import policy
+import sim
 from mesh.compiled import use
 
-COMPILED = use(policy)  # before any of it is imported; a process that shares the seeds does so, too
+COMPILED = [one.__name__ for one in (policy, sim) if use(one)]  # before any of either is imported
 
 from benchmarks.args import parser
 from benchmarks.machine import cores
@@ -36,7 +37,7 @@ def main() -> None:
     """Exit codes: 0 measured, 1 could not be."""
     options = _options()
     configure_logs("benchmark", "warning")
-    say(f"policy: {'compiled' if COMPILED else 'interpreted'}")
+    say(f"compiled: {', '.join(COMPILED) or 'nothing'}")
     figures = measured("scheduling", _measure(options))
     say_figures(figures)
     if options.json:

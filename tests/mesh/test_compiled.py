@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.compiled import MESH, folder, sources
+from mesh.compiled import ROOT, folder, sources
 
 ASK = (
     "import sys, {name}; from mesh.compiled import use; used = use({name}); import {name}.thought;"
@@ -56,15 +56,18 @@ def test_a_changed_source_runs_as_it_stands(package: Path) -> None:
 
 
 def test_the_policy_is_compiled_against_all_that_it_imports_of_the_mesh_and_no_more() -> None:
-    policy = MESH.parent / "policy"
-    relied = {path.stem for path in sources(policy) if path.parent == MESH}
-    names = ", ".join(f"policy.{path.stem}" for path in policy.glob("*.py") if path.stem != "__init__")
+    own = ROOT / "policy"
+    relied = {path.stem for path in sources(own) if path.parent != own}
+    names = ", ".join(f"policy.{path.stem}" for path in own.glob("*.py") if path.stem != "__init__")
     show = f"import sys, {names}; print(*(name for name in sys.modules if name.startswith('mesh.')))"
     shown = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True).stdout
     assert {f"mesh.{name}" for name in relied} == set(shown.split())
 
 
-def test_a_module_of_the_mesh_counts_where_another_that_is_imported_imports_it(package: Path) -> None:
+def test_a_module_counts_where_another_that_is_imported_imports_it(package: Path) -> None:
     (package / "thought.py").write_text("from mesh.moves import Moved\n")
-    relied = [path.stem for path in sources(package) if path.parent == MESH]
-    assert relied == ["facts", "moves", "requests"]
+    assert [path.stem for path in sources(package)] == ["__init__", "thought", "facts", "moves", "requests"]
+
+
+def test_the_simulator_is_compiled_against_the_policy() -> None:
+    assert set(sources(ROOT / "sim")) >= {ROOT / "policy/decide.py", ROOT / "policy/books.py", ROOT / "mesh/facts.py"}

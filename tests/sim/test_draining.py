@@ -20,7 +20,7 @@ KNOBS = Knobs(hold_s=600.0, held_s=120.0, token_s=0.1, prefill_token_s=0.01, kv_
 class Watch:
     """Ours, that notes when the worker is empty."""
 
-    name = Judgement.name
+    name = "whimbrel"
 
     def __init__(self, knobs: Knobs) -> None:
         self._ours = Judgement(knobs)

@@ -32,7 +32,7 @@ FAILURES = (
 class Watched:
     """Looks at every state that our policy is shown, and keeps what it does."""
 
-    name = Judgement.name
+    name = "whimbrel"
 
     def __init__(self) -> None:
         self._ours = Judgement(Knobs(hold_s=300.0))

@@ -1,7 +1,7 @@
 """Policies that do one thing each, to see that the simulator does it."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -20,9 +20,11 @@ HERE, THERE = spot("n0-w0", "a"), spot("n1-w0", "a")
 TWO = cluster("a", nodes=2, copies=2)
 
 
-def with_kv(spec: ClusterSpec, token_bytes: float) -> ClusterSpec:
-    """Models whose KV takes so much a token."""
-    return replace(spec, models=tuple(replace(one, kv_bytes_per_token=token_bytes) for one in spec.models))  # type: ignore[arg-type]
+def with_kv(spec: ClusterSpec, times: int = 1) -> ClusterSpec:
+    """Models whose KV takes a byte a token; all other sizes and rates are so many times what they were."""
+    sizes = {one.name: times * getattr(spec.node, one.name) for one in fields(spec.node) if "bytes" in one.name}
+    models = tuple(replace(one, bytes=times * one.bytes, kv_bytes_per_token=1) for one in spec.models)
+    return replace(spec, node=replace(spec.node, **sizes), models=models)
 
 
 class Script:
@@ -59,12 +61,12 @@ def test_a_moved_request_stands_still_only_for_the_prefill_of_what_it_gained_mea
 def test_kv_crosses_the_network_or_the_bus_while_the_request_runs_on_and_then_one_token_is_computed(
     nodes: int, rate: float
 ) -> None:
-    spec = with_kv(cluster("a", nodes=nodes, workers=3 - nodes, copies=nodes, dram_bytes_per_s=10.0), 0.02)
+    spec = with_kv(cluster("a", nodes=nodes, workers=3 - nodes, copies=nodes, dram_bytes_per_s=10.0), 50)
     there = spot("n1-w0" if nodes == 2 else "n0-w1", "a")
     (one,) = simulate(spec, [ask(0.0, answer=400)], Script(22.5, lambda _: [Move("0", there, MoveKind.KV)])).outcomes
     assert one.first_s
     had = 1 + round((22.5 - one.first_s) / 0.1)
-    copy_s = 0.02 * (50 + had) / rate
+    copy_s = (50 + had) / (50 * rate)
     gained = int(copy_s / 0.1 + 1e-6)
     assert (one.moves, one.worker_id) == (1, there.worker_id)
     assert one.finished_s == pytest.approx(22.5 + copy_s + (0.5 + 0.01) + 0.1 * (400 - had - gained - 1))
@@ -72,7 +74,7 @@ def test_kv_crosses_the_network_or_the_bus_while_the_request_runs_on_and_then_on
 
 def test_nothing_is_computed_at_the_target_for_a_copy() -> None:
     """The target's other request goes on as if nobody came, until he does."""
-    spec = with_kv(TWO, 0.02)
+    spec = with_kv(TWO, 50)
     busy = [ask(0.0, answer=30), ask(12.0, answer=100)]
 
     def finished_s(kind: MoveKind) -> float | None:
@@ -91,7 +93,7 @@ def test_nothing_is_computed_at_the_target_for_a_copy() -> None:
 def test_a_crash_ends_a_copy_and_the_slot_is_free_again(worker: str, crashes: int) -> None:
     script = Script(12.5, lambda _: [Move("0", THERE, MoveKind.KV)])
     requests, crash = [ask(0.0, answer=20), ask(200.0)], WorkerCrash(12.8, worker, 10.0)
-    first, second = simulate(with_kv(TWO, 1.0), requests, script, [crash]).outcomes
+    first, second = simulate(with_kv(TWO), requests, script, [crash]).outcomes
     assert (first.moves, first.crashes, first.lost) == (0, crashes, False)
     assert not second.lost
 

@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from policy.knobs import Knobs
 from sim.failures import Failure, NodeCrash, Partition, SlowDisk, WorkerCrash
 from sim.judgement import Judgement
 from sim.outcome import Run
+from sim.report import figures
 from sim.request import Request
 from sim.run import simulate
 from sim.spec import ClusterSpec
@@ -22,6 +24,13 @@ def run(spec: ClusterSpec, *requests: Request, failures: tuple[Failure, ...] = (
 
 def firsts(done: Run) -> list[float | None]:
     return [one.first_s for one in done.outcomes]
+
+
+def test_a_process_can_send_a_run_to_another() -> None:
+    done = run(cluster("a"), ask(0.0), ask(100.0))
+    assert pickle.loads(pickle.dumps(done)) == done
+    seen = figures(done, 0.0)
+    assert pickle.loads(pickle.dumps(seen)) == seen
 
 
 def test_a_cold_start_takes_its_bytes_its_init_and_its_prefill_and_a_warm_one_the_prefill() -> None:

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import policy
+import sim
 from mesh.compiled import use
 
-COMPILED = use(policy)  # before any of it is imported
+COMPILED = [one.__name__ for one in (policy, sim) if use(one)]  # before any of either is imported
 
 from benchmarks.scheduling.matrix.cells import experiments, read, summary, write
 from benchmarks.scheduling.matrix.pool import spread

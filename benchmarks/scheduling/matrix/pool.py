@@ -1,4 +1,4 @@
-"""Work that processes share, each with the policy compiled if that is there; so nothing of it is imported here."""
+"""Work that processes share, each with what is compiled if that is there; so nothing of it is imported here."""
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
 import policy
+import sim
 from mesh.compiled import use
 
 A = TypeVar("A")
@@ -23,4 +24,5 @@ def spread(do: Callable[[A], B], pieces: Iterable[A], jobs: int) -> Iterator[B]:
 
 def _begin() -> None:
     """Before a process unpickles anything else."""
-    use(policy)
+    for package in (policy, sim):
+        use(package)
