@@ -61,6 +61,15 @@ class Passage:
         """What the client is told of it, once it has moved."""
         return next(reversed(self._journal.owners.moves), None) if self.moved else None
 
+    @property
+    def _stands(self) -> str:
+        """How far it has come, for whoever asks why it came no further."""
+        if not self._reserved:
+            return f"the target has not made room for it ({self.kind})"
+        if self._stopped:
+            return f"the source has stopped, and the target is not ready ({self.kind})"
+        return f"the target has not all of it yet ({self.kind})"
+
     def _wake(self) -> None:
         self._heard.put_nowait(None)
 
@@ -142,7 +151,7 @@ class Passage:
             if isinstance(event, wanted) and event.move_id == self._move_id:
                 return event
             await self._note(event)
-        raise Over(FINISHED, "the answer ended before it had moved")
+        raise Over(FINISHED, f"the answer ended before it had moved: {self._stands}")
 
     def _check(self) -> None:
         if failure := self._journal.failure:
@@ -210,4 +219,4 @@ class Passage:
     def _too_long(self) -> Over:
         if self._stopped:
             return Over("STOOD_STILL", f"the target was not ready {self._limits.stop_s} s after the source had stopped")
-        return Over("MOVE_TOO_LONG", f"the move was not ready within {self._limits.whole_s} s")
+        return Over("MOVE_TOO_LONG", f"the move was not ready within {self._limits.whole_s} s: {self._stands}")

@@ -131,7 +131,9 @@ async def test_an_answer_that_ends_in_its_move_has_ended_though_its_target_hears
     await on.copying()
     on.target.say(MoveFailed(PART, SOURCE_ENDED, "it ended"))
     await finished_at_source(on)
-    assert (await on.scheduler.outcome()).failure_reason == "FINISHED"
+    outcome = await on.scheduler.outcome()
+    assert outcome.failure_reason == "FINISHED"
+    assert "the target has not all of it yet (kv)" in outcome.failure
 
 
 @pytest.mark.parametrize("begun", [True, False])
