@@ -17,23 +17,7 @@ from services.worker.moving.pace import Pace
 from services.worker.moving.pieces import packed, pieces
 from services.worker.moving.pipe_out import PipeOut, piped
 
-MOST_LAPS = 8  # as short as the shortest, that leave without one that is shorter
-
-
-class Gain:
-    """Whether laps, of so many blocks each, get shorter: they do not where blocks fill as fast as they leave. It goes
-    by blocks and not by laps, for such laps may grow, and be few in all the time that an answer takes."""
-
-    def __init__(self, blocks: int) -> None:
-        self._fewest, self._since = blocks, 0
-
-    def goes_on(self, blocks: int) -> bool:
-        """After a lap, with the length of the next one."""
-        if blocks < self._fewest:
-            self._fewest, self._since = blocks, 0
-        else:
-            self._since += blocks
-        return self._since <= MOST_LAPS * self._fewest
+MOST_LAPS = 8  # in a row, none of which left fewer blocks to send than the one before
 
 
 class Departure:
@@ -74,16 +58,17 @@ class Departure:
     async def _laps(self, way: PipeOut | MessagesOut, lap: Lap) -> tuple[Stand, int]:
         """Each sends what has filled during the one before. One block follows the stop, in a few milliseconds: a lap of
         its own would wait for a step, in which the next one may fill."""
-        gain = Gain(len(lap.blocks))
+        laps, fewest = 0, len(lap.blocks) + 1
         while True:
+            laps, fewest = (0, len(lap.blocks)) if len(lap.blocks) < fewest else (laps + 1, fewest)
+            if laps > MOST_LAPS:
+                raise self._too_slow(lap)
             await way.leave(lap)
             await reach(Point.SOURCE_STOPS)
             after = await asyncio.wrap_future(self._mover.lap_or_stop(self._engine_id, lap.end, lap.term))
             if isinstance(after, Stand):
                 return after, lap.end
             lap = after
-            if not gain.goes_on(len(lap.blocks)):
-                raise self._too_slow(lap)
 
     def _too_slow(self, lap: Lap) -> Unsuitable:
         address = self._send.target_address
