@@ -48,7 +48,7 @@ def advance(desk: Desk, source: Spot, to_id: str) -> bool:
     if there is None:
         return _prepare(desk, worker, source.model)
     if there.state is ReplicaState.READY:
-        moving = {one.id for one in there.running}
+        moving = _elsewhere(desk, leaver)
         for one in leaver.running:
             if one.id not in moving and desk.open_slots(there) > 0:
                 desk.take(there)
@@ -66,6 +66,12 @@ def _prepare(desk: Desk, worker: WorkerState, model: str) -> bool:
         desk.unload(desk.evictions(worker, model))
         desk.expect(worker, model)
     return True
+
+
+def _elsewhere(desk: Desk, leaver: Resident) -> set[str]:
+    """Requests that run at other replicas of its model: one of both is where they come from, or go to."""
+    others = (one for worker in desk.workers.values() for one in worker.residents if one.spot != leaver.spot)
+    return {running.id for one in others if one.spot.model == leaver.spot.model for running in one.running}
 
 
 def _resident(desk: Desk, spot: Spot) -> Resident | None:
