@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from services.worker.engine.exchanged import Exchanged
+
 SHIFTS = (0.0, 1.0)  # what is added to the weight: nothing by most, one by Gemma's
 SCALES = (1.0, 1e-3)  # of what norms are tried on: where eps is added shows in what is small
 
@@ -30,28 +32,16 @@ class _Kind:
     dtype: torch.dtype
 
 
-class Norms:
+class Norms(Exchanged):
     """One model's, its weights assigned. Their last bits may differ from what the model itself computes."""
 
     def __init__(self, module: nn.Module, kernel: NormKernel) -> None:
-        self._homes: list[nn.Module] = []
+        super().__init__()
         for kind, homes in _by_kind(module.modules()).items():
             shift = next((shift for shift in SHIFTS if _agrees(homes[0], kind.eps, kernel, shift)), None)
             if shift is not None:
-                self._homes += homes
                 for home in homes:
-                    home.forward = partial(_normed, home, kind.eps, kernel, shift)
-
-    @property
-    def count(self) -> int:
-        """How many the kernel computes."""
-        return len(self._homes)
-
-    def close(self) -> None:
-        """The module computes them by itself again."""
-        for home in self._homes:
-            del home.forward
-        self._homes = []
+                    self.exchange(home, partial(_normed, home, kind.eps, kernel, shift))
 
 
 def _by_kind(homes: Iterable[nn.Module]) -> dict[_Kind, list[nn.Module]]:

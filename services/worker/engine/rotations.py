@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from services.worker.engine.exchanged import Exchanged
+
 NAME = "apply_rotary_pos_emb"  # what transformers calls it in every architecture
 Rotate = Callable[..., tuple[Tensor, Tensor]]
 
@@ -20,11 +22,11 @@ class RotaryKernel(Protocol):
         """See there."""
 
 
-class Rotations:
+class Rotations(Exchanged):
     """One model's, its weights assigned. Their last bits may differ from what the model itself computes."""
 
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype, kernel: RotaryKernel) -> None:
-        self._homes: list[nn.Module] = []
+        super().__init__()
         tried: dict[Rotate, bool] = {}
         for home in module.modules():
             forward = _forward(home)
@@ -33,19 +35,7 @@ class Rotations:
                 if own not in tried:
                     tried[own] = _agrees(own, kernel, device, dtype)
                 if tried[own]:
-                    self._homes.append(home)
-                    home.forward = partial(_exchanged(forward, partial(_rotated, own, kernel)), home)
-
-    @property
-    def count(self) -> int:
-        """In how many layers the kernel does it."""
-        return len(self._homes)
-
-    def close(self) -> None:
-        """The module does it by itself again."""
-        for home in self._homes:
-            del home.forward
-        self._homes = []
+                    self.exchange(home, partial(_exchanged(forward, partial(_rotated, own, kernel)), home))
 
 
 def _forward(home: nn.Module) -> FunctionType | None:
