@@ -32,6 +32,14 @@ def test_what_runs_at_the_closest_server_goes_on_elsewhere_step_by_step() -> Non
     assert policy.decide(state(free, both, waiting="a"), 2.8).actions == (Load(spot("n0-w0", "a"), "store-n0"),)
 
 
+def test_what_is_still_on_its_way_from_elsewhere_is_not_told_to_go_on() -> None:
+    policy, whence = ServerlessLlm(), node("n2", worker("n2-w0", resident("n2-w0", "c", running("9"), running("8"))))
+    assert policy.decide(state(BUSY, beside(), whence, waiting="a"), 0.0).actions == (Load(THERE, "store-n1"),)
+    ready = beside(resident("n1-w0", "c", idle_s=1.5))
+    told = policy.decide(state(BUSY, ready, whence, waiting="a"), 1.5).actions
+    assert not [action for action in told if isinstance(action, Move)]
+
+
 def test_nothing_moves_where_another_load_is_sooner_or_when_nobody_waits_any_more() -> None:
     far = ServerlessLlm().decide(state(BUSY, beside(dram=""), waiting="a"), 0.0)
     assert far.actions == (Load(spot("n1-w0", "a"), "store-n1"),)
