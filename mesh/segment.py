@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mesh.errors import Unreachable
 from mesh.mapping import Mapping
+from mesh.sockets import readable
 
 TOKEN_BYTES = 16
 DESCRIPTORS_PER_MESSAGE = 128  # Linux passes at most 253
@@ -157,7 +158,7 @@ async def _batches(shared: SharedMemory) -> AsyncGenerator[list[int], None]:
 
 async def _receive(store: socket.socket) -> list[int] | None:
     """None at the end."""
-    await _readable(store)
+    await readable(store)  # asyncio reads bytes from a socket, not descriptors
     room = socket.CMSG_SPACE(DESCRIPTORS_PER_MESSAGE * array("i").itemsize)
     data, ancillary, _, _ = store.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)  # recv_fds of Python 3.11 drops the flag
     descriptors = array("i")
@@ -165,19 +166,3 @@ async def _receive(store: socket.socket) -> list[int] | None:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     return descriptors.tolist() if data else None
-
-
-async def _readable(store: socket.socket) -> None:
-    """asyncio can read bytes from a socket, not descriptors."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(store, _once, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(store)
-
-
-def _once(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)

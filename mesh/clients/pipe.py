@@ -57,6 +57,19 @@ class Pipe:
                 raise EOFError("a pipe has ended")
             memory = memory[count:]
 
+    def knows(self, token: bytes, timeout_s: float) -> bool:
+        """Whether the other end, which has connected, says `token` within this time; otherwise it is closed."""
+        said = bytearray(len(token))
+        self._connection.settimeout(timeout_s)
+        with suppress(OSError, EOFError):
+            self.fill(memoryview(said))
+        known = hmac.compare_digest(said, token)
+        if known:
+            self._connection.settimeout(None)
+        else:
+            self.close()
+        return known
+
     def close(self) -> None:
         """Both directions."""
         with suppress(OSError):  # the other end was quicker
@@ -71,16 +84,3 @@ def connect(address: str, offer: Offer, timeout_s: float, patience_s: float) -> 
     connection.settimeout(patience_s)
     connection.sendall(offer.token)
     return Pipe(connection)
-
-
-def accept(connection: socket.socket, offer: Offer, timeout_s: float) -> Pipe | None:
-    """One that has connected; None, and it is closed, if it does not know the token."""
-    pipe, said = Pipe(connection), bytearray(TOKEN_BYTES)
-    connection.settimeout(timeout_s)
-    with suppress(OSError, EOFError):
-        pipe.fill(memoryview(said))
-    if not hmac.compare_digest(said, offer.token):
-        pipe.close()
-        return None
-    connection.settimeout(None)
-    return pipe

@@ -55,9 +55,13 @@ def _within(processor_s: float) -> Iterator[None]:
     """TimeoutError once so much of a processor has been used: where loads take no time, what is loaded and what makes
     way for another may take turns for ever."""
 
+    running = True
+
     def end(_: int, frame: FrameType | None) -> None:
+        nonlocal running
         home = str(frame.f_globals["__name__"] if frame else "").partition(".")[0]
-        if home in RUNNING:  # a callback of the garbage collector, say, would lose it
+        if running and home in RUNNING:  # a callback of the garbage collector, say, would lose it
+            running = False
             raise TimeoutError
 
     signal.signal(signal.SIGPROF, end)
@@ -65,4 +69,5 @@ def _within(processor_s: float) -> Iterator[None]:
     try:
         yield
     finally:
+        running = False  # one that is under way reaches nobody any more
         signal.setitimer(signal.ITIMER_PROF, 0.0)

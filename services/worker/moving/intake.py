@@ -40,9 +40,7 @@ class Intake:
             await reach(Point.TARGET_READY)
             self._expected.ready(Ready(self._expected.move_id, self._manifest.kv_tokens))
         finally:
-            for task in (self._reading, self._piping, *(write for _, write in self._writes)):
-                if task:
-                    task.cancel()
+            await self._give_up()
 
     async def _news(self) -> None:
         """Returns when the oldest part, or a piece, has been written, or another part has been read."""
@@ -58,6 +56,13 @@ class Intake:
         if self._reading and self._reading.done():
             reading, self._reading = self._reading, None
             self._take(reading.result())
+
+    async def _give_up(self) -> None:
+        """Returns when nothing waits in the pipe or for parts any more."""
+        left = [one for one in (self._reading, self._piping, *(write for _, write in self._writes)) if one]
+        for one in left:
+            one.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _wrote(self) -> int:
         """Bytes of the oldest part, if it has been written."""

@@ -1,15 +1,15 @@
 """The target's end of a pipe: a thread beside the engine's reads pieces, and writes each once it has been checked."""
 
-import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 
-from mesh.clients.pipe import TOKEN_BYTES, Offer, Pipe, accept
+from mesh.clients.pipe import TOKEN_BYTES, Offer, Pipe
 from mesh.errors import DataLoss
 from mesh.faults import Point, reach
+from mesh.sockets import readable
 from services.worker.engine.beside import Bytes
 from services.worker.moving.blocks_in import BlocksIn
 from services.worker.moving.hand import Hand
@@ -33,31 +33,34 @@ class PipeIn:
     def __init__(self, listener: socket.socket, incoming: BlocksIn, hand: Hand) -> None:
         self._listener, self._incoming, self._hand = listener, incoming, hand
         self.offer = Offer(listener.getsockname()[1], secrets.token_bytes(TOKEN_BYTES))
-        self._pipe: Pipe | None = None
+        self._pipe: Pipe | None = None  # of one that has connected, and may be nobody that is expected
+        self._known = False
         self._buffer: Bytes | None = None
 
     async def piece(self) -> int:
         """Bytes of the next one, when they are written; 0 when no more come. Raises DataLoss, ImportRefused and
         UnknownRequest."""
-        self._pipe = self._pipe or await self._connected()
+        pipe = await self._connected()
         await reach(Point.TARGET_RECEIVES)
-        piece = await self._hand.do(self._next, self._pipe)
+        piece = await self._hand.do(self._next, pipe)
         if piece and not piece.written:
             await self._incoming.make_room(piece.end)
             await self._hand.do(self._write, piece)
         return len(piece.data) if piece else 0
 
     def close(self) -> None:
-        """Ends what waits in it."""
+        """For good, once `piece` has ended or been cancelled."""
         self._listener.close()
         if self._pipe:
             self._pipe.close()
 
     async def _connected(self) -> Pipe:
-        while True:
-            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-            if pipe := await self._hand.do(accept, connection, self.offer, TOKEN_S):
-                return pipe
+        while not (self._pipe and self._known):
+            await readable(self._listener)
+            with suppress(OSError):  # it has gone again
+                self._pipe = Pipe(self._listener.accept()[0])
+                self._known = await self._hand.do(self._pipe.knows, self.offer.token, TOKEN_S)
+        return self._pipe
 
     def _next(self, pipe: Pipe) -> _Piece | None:
         """One that has been checked, and is written if there is room; valid until the next one."""

@@ -64,8 +64,8 @@ async def copied(source: Worker, target: Worker, asked: Grant, move_id: str = "m
     target.line.send(Expect(move_id, known, MoveKind.KV))
     reserved = await target.line.event(Reserved, move_id)
     source.line.send(Send(move_id, known.key, known.epoch, target.address, reserved.blocks_there))
-    ready = await target.line.event(Ready, move_id)
     stopped = await source.line.event(Stopped, move_id)
+    ready = await target.line.event(Ready, move_id)
     log = (*asked.log, *source.line.of(asked.key, asked.epoch))
     assert (stopped.tokens, ready.tokens) == (len(log), len(asked.prompt) + len(log) - 1)
     return stopped

@@ -106,6 +106,17 @@ async def test_who_does_not_know_the_token_is_not_heard_and_the_source_is(tmp_pa
         await target.is_idle()
 
 
+async def test_who_has_connected_and_says_nothing_is_hung_up_on_when_the_stream_ends(tmp_path: Path) -> None:
+    async with worker(replica(name=NAME), scratch=tmp_path) as target:
+        async with opened(target) as (_, offer):
+            silent = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", offer.port))
+            target.line.send(Abandon("move"))
+        with closing(silent):
+            silent.settimeout(20.0)
+            assert await asyncio.to_thread(silent.recv, 1) == b""
+        await target.is_idle()
+
+
 @pytest.mark.parametrize("pipe_host", ["", "127.0.0.2"], ids=["not offered", "not reached"])
 async def test_without_a_pipe_blocks_come_in_messages(tmp_path: Path, pipe_host: str) -> None:
     slow = replica(name=NAME, limits=Limits(batch_tokens=4))

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -36,6 +37,7 @@ from services.worker.settings import Transport
 from tests.services.worker.engine.tiny import prompt
 
 WAIT_S = 30.0
+TURN_S = 0.002  # between two steps, for the threads that blocks leave and come on
 MODEL, DIGEST = "m", "d" * 64
 NAME = replica_name(MODEL, DIGEST)
 SAMPLING = Sampling(160, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
@@ -151,8 +153,8 @@ class Worker:
 
 
 class _InStep:
-    """Lets the engine take its next step when the event loop has told of this one: on a busy machine, too, an answer
-    lasts for as many turns of the loop as it has tokens, and a move finds it under way."""
+    """Lets the engine take its next step when the event loop has told of this one, and others have had their turn: on a
+    busy machine, too, an answer lasts for as many turns of the loop as it has tokens, and a move finds it under way."""
 
     def __init__(self, relay: Relay, loop: asyncio.AbstractEventLoop) -> None:
         self._relay, self._loop, self.free = relay, loop, threading.Event()
@@ -163,6 +165,7 @@ class _InStep:
         self._loop.call_soon_threadsafe(told.set)
         while not (self.free.is_set() or told.wait(0.1)):
             pass
+        time.sleep(TURN_S)
 
 
 @asynccontextmanager
