@@ -1,7 +1,6 @@
 """The line on which a gateway tells a scheduler of places that others gave: its messages, and the gateway's end."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from whimbrel.scheduler.v1 import scheduler_pb2 as pb
 from whimbrel.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
 from mesh.clients.channel import Channels, stream
+from mesh.clients.outgoing import Outgoing
 from mesh.clients.place_wire import relocation_from
 from mesh.clients.service_wire import service_from, service_to
 from mesh.moves import Relocation
@@ -29,24 +29,21 @@ class HoldingClient:
 
     def __init__(self, channels: Channels, address: str, gateway_id: str, held: Iterable[HeldPlace]) -> None:
         self._stub, self._address = SchedulerServiceStub(channels.to(address)), address
-        self._outgoing: asyncio.Queue[pb.HoldRequest] = asyncio.Queue()
-        self._outgoing.put_nowait(pb.HoldRequest(gateway_id=gateway_id, held=map(_place_to, held)))
+        self._outgoing = Outgoing(pb.HoldRequest(gateway_id=gateway_id, held=map(_place_to, held)))
 
     def tell(self, held: Sequence[HeldPlace] = (), released: Sequence[int] = ()) -> None:
         """Queues what has changed; it arrives in order."""
-        self._outgoing.put_nowait(pb.HoldRequest(held=map(_place_to, held), released=released))
+        self._outgoing.say(pb.HoldRequest(held=map(_place_to, held), released=released))
 
     async def run(self, relocate: Callable[[int, Relocation], None] = lambda number, relocation: None) -> None:
         """Returns when the scheduler ends the line; raises the MeshError that broke it. `relocate` is called with the
         number of a place that is to go on elsewhere."""
-        async with aclosing(stream(self._stub.Hold(self._messages()), f"scheduler at {self._address}")) as answers:
+        call = self._stub.Hold(self._outgoing.messages())
+        self._outgoing.end_with(call)
+        async with aclosing(stream(call, f"scheduler at {self._address}")) as answers:
             async for answer in answers:
                 if answer.HasField("relocation"):
                     relocate(answer.number, relocation_from(answer.relocation))
-
-    async def _messages(self) -> AsyncIterator[pb.HoldRequest]:
-        while True:
-            yield await self._outgoing.get()
 
 
 def holding_from(request: pb.HoldRequest) -> Holding:

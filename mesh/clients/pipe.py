@@ -4,7 +4,7 @@ no Python. Its ends block, each in a thread of its owner's; they raise OSErrors.
 import hmac
 import socket
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 HEAD = struct.Struct("<IIQ")
@@ -80,7 +80,9 @@ class Pipe:
 def connect(address: str, offer: Offer, timeout_s: float, patience_s: float) -> Pipe:
     """To the host of `address`, another's gRPC server. What is sent later must be taken within `patience_s` a piece."""
     host = address.rpartition(":")[0].strip("[]")
-    connection = socket.create_connection((host, offer.port), timeout_s)
-    connection.settimeout(patience_s)
-    connection.sendall(offer.token)
+    with ExitStack() as failing:
+        connection = failing.enter_context(socket.create_connection((host, offer.port), timeout_s))
+        connection.settimeout(patience_s)
+        connection.sendall(offer.token)
+        failing.pop_all()
     return Pipe(connection)

@@ -1,6 +1,5 @@
 """The line between a gateway and a worker: its messages to and from our records, and the gateway's end of it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 from whimbrel.inference.v1 import inference_pb2
@@ -9,6 +8,7 @@ from whimbrel.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 from mesh.clients.channel import Channels, our_errors
 from mesh.clients.move_wire import move_event_from, move_event_to, move_kind_from, move_kind_to
+from mesh.clients.outgoing import Outgoing
 from mesh.clients.sampling_wire import logprob_from, logprob_to, sampling_from, sampling_to
 from mesh.moves import Abandon, Expect, MoveEvent, Send
 from mesh.requests import Cancel, Farewell, FinishReason, Frame, Grant, MoveKind
@@ -29,23 +29,23 @@ class RelayClient:
 
     def __init__(self, channels: Channels, address: str, gateway_id: str) -> None:
         self._stub, self.address = WorkerServiceStub(channels.to(address)), address
-        self._outgoing: asyncio.Queue[pb.RelayRequest | None] = asyncio.Queue()
+        self._outgoing = Outgoing(pb.RelayRequest(hello=pb.Hello(gateway_id=gateway_id)))
         self.reached = False  # whether the worker was ever there
-        self._outgoing.put_nowait(pb.RelayRequest(hello=pb.Hello(gateway_id=gateway_id)))
 
     def send(self, command: Command) -> None:
         """Queues a command; they arrive in order."""
-        self._outgoing.put_nowait(_command_to(command))
+        self._outgoing.say(_command_to(command))
 
     def finish(self) -> None:
         """Nothing more is commanded: the worker ends the line."""
-        self._outgoing.put_nowait(None)
+        self._outgoing.finish()
 
     async def frames(self) -> AsyncIterator[News]:
         """Every frame, how moves go, and the worker's farewell; raises the MeshError that broke the line. A move's
         event comes after the frames that its worker had said before."""
         with our_errors(f"worker at {self.address}"):
-            call = self._stub.Relay(self._commands())
+            call = self._stub.Relay(self._outgoing.messages())
+            self._outgoing.end_with(call)
             try:
                 await call.wait_for_connection()
                 self.reached = True
@@ -54,10 +54,6 @@ class RelayClient:
                         yield news
             finally:
                 call.cancel()
-
-    async def _commands(self) -> AsyncIterator[pb.RelayRequest]:
-        while request := await self._outgoing.get():
-            yield request
 
 
 def command_from(request: pb.RelayRequest) -> Command | None:

@@ -1,6 +1,5 @@
 """Calling a store: import, open, read, stat, list, prefetch, evict, delete. Shared memory is mesh/segment.py's."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from mesh.checkpoint.layout import Manifest
 from mesh.clients.channel import Channels, limit, stream, unary
 from mesh.clients.manifests import Manifests
 from mesh.clients.opening import Opened, Opening, RingReading, SlotFilled, UnitsReady
+from mesh.clients.outgoing import Outgoing
 from mesh.clients.unit_wire import UnitChunk, unit_chunk_from
 from mesh.clients.wire import TIERS, checkpoint_from, import_progress_from, load_progress_from, tier_from
 from mesh.facts import CheckpointSummary, Tier
@@ -112,16 +112,15 @@ class StoreClient:
     @asynccontextmanager
     async def read_through_ring(self, address: str, digest: str, units: Sequence[int]) -> AsyncIterator[RingReading]:
         """The same for a process on the store's node, through shared memory; leaving gives the ring back."""
-        freed: asyncio.Queue[int] = asyncio.Queue()  # bounded by the slots that the store has filled
+        commands = Outgoing(pb.ReadThroughRingRequest(read=pb.ReadUnitsRequest(digest=digest, units=units)))
 
-        async def commands() -> AsyncIterator[pb.ReadThroughRingRequest]:
-            yield pb.ReadThroughRingRequest(read=pb.ReadUnitsRequest(digest=digest, units=units))
-            while True:
-                yield pb.ReadThroughRingRequest(free=pb.SlotFree(slot=await freed.get()))
+        def free(slot: int) -> None:  # as many wait as the store has filled
+            commands.say(pb.ReadThroughRingRequest(free=pb.SlotFree(slot=slot)))
 
-        call = self._stub(address).ReadThroughRing(commands(), timeout=limit(READ_S))
+        call = self._stub(address).ReadThroughRing(commands.messages(), timeout=limit(READ_S))
+        commands.end_with(call)
         async with aclosing(stream(call, _peer(address))) as responses:
-            yield RingReading(responses, freed.put_nowait)
+            yield RingReading(responses, free)
 
     async def prefetch(self, address: str, digest: str, tier: Tier = Tier.DRAM) -> AsyncGenerator[LoadProgress, None]:
         """Brings a checkpoint to a tier of the store's node, DISK or DRAM, behind the loads that requests wait for.
