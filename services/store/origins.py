@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 
 import structlog
@@ -12,6 +12,7 @@ from mesh.checkpoint.layout import Manifest
 from mesh.checkpoint.origin import Origin
 from mesh.checkpoint.verify import MANIFEST
 from mesh.errors import MeshError, Unreachable
+from mesh.opening import opened
 from services.store.faults import as_mesh_error
 from services.store.presence import JOURNAL
 
@@ -66,14 +67,16 @@ class Origins:
                 origin = self._opener(url)
             except NotACheckpoint:
                 return None
-            if origin.size(MANIFEST) and origin.size(JOURNAL) is None and suits(origin):
-                return origin
-            origin.close()
+            with ExitStack() as unsuited:
+                unsuited.callback(origin.close)
+                if origin.size(MANIFEST) and origin.size(JOURNAL) is None and suits(origin):
+                    unsuited.pop_all()
+                    return origin
             return None
 
         try:
             async with asyncio.timeout(LOOK_S):
-                origin = await asyncio.to_thread(look)
+                origin = await opened(look)
         except TimeoutError:
             return Unreachable(f"origin {url} does not answer", reason="ORIGIN_UNREACHABLE", retry_after_s=RETRY_S)
         except CheckpointError as error:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from mesh.opening import C, opened
+
 P = ParamSpec("P")
 T = TypeVar("T")
 NICER = 10  # than the process; where all cores are busy, a tenth of one is left for it
@@ -21,6 +23,10 @@ class Hand:
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """On the thread. Cancelled, it is done there all the same."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))
+
+    async def opened(self, work: Callable[P, C], *args: P.args, **kwargs: P.kwargs) -> C:
+        """The same for what the caller closes. Cancelled, it is closed as soon as it is there."""
+        return await opened(lambda: work(*args, **kwargs), self._executor)
 
     def close(self) -> None:
         """Waits for nothing."""

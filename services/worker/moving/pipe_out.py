@@ -50,7 +50,7 @@ async def piped(address: str, target: Sending, pace: Pace, patience_s: float) ->
         return
     with closing(Hand("out")) as hand:
         try:
-            pipe = await hand.do(connect, address, target.offer, CONNECT_S, patience_s)
+            pipe = await hand.opened(connect, address, target.offer, CONNECT_S, patience_s)
         except OSError as error:
             log.info("no pipe to a target, so blocks go to it in messages", target=address, error=str(error))
             yield None
