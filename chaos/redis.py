@@ -30,8 +30,8 @@ class Valkey:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Valkey"]:
         """From its first answer to its end."""
-        await self.start()
         try:
+            await self.start()
             yield self
         finally:
             if self._process:

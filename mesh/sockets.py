@@ -15,6 +15,17 @@ async def readable(one: socket.socket) -> None:
         loop.remove_reader(one)
 
 
+async def writable(one: socket.socket) -> None:
+    """Returns when there is room for more."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(one, _once, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(one)
+
+
 def _once(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)

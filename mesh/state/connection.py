@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
 from typing import Any, Self
 
@@ -37,15 +37,10 @@ class State:
         self._scripts: dict[str, AsyncScript] = {}
 
     async def __aenter__(self) -> Self:
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                await self.redis.ping()
-        except (RedisError, TimeoutError) as error:
-            await self.close()
-            raise Unreachable(
-                f"Redis at {self.url} does not answer ({error}); start it, or unset WHIMBREL_REDIS_URL for our own",
-                reason="STATE_UNREACHABLE",
-            ) from error
+        async with AsyncExitStack() as failing:
+            failing.push_async_callback(self.close)
+            await self._greet()
+            failing.pop_all()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -54,6 +49,16 @@ class State:
     async def close(self) -> None:
         """Closes the connections."""
         await self.redis.aclose()
+
+    async def _greet(self) -> None:
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                await self.redis.ping()
+        except (RedisError, TimeoutError) as error:
+            raise Unreachable(
+                f"Redis at {self.url} does not answer ({error}); start it, or unset WHIMBREL_REDIS_URL for our own",
+                reason="STATE_UNREACHABLE",
+            ) from error
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """Runs scripts/<script>.lua; raises Unreachable when Redis does not answer."""

@@ -2,10 +2,10 @@
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -35,22 +35,21 @@ def server_binary() -> Path:
 @asynccontextmanager
 async def embedded_redis(data_dir: Path | None = None) -> AsyncIterator[str]:
     """Starts a server and yields its unix:// address. With `data_dir` it keeps its data there, else nowhere."""
-    socket_dir = Path(tempfile.mkdtemp(prefix="whimbrel-redis-"))  # 0700: nobody else connects
-    socket = socket_dir / "redis.sock"
-    keep = ["--appendonly", "yes"] if data_dir else ["--appendonly", "no"]
-    process = await asyncio.create_subprocess_exec(
-        str(server_binary()), "--port", "0", "--unixsocket", str(socket), "--save", "",
-        *keep, "--dir", str(data_dir or socket_dir), "--maxmemory-policy", "noeviction",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True, preexec_fn=die_with_parent,
-    )  # fmt: skip
-    try:
-        url = f"unix://{socket}"
-        await _answers(url, process)
-        yield url
-    finally:
-        await end(process, grace_s=5.0)
-        shutil.rmtree(socket_dir, ignore_errors=True)
+    with TemporaryDirectory(prefix="whimbrel-redis-", ignore_cleanup_errors=True) as directory:  # 0700: nobody else
+        socket = Path(directory) / "redis.sock"
+        keep = ["--appendonly", "yes"] if data_dir else ["--appendonly", "no"]
+        process = await asyncio.create_subprocess_exec(
+            str(server_binary()), "--port", "0", "--unixsocket", str(socket), "--save", "",
+            *keep, "--dir", str(data_dir or directory), "--maxmemory-policy", "noeviction",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True, preexec_fn=die_with_parent,
+        )  # fmt: skip
+        try:
+            url = f"unix://{socket}"
+            await _answers(url, process)
+            yield url
+        finally:
+            await end(process, grace_s=5.0)
 
 
 async def _answers(url: str, process: asyncio.subprocess.Process) -> None:

@@ -75,7 +75,11 @@ class Catalog:
 
     async def __aenter__(self) -> Self:
         self._owner = _own(self.root)
-        found = await asyncio.to_thread(_scan, self.root)
+        try:
+            found = await asyncio.to_thread(_scan, self.root)
+        except BaseException:
+            os.close(self._owner)
+            raise
         self._stored = {stored.manifest.digest: stored for stored in found}
         self._used_s = {digest: _noted_use(stored) for digest, stored in self._stored.items()}
         log.info("checkpoints found", store_dir=str(self.root), checkpoints=len(found), disk_bytes=self.used_bytes)

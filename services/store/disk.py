@@ -4,6 +4,7 @@ import ctypes
 import errno
 import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -20,19 +21,22 @@ class PartFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._buffered = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._direct = _open_direct(path)
-        self._pages = _PageCache(self._buffered, os.fstat(self._buffered).st_size)
+        with ExitStack() as stack:
+            self._buffered = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, self._buffered)
+            self._direct = _open_direct(path)
+            if self._direct is not None:
+                stack.callback(os.close, self._direct)
+            self._pages = _PageCache(self._buffered, os.fstat(self._buffered).st_size)
+            stack.callback(self._pages.close)
+            self._closing = stack.pop_all()
         self._direct_works = self._direct is not None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._pages.close()
-        os.close(self._buffered)
-        if self._direct is not None:
-            os.close(self._direct)
+        self._closing.close()
 
     def goes_direct(self, offset: int, length: int) -> bool:
         """Whether the range is better read past the page cache: it is not in there, and the file system lets us."""

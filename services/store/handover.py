@@ -14,6 +14,7 @@ import structlog
 
 from mesh.errors import Unsuitable
 from mesh.segment import DESCRIPTORS_PER_MESSAGE, TOKEN_BYTES, close_all
+from mesh.sockets import readable, writable
 from services.store.segments import Segment
 
 log = structlog.get_logger()
@@ -59,15 +60,16 @@ class Handover:
 
     async def serve(self) -> None:
         """Answers clients until cancelled."""
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as clients:
             while True:
+                await readable(self._socket)
                 try:
-                    client, _ = await loop.sock_accept(self._socket)
+                    client, _ = self._socket.accept()
                 except OSError as error:
                     log.warning("no memory can be handed over; workers stream instead", error=str(error))
                     await asyncio.sleep(ACCEPT_RETRY_S)  # out of descriptors: nothing tells when one is free
                     continue
+                client.setblocking(False)
                 clients.create_task(self._answer(client))
 
     async def _answer(self, client: socket.socket) -> None:
@@ -112,22 +114,6 @@ async def _send(client: socket.socket, descriptors: Sequence[int]) -> None:
         try:
             socket.send_fds(client, [b"\0"], descriptors)
         except BlockingIOError:
-            await _writable(client)
+            await writable(client)  # asyncio writes bytes to a socket, not descriptors
         else:
             return
-
-
-async def _writable(client: socket.socket) -> None:
-    """asyncio can write bytes to a socket, not descriptors."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(client, _once, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(client)
-
-
-def _once(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)

@@ -1,5 +1,6 @@
 """What lies on disk: found at start, listed, deleted, and kept apart when it is not what it claims to be."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ async def test_two_stores_never_share_a_directory(tmp_path: Path) -> None:
         with pytest.raises(Unsuitable, match="another store owns"):
             async with Catalog(tmp_path, lambda: None):
                 pass
+    async with Catalog(tmp_path, lambda: None):
+        pass
+
+
+async def test_a_store_that_is_stopped_while_it_looks_at_its_disk_owns_it_no_longer(tmp_path: Path) -> None:
+    starting = asyncio.create_task(Catalog(tmp_path, lambda: None).__aenter__())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
     async with Catalog(tmp_path, lambda: None):
         pass
 

@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -121,6 +121,23 @@ async def test_a_client_that_leaves_at_once_hurts_nobody(handover: Handover, pag
         client.connect(str(handover.socket_path))
     with handover.offer([page()]) as token:
         assert len(await fetch(handover.socket_path, token)) == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_has_just_connected_is_hung_up_on_when_the_store_stops(turns: int) -> None:
+    """However far it has come by then: what is lost is closed by nobody, which a warning tells."""
+    with socket.socket(socket.AF_UNIX) as client:
+        with Handover(None) as handover:
+            serving = asyncio.create_task(handover.serve())
+            await asyncio.sleep(0)
+            client.connect(str(handover.socket_path))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            serving.cancel()
+            await asyncio.wait([serving])
+        client.settimeout(20.0)
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 async def test_asking_for_more_segments_than_there_are_ends_with_an_error_and_no_descriptors(

@@ -85,6 +85,13 @@ def test_a_file_system_without_direct_reads_is_read_through_the_cache() -> None:
         assert file.read_into(view, 0, direct=True) > 0
 
 
+def test_a_part_that_cannot_be_read_is_not_held_open(tmp_path: Path) -> None:
+    before = descriptors()
+    with pytest.raises(OSError, match="No such device"):
+        PartFile(tmp_path)
+    assert descriptors() == before
+
+
 async def test_each_corrupt_unit_is_named(tmp_path: Path) -> None:
     made = make(tmp_path, seed=1, part_units=((MB, MB + 1), (MB,)))
     async with inside(tmp_path, chunk_bytes=64 << 10) as store:
