@@ -21,7 +21,8 @@ from mesh.requests import ImportProgress
 
 T = TypeVar("T")
 COLUMNS = (
-    "model", "state", "replicas", "nearest", "size", "architecture", "keep-alive", "numerics", "checkpoint", "previous"
+    "model", "state", "replicas", "bounds", "target", "nearest", "size", "architecture", "keep-alive", "numerics",
+    "checkpoint", "previous",
 )  # fmt: skip
 SHOWN_DIGEST = 12  # characters that tell checkpoints apart
 SOURCE_HELP = (
@@ -95,7 +96,10 @@ def delete(context: typer.Context, name: Annotated[str, typer.Argument(help="A d
 
 
 def models(context: typer.Context) -> None:
-    """Lists the catalogue: each model's state and size, where its bytes lie, and the checkpoint that it points at."""
+    """Lists the catalogue: each model's state and size, where its bytes lie, and the checkpoint that it points at.
+
+    Bounds are its least and most replicas; target is how many requests at one are worth another.
+    """
     terminal: Terminal = context.obj
     run(terminal, _models(terminal))
 
@@ -164,6 +168,8 @@ def _row(model: Model, members: Sequence[MemberStatus]) -> tuple[str, ...]:
         model.name,
         model.state,
         ", ".join(_replica_text(replica, model) for replica in model.replicas) or "–",
+        f"{model.min_replicas}–{model.max_replicas or 'any'}",
+        str(model.target_concurrency or "slots"),
         _nearest_text(model, members),
         bytes_text(model.checkpoint.bytes),
         model.checkpoint.architecture,

@@ -16,7 +16,7 @@ from mesh.clients.gateway import GatewayClient, NoGateway
 from mesh.errors import MeshError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PIPED_WIDTH = 160  # a table in a pipe must not be folded to a terminal's 80 columns
+PIPED_WIDTH = 200  # a table in a pipe must not be folded to a terminal's 80 columns
 CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
 
 

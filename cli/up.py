@@ -22,6 +22,9 @@ def up(
     context: typer.Context,
     *,
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many worker processes.")] = 2,
+    schedulers: Annotated[
+        int, typer.Option(min=1, max=8, help="How many scheduler processes: one leads, and another soon if it dies.")
+    ] = 1,
     gateway_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Where the gateway listens; 0 takes a free port.")
     ] = GATEWAY_PORT,
@@ -33,12 +36,16 @@ def up(
     The first time it deploys three small models; what is deployed later is there again the next time.
     """
     terminal: Terminal = context.obj
-    options = ClusterOptions(data.absolute(), workers=workers, gateway_port=gateway_port, keep_state=True)
+    options = ClusterOptions(
+        data.absolute(), workers=workers, schedulers=schedulers, gateway_port=gateway_port, keep_state=True
+    )
     run(terminal, _up(terminal, options, empty=empty), stopped_code=0)
 
 
 async def _up(terminal: Terminal, options: ClusterOptions, *, empty: bool) -> None:
-    terminal.out.print(f"starting {options.workers + 3} processes and a Valkey; data in {options.data_dir}")
+    terminal.out.print(
+        f"starting {options.workers + options.schedulers + 2} processes and a Valkey; data in {options.data_dir}"
+    )
     async with LocalCluster(options) as cluster:
         if not empty:
             await _stock(terminal, cluster)

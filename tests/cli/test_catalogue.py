@@ -95,6 +95,14 @@ async def test_models_shows_the_part_that_is_nearer_and_a_version_that_is_making
     assert line.split()[-2:] == [CHECKPOINT.digest[:12], "cdcdcdcdcdcd"]
 
 
+async def test_models_shows_how_many_replicas_each_is_to_have(fakes: Fakes, whimbrel: Whimbrel) -> None:
+    spec = pb.ModelSpec(min_replicas=1, max_replicas=4, target_concurrency=8)
+    fakes.gateway.models = [model("bound", spec=spec), model("free")]
+    lines = (await whimbrel.run("models")).out.splitlines()
+    at = lines[0].split().index("bounds")
+    assert [line.split()[at : at + 2] for line in lines] == [["bounds", "target"], ["1–4", "8"], ["0–any", "slots"]]
+
+
 async def test_import_prints_the_digest_alone_on_stdout(fakes: Fakes, whimbrel: Whimbrel) -> None:
     ended = await whimbrel.run("import", "some/model")
     assert (ended.code, ended.out) == (0, f"{CHECKPOINT.digest}\n")

@@ -55,7 +55,7 @@ async def test_each_command_that_it_prints_works_when_pasted(launcher: Whimbrel,
     await _ctrl_c(up)
 
 
-async def test_what_was_deployed_is_there_again_and_a_killed_process_is_started_again(
+async def test_what_was_deployed_is_there_again_and_killed_processes_are_started_again_while_a_standby_leads(
     launcher: Whimbrel, tmp_path: Path
 ) -> None:
     arguments = ("up", "--data", str(tmp_path), "--workers", "1", "--gateway-port", "0", "--empty")
@@ -65,18 +65,30 @@ async def test_what_was_deployed_is_there_again_and_a_killed_process_is_started_
     await _paste(listing.replace(" models", f" deploy curlew {TRAINED_DIR}"))
     await _ctrl_c(first)
 
-    second = await launcher.start(*arguments)
+    (tmp_path / "logs" / "scheduler-1.log").unlink()  # to be read for who leads then
+    second = await launcher.start(*arguments, "--schedulers", "2")
     lines = await _until_ready(second)
     assert "curlew" in await _paste(_listing(lines))
-    [pid] = [int(line.split()[2]) for line in lines if line.startswith("worker-1")]
-    os.kill(pid, signal.SIGKILL)
-    assert second.stderr
-    async with asyncio.timeout(60):
-        assert await second.stderr.readline() == b"worker-1 ended with exit code -9; starting it again\n"
-        assert (await second.stderr.readline()).startswith(b"worker-1 serves again on 127.0.0.1:")
+    generating = _listing(lines).replace(" models", " generate curlew Hello")
+    assert await _paste(generating)
+    leader, standby = sorted(("scheduler-1", "scheduler-2"), key=lambda name: "leading" not in _log(tmp_path, name))
+    assert "leading" not in _log(tmp_path, standby)
+    for name in (leader, "worker-1"):
+        [pid] = [int(line.split()[2]) for line in lines if line.startswith(name)]
+        os.kill(pid, signal.SIGKILL)
+        assert second.stderr
+        async with asyncio.timeout(60):
+            assert await second.stderr.readline() == f"{name} ended with exit code -9; starting it again\n".encode()
+            assert (await second.stderr.readline()).startswith(f"{name} serves again on 127.0.0.1:".encode())
+    assert await _paste(generating)
+    assert "leading" in _log(tmp_path, standby)
     await _ctrl_c(second)
 
 
 def _listing(lines: list[str]) -> str:
     """The printed command that lists the catalogue."""
     return lines[lines.index("# what can be asked") + 1]
+
+
+def _log(data: Path, process: str) -> str:
+    return (data / "logs" / f"{process}.log").read_text()
