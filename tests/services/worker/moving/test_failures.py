@@ -154,7 +154,7 @@ async def test_a_gateway_that_comes_back_under_its_name_is_not_taken_for_its_for
         one.line.send(grant())
         await one.line.tokens("r", 1, 30)
         channels = Channels()
-        again = Line(channels, one.address)
+        again = Line(channels, one.address, one.line.caught_up)
         again.send(grant(prompt=prompt(9)))
         assert await again.whole("r", 1) == greedy("llama", prompt(9), WHOLE)
         await again.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,12 +11,12 @@ from typing import TypeVar
 from grpc import aio
 
 from mesh.clients.channel import Channels
-from mesh.clients.relay import News, RelayClient
+from mesh.clients.relay import Command, News, RelayClient
 from mesh.clients.store import StoreClient
 from mesh.errors import MeshError
 from mesh.interceptor import Surround
-from mesh.moves import MoveEvent, MoveFailed
-from mesh.requests import Farewell, Frame, Grant, Sampling
+from mesh.moves import MoveEvent, MoveFailed, Stopped
+from mesh.requests import Cancel, Farewell, Frame, Grant, Sampling
 from services.worker.engine.batch import Limits
 from services.worker.engine.engine import Engine
 from services.worker.engine.errors import UnknownReplica
@@ -38,6 +37,7 @@ from tests.services.worker.engine.tiny import prompt
 
 WAIT_S = 30.0
 TURN_S = 0.002  # between two steps, for the threads that blocks leave and come on
+LONGER, LONGEST_S = 1.15, 0.5  # each turn than the last, while the engine is ahead of the test
 MODEL, DIGEST = "m", "d" * 64
 NAME = replica_name(MODEL, DIGEST)
 SAMPLING = Sampling(160, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, ())
@@ -47,14 +47,20 @@ E = TypeVar("E", bound=MoveEvent)
 class Line:
     """A gateway's line to one worker, and what has come on it."""
 
-    def __init__(self, channels: Channels, address: str) -> None:
+    def __init__(self, channels: Channels, address: str, caught_up: Callable[[], None]) -> None:
+        self.caught_up, self._acts = caught_up, False
         self._client = RelayClient(channels, address, "gateway")
         self.frames: list[Frame] = []
         self.events: list[MoveEvent] = []
         self.tokens_when: dict[MoveEvent, int] = {}  # how many had come when an event did
-        self.send = self._client.send
         self._news = asyncio.Condition()
         self._task = asyncio.create_task(self._read())
+
+    def send(self, command: Command) -> None:
+        """Says it to the worker."""
+        self._client.send(command)
+        if isinstance(command, Cancel):
+            self._looks_on()
 
     async def close(self) -> None:
         """Breaks it."""
@@ -71,9 +77,11 @@ class Line:
         return sum((one.tokens for one in self.frames if (one.key, one.epoch) == (key, epoch)), ())
 
     async def tokens(self, key: str, epoch: int, count: int) -> tuple[int, ...]:
-        """Waits until so many have come."""
+        """Waits until so many have come. The test does something about the rest, which comes as it does."""
+        self._looks_on()
         await self._until(lambda: len(self.of(key, epoch)) >= count or self._failed(key, epoch))
         assert len(self.of(key, epoch)) >= count, self._failed(key, epoch)
+        self._acts = True
         return self.of(key, epoch)
 
     async def whole(self, key: str, epoch: int) -> tuple[int, ...]:
@@ -87,6 +95,7 @@ class Line:
         def ends(frame: Frame) -> bool:
             return (frame.key, frame.epoch) == (key, epoch) and bool(frame.finish or frame.failure_reason)
 
+        self._looks_on()
         await self._until(lambda: any(map(ends, self.frames)))
         return next(filter(ends, self.frames))
 
@@ -125,10 +134,18 @@ class Line:
         except MeshError:
             pass  # the worker is gone
 
+    def _looks_on(self) -> None:
+        self._acts = False
+        self.caught_up()
+
     def _take(self, news: News) -> None:
+        if isinstance(news, Stopped | MoveFailed):
+            self._looks_on()
         match news:
             case Frame():
                 self.frames.append(news)
+                if not self._acts:
+                    self.caught_up()
             case Farewell():
                 pass
             case _:
@@ -153,11 +170,17 @@ class Worker:
 
 
 class _InStep:
-    """Lets the engine take its next step when the event loop has told of this one, and others have had their turn: on a
-    busy machine, too, an answer lasts for as many turns of the loop as it has tokens, and a move finds it under way."""
+    """Lets the engine take its next step when the event loop has told of this one, and others have had their turn. That
+    gets longer while the test has not heard of the steps before, or acts on what it has heard: however busy the
+    machine, a move finds its answer under way."""
 
     def __init__(self, relay: Relay, loop: asyncio.AbstractEventLoop) -> None:
         self._relay, self._loop, self.free = relay, loop, threading.Event()
+        self._turn_s = TURN_S
+
+    def caught_up(self) -> None:
+        """The test waits for more."""
+        self._turn_s = TURN_S
 
     def __call__(self, steps: list[TokenStep]) -> None:
         told = threading.Event()
@@ -165,7 +188,8 @@ class _InStep:
         self._loop.call_soon_threadsafe(told.set)
         while not (self.free.is_set() or told.wait(0.1)):
             pass
-        time.sleep(TURN_S)
+        self.free.wait(self._turn_s)
+        self._turn_s = min(self._turn_s * LONGER, LONGEST_S)
 
 
 @asynccontextmanager
@@ -195,7 +219,7 @@ async def worker(
     WorkerServicer("w", resident, relay, engine, 1 << 30).mount(server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    line = Line(channels, address)
+    line = Line(channels, address, steps.caught_up)
     try:
         yield Worker(engine, relay, address, line, server)
     finally:
