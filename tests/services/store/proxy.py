@@ -1,7 +1,6 @@
 """A TCP proxy in front of a store, which a test can stop after so many bytes: trouble at a known moment."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -59,14 +58,18 @@ class Proxy:
 @asynccontextmanager
 async def proxy() -> AsyncIterator[Proxy]:
     """Listens until the context is closed."""
-    one = Proxy()
-    server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()[:2]
-    one.address = f"{host}:{port}"
-    try:
-        yield one
-    finally:
-        one.cut()
-        server.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), 5)
+    one, connections = Proxy(), set[asyncio.Task[None]]()
+    async with asyncio.TaskGroup() as group:
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.add(group.create_task(one.serve(reader, writer)))
+
+        async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()[:2]
+            one.address = f"{host}:{port}"
+            try:
+                yield one
+            finally:
+                one.cut()
+                for connection in connections:
+                    connection.cancel()
