@@ -16,7 +16,7 @@ from mesh.errors import NoRoom
 from tests.cli.conftest import RUN, Whimbrel
 from tests.cli.fake_gateway import Fakes, finished
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 async def _echo(request: Any) -> AsyncIterator[dict[str, Any]]:

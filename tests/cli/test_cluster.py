@@ -15,7 +15,7 @@ from mesh.errors import NotFound, Unreachable, Unsuitable
 from mesh.facts import Kind
 from tests.cli.gone import below, until_gone
 
-QUICK = {"WHIMBREL_DRAIN_S": "0", "WHIMBREL_LEASE_S": "1", "OMP_NUM_THREADS": "1"}
+QUICK = {"WHIMBREL_DRAIN_S": "0", "OMP_NUM_THREADS": "1"}
 LAUNCHER = """
 import asyncio, sys
 from pathlib import Path
@@ -52,7 +52,7 @@ async def test_every_process_joins_and_none_outlives_the_cluster(tmp_path: Path)
 async def test_a_killed_worker_is_noticed_and_comes_back_under_its_name(cluster: LocalCluster) -> None:
     worker = cluster.process("worker-1")
     os.kill(worker.pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         gone = await anext(cluster.unexpected_exits())
     assert gone is worker
     assert gone.ended.result() == -signal.SIGKILL
@@ -82,7 +82,7 @@ async def test_no_process_outlives_a_launcher_that_is_killed(tmp_path: Path) -> 
     assert len(started) >= 5
     launcher.kill()
     await launcher.communicate()
-    await asyncio.gather(*(until_gone(pid, within_s=10) for pid in started))
+    await asyncio.gather(*(until_gone(pid, within_s=60) for pid in started))
 
 
 async def test_a_process_that_dies_at_its_start_ends_the_others_and_says_why(tmp_path: Path) -> None:

@@ -55,14 +55,14 @@ async def _health(process: ServiceProcess) -> health_pb2.HealthCheckResponse:
         address = await process.address
     async with connect(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        return await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
 
 
 async def test_it_serves_at_the_address_that_it_prints_and_ends_when_told(redis_url: str, tmp_path: Path) -> None:
     process = _scheduler(redis_url, tmp_path / "log")
     await process.start()
     assert (await _health(process)).status == health_pb2.HealthCheckResponse.SERVING
-    await process.end(grace_s=10)
+    await process.end(grace_s=60)
     assert process.ended.result() == 0
     assert "joined" in process.tail()
 
@@ -72,7 +72,7 @@ async def test_ctrl_c_in_the_launchers_terminal_does_not_reach_it(redis_url: str
     await process.start()
     await _health(process)
     assert os.getsid(process.pid) == process.pid != os.getsid(0)
-    await process.end(grace_s=10)
+    await process.end(grace_s=60)
 
 
 async def test_one_that_dies_at_its_start_says_why(redis_url: str, tmp_path: Path) -> None:
@@ -102,5 +102,5 @@ async def test_it_dies_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     pid = int(await launcher.stdout.readline())
     os.kill(pid, 0)
     launcher.kill()
-    await until_gone(pid, within_s=10)
+    await until_gone(pid, within_s=60)
     await launcher.communicate()

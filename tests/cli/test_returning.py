@@ -18,7 +18,7 @@ from tests.cli.fake_gateway import Fakes, finished
 
 DIGEST = "ab" * 32
 LOST = Unreachable("worker-1 was lost", reason="WORKER_LOST")
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Teller:

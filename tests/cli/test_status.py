@@ -82,11 +82,11 @@ async def test_watch_shows_the_state_again_when_a_member_goes(fakes: Fakes, whim
     for member in (STORE, WORKER):
         fakes.cluster.changes.put_nowait(pb.ClusterServiceWatchResponse(type=pb.EVENT_TYPE_EXISTING, member=member))
     fakes.cluster.changes.put_nowait(pb.ClusterServiceWatchResponse(type=pb.EVENT_TYPE_BOOKMARK))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         first = await process.stdout.readuntil(b"dram")
     assert b"worker-1" in first
     fakes.cluster.changes.put_nowait(pb.ClusterServiceWatchResponse(type=pb.EVENT_TYPE_DELETED, member=WORKER))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         second = await process.stdout.readuntil(b"dram")
     assert b"worker-1" not in second
     process.send_signal(signal.SIGINT)

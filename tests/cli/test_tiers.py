@@ -30,7 +30,7 @@ async def test_leaving_a_prefetch_cancels_it(fakes: Fakes, whimbrel: Whimbrel) -
     fakes.gateway.stalls = True
     process = await whimbrel.start("prefetch", "curlew")
     assert process.stderr
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await process.stderr.readuntil(b"...")
         process.send_signal(signal.SIGINT)
         await fakes.gateway.cancelled.wait()

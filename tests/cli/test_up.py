@@ -32,7 +32,7 @@ async def _ctrl_c(up: asyncio.subprocess.Process) -> None:
     up.send_signal(signal.SIGINT)
     _, err = await up.communicate()
     assert (up.returncode, err) == (0, b"")
-    await asyncio.gather(*(until_gone(pid, within_s=1) for pid in started))
+    await asyncio.gather(*(until_gone(pid, within_s=60) for pid in started))
 
 
 async def _paste(line: str) -> str:

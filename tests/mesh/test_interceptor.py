@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from mesh.errors import Broken, Expired, MeshError, NoRoom, NotFound
 from tests.mesh.edge import SERVICE, Context, Edge, Shape
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 STREAMS = [Shape.UNARY_STREAM, Shape.STREAM_STREAM, Shape.WRITTEN_STREAM]
 
 
@@ -119,7 +119,7 @@ async def test_a_deadline_that_passes_ends_the_handler_and_counts_as_that(edge: 
 
     edge.behave, before = behave, counted(shape, "DEADLINE_EXCEEDED")
     with pytest.raises(Expired):
-        await edge.call(shape, timeout=0.2)
+        await edge.call(shape, timeout=1.0)  # it has begun by then, on a busy machine too
     async with asyncio.timeout(WAIT_S):
         await ended.wait()
     await becomes(before + 1, shape, "DEADLINE_EXCEEDED")

@@ -9,7 +9,7 @@ from mesh.clients.channel import Channels, stream
 from tests.mesh.edge import SERVICE, Context, Edge, Shape
 from tests.mesh.edge import edge as serving
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 async def test_a_channel_to_where_nobody_lives_any_more_is_closed_and_the_others_are_not(edge: Edge) -> None:

@@ -225,7 +225,7 @@ async def test_leaving_ends_the_call_at_the_store(client: StoreClient, odd: OddS
     async with client.open(address, "slow") as opening:
         assert await anext(opening.progress()) == LoadProgress(Tier.DISK, 1, 2)
         assert not odd.left.is_set()
-    await asyncio.wait_for(odd.left.wait(), 10)
+    await asyncio.wait_for(odd.left.wait(), 60)
 
 
 async def test_a_read_ends_with_the_deadline_of_the_call_it_is_made_for(
@@ -235,7 +235,7 @@ async def test_a_read_ends_with_the_deadline_of_the_call_it_is_made_for(
     with pytest.raises(Expired):
         async for _ in client.read_units(address, DIGEST, [0]):
             pass
-    await asyncio.wait_for(odd.left.wait(), 10)
+    await asyncio.wait_for(odd.left.wait(), 60)
 
 
 async def test_holding_outlives_the_call_that_asked_for_it(client: StoreClient, odd: OddStore, address: str) -> None:

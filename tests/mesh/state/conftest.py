@@ -18,7 +18,7 @@ from mesh.state.embedded import server_binary
 from mesh.state.mirror import Mirror
 
 RUN = "import os, sys; from mesh.child import die_with_parent; die_with_parent(); os.execv(sys.argv[1], sys.argv[1:])"
-WAIT_S = 20.0  # for what takes milliseconds on a machine that is not busy
+WAIT_S = 60.0  # for what takes milliseconds on a machine that is not busy
 
 
 def member(name: str = "w1", *, kind: Kind = Kind.WORKER, address: str = "here:1") -> Member:

@@ -22,7 +22,7 @@ from mesh.moves import Abandon, Expect, Moved, Relocation, Send
 from mesh.requests import Cancel, Farewell, Grant, Phase, Placement, Progress, StartKind, StartTimes
 
 Context = aio.ServicerContext[Any, Any]
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def placement(worker_id: str, address: str, fence: int = 1, digest: str = "d1") -> Placement:

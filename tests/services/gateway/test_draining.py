@@ -27,7 +27,7 @@ from mesh.state.leases import Membership
 from mesh.state.mirror import Mirror
 from services.gateway.draining import Draining, Left
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 SUMMARY = CheckpointSummary("d1", 1000, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
 
 

@@ -28,7 +28,7 @@ from services.gateway.tiers import Tiers
 from tests.services.gateway.fake_store import FakeStore, fake_store
 from tests.services.store.made import make
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Bench:

@@ -82,7 +82,7 @@ async def test_one_client_that_leaves_cancels_all_of_its_answers(bench: Bench) -
     scheduler, fake, running, grants = await started(bench, three())
     running.cancel()
     assert {(await fake.cancelled()).key for _ in grants} == {grant.key for grant in grants}
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60):
         await scheduler.released.wait()
 
 

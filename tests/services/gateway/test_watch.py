@@ -13,7 +13,7 @@ from mesh.state.connection import State
 from mesh.state.mirror import Mirror
 from services.gateway.watch import Change, Step, watch
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 SUMMARY = CheckpointSummary("d1", 1000, "LlamaForCausalLM", "bfloat16", 512, 6, 39, 64)
 Changes = AsyncGenerator[Change[ModelEntry], None]
 

@@ -14,7 +14,7 @@ from mesh.state.mirror import Mirror
 from tests.cluster import process
 from tests.services.scheduler.conftest import KNOBS, WAIT_S, Bench
 
-SETTINGS = {"leader_lease_s": 0.5, "drain_s": 0, "grace_s": 60}
+SETTINGS = {"leader_lease_s": 60, "drain_s": 0, "grace_s": 60}
 
 
 async def test_one_that_stands_by_says_so(bench: Bench) -> None:
@@ -95,7 +95,7 @@ async def test_a_scheduler_told_to_end_ends_at_once_though_streams_are_open(stat
 async def test_a_leader_that_is_told_to_end_is_succeeded_while_its_lease_is_long(state: State) -> None:
     async with Mirror(state).running() as mirror, AsyncExitStack() as stack:
         bench = Bench(state, mirror, stack, KNOBS)
-        settings = SETTINGS | {"leader_lease_s": 60, "redis_url": state.url, "cluster": state.keys.cluster}
+        settings = SETTINGS | {"redis_url": state.url, "cluster": state.keys.cluster}
         async with process(Kind.SCHEDULER, **settings) as first, process(Kind.SCHEDULER, **settings) as standby:
             await bench.shown(lambda facts: facts.leader is not None)
             leader, successor = (first, standby) if _leads(bench, first.address) else (standby, first)
@@ -109,7 +109,7 @@ async def test_a_killed_scheduler_is_succeeded_and_the_cluster_goes_on(state: St
         await bench.store("m@1")
         await bench.model("m")
         one = await bench.worker()
-        settings = SETTINGS | {"redis_url": state.url, "cluster": state.keys.cluster}
+        settings = SETTINGS | {"leader_lease_s": 2, "redis_url": state.url, "cluster": state.keys.cluster}
         async with process(Kind.SCHEDULER, **settings) as first, process(Kind.SCHEDULER, **settings) as standby:
             await bench.shown(lambda facts: facts.leader is not None)
             leader, successor = (first, standby) if _leads(bench, first.address) else (standby, first)

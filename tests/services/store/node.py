@@ -27,7 +27,7 @@ from services.store.suppliers import Threads
 from services.store.tiers import DramPool
 from tests.services.store.made import MB, Made
 
-SEEN_S = 10.0
+SEEN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

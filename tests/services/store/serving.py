@@ -19,6 +19,8 @@ from mesh.state.mirror import Mirror
 from services.store.__main__ import build
 from services.store.settings import StoreSettings
 
+SEEN_S = 60.0  # for what takes milliseconds on a machine that is not busy
+
 
 @dataclass(frozen=True, slots=True)
 class Serving:

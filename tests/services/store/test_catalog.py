@@ -10,7 +10,7 @@ from mesh.facts import CheckpointSummary, Tier
 from mesh.state.connection import State
 from services.store.catalog import Catalog
 from tests.services.store.made import Made, flip, make
-from tests.services.store.serving import Serving, serving
+from tests.services.store.serving import SEEN_S, Serving, serving
 
 
 def summary(made: Made) -> CheckpointSummary:
@@ -38,7 +38,7 @@ async def test_a_store_finds_what_is_on_its_disk(state: State, tmp_path: Path) -
             stat = await store.client.stat(store.address, made[1].digest)
         assert (stat.manifest, stat.tier, stat.summary) == (made[1].manifest, Tier.DRAM, summary(made[1]))
         assert await store.mirror.until(
-            lambda _: bool((facts := store.facts()) and facts.tier_of(made[1].digest) is Tier.DRAM), 5
+            lambda _: bool((facts := store.facts()) and facts.tier_of(made[1].digest) is Tier.DRAM), SEEN_S
         )
         facts = store.facts()
         assert facts is not None
@@ -76,7 +76,7 @@ async def test_deleting_takes_it_off_the_disk_and_out_of_memory(state: State, tm
         await delete_when_free(store, made)
         assert not made.directory.exists()
         assert await store.client.list(store.address) == ()
-        assert await store.mirror.until(lambda _: bool((facts := store.facts()) and not facts.checkpoints), 5)
+        assert await store.mirror.until(lambda _: bool((facts := store.facts()) and not facts.checkpoints), SEEN_S)
         with pytest.raises(NotFound):
             await store.client.delete(store.address, made.digest)
     async with serving(state, tmp_path) as store:

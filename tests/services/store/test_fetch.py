@@ -116,7 +116,7 @@ async def test_a_peer_that_falls_silent_is_left(state: State, tmp_path: Path, ma
     async with (
         peer(state, made, peer_id="p1") as silent,
         peer(state, made, peer_id="p2") as lively,
-        node(state, tmp_path / "here", stall_s=0.3) as here,
+        node(state, tmp_path / "here", stall_s=2.0) as here,
     ):
         silent.pause = for_ever
         await here.sees("p1", "p2")

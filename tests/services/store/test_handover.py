@@ -112,7 +112,7 @@ async def test_a_wrong_or_short_or_old_token_gets_nothing(handover: Handover, pa
 async def test_a_client_that_says_nothing_is_cut_off(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ASK_S", 0.05)
     reader, writer = await asyncio.open_unix_connection(handover.socket_path)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()
 
 
@@ -178,7 +178,7 @@ async def test_a_token_of_an_open_call_is_worthless_once_the_call_has_ended(stat
         async with store.client.open(store.address, made.digest) as opening:
             shared = (await opening.complete()).shared_memory
             assert len(await map_parts(shared, [made.size_bytes], writable=False)) == 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await still_good(shared):
                 pass
 

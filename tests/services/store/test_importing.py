@@ -18,7 +18,7 @@ from mesh.requests import ImportProgress
 from mesh.state.connection import State
 from tests.cluster import Started, process
 from tests.services.store.made import make
-from tests.services.store.serving import Serving, names_in, serving
+from tests.services.store.serving import SEEN_S, Serving, names_in, serving
 from tests.services.store.sources import BAD, save_deep, save_llama
 from tests.services.store.test_opening import fetch
 
@@ -52,7 +52,7 @@ async def test_a_hugging_face_directory_becomes_a_checkpoint_that_can_be_mapped_
     assert (summary.architecture, summary.dtype, summary.max_context) == ("LlamaForCausalLM", "float32", 64)
     assert summary.kv_bytes_per_token == 2 * 2 * 2 * 8 * 4  # layers, k and v, heads, dims, bytes
     assert await store.mirror.until(
-        lambda _: bool((facts := store.facts()) and facts.tier_of(summary.digest) is Tier.DISK), 5
+        lambda _: bool((facts := store.facts()) and facts.tier_of(summary.digest) is Tier.DISK), SEEN_S
     )
     async with store.client.open(store.address, summary.digest) as opening:
         mapped = await fetch(await opening.complete())
@@ -126,7 +126,7 @@ async def gone(pid: int) -> None:
     ended, descriptor = asyncio.Event(), os.pidfd_open(pid)
     asyncio.get_running_loop().add_reader(descriptor, ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), 20)
+        await asyncio.wait_for(ended.wait(), 60)
     finally:
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
@@ -259,6 +259,6 @@ async def test_an_import_makes_room_or_says_that_there_is_none(state: State, tmp
     async with serving(state, tmp_path / "store", disk_bytes=capacity, origins=[str(tmp_path / "origin")]) as store:
         summary = await run_import(store.client, store.address, llama)
         assert await store.mirror.until(
-            lambda _: bool((facts := store.facts()) and facts.tier_of(made.digest) is Tier.ORIGIN), 5
+            lambda _: bool((facts := store.facts()) and facts.tier_of(made.digest) is Tier.ORIGIN), SEEN_S
         )
     assert verify_checkpoint(tmp_path / "store" / summary.digest).digest == summary.digest

@@ -14,7 +14,7 @@ from mesh.facts import Tier
 from mesh.requests import LoadProgress
 from mesh.state.connection import State
 from tests.services.store.made import MB, make
-from tests.services.store.serving import serving
+from tests.services.store.serving import SEEN_S, serving
 from tests.services.store.test_opening import facts_of, tier_in, use
 
 
@@ -24,10 +24,10 @@ async def test_a_prefetched_checkpoint_is_in_memory_and_not_held_there(state: St
         progress = [step async for step in store.client.prefetch(store.address, made.digest)]
         assert progress[-1] == LoadProgress(Tier.DISK, made.size_bytes, made.size_bytes)
         assert [step.bytes_done for step in progress] == sorted(step.bytes_done for step in progress)
-        await store.mirror.until(lambda _: tier_in(store, made) is Tier.DRAM, 5)
+        await store.mirror.until(lambda _: tier_in(store, made) is Tier.DRAM, SEEN_S)
         assert await use(store, made) is Tier.DRAM
         assert await store.client.evict(store.address, made.digest) == made.size_bytes
-        await store.mirror.until(lambda _: tier_in(store, made) is Tier.DISK, 5)
+        await store.mirror.until(lambda _: tier_in(store, made) is Tier.DISK, SEEN_S)
         assert facts_of(store).dram_used_bytes == 0
         assert await store.client.evict(store.address, made.digest) == 0
 

@@ -16,7 +16,7 @@ from mesh.segment import map_parts
 from mesh.state.connection import State
 from tests.cluster import ROOT, process
 from tests.services.store.made import MB, Made, flip, make
-from tests.services.store.serving import Serving, serving
+from tests.services.store.serving import SEEN_S, Serving, serving
 
 TWO_PARTS = ((3 * MB + 5, 100, 2 * MB), (4096, 5 * MB + 1))
 ONE_MB = ((MB,),)
@@ -87,7 +87,7 @@ async def test_the_least_recently_used_leaves_memory_for_a_newcomer(state: State
     async with serving(state, tmp_path, dram_bytes=2 * MB) as store:
         for made in (a, b, a, c):
             await use(store, made)
-        await store.mirror.until(lambda _: tier_in(store, c) is Tier.DRAM, 5)
+        await store.mirror.until(lambda _: tier_in(store, c) is Tier.DRAM, SEEN_S)
         assert (tier_in(store, a), tier_in(store, b)) == (Tier.DRAM, Tier.DISK)
         assert facts_of(store).dram_used_bytes == 2 * MB
         assert [c.dram_bytes for c in facts_of(store).checkpoints if c.digest == b.digest] == [0]
@@ -185,7 +185,7 @@ async def test_a_killed_worker_lets_go_of_its_memory(redis_url: str, client: Sto
                 await opening.complete()
         worker.kill()
         await worker.wait()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await until_room(client, store.address, other.digest)
 
 
@@ -201,7 +201,7 @@ async def until_room(client: StoreClient, address: str, digest: str) -> Tier:
 
 async def opened_when_room(store: Serving, made: Made) -> Tier:
     """until_room of the store at hand."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await until_room(store.client, store.address, made.digest)
 
 
@@ -219,13 +219,13 @@ async def test_a_flipped_bit_is_found_and_nobody_gets_the_bytes(state: State, tm
     made = make(tmp_path, seed=1)
     flip(made.directory / "part-000.bin", made.manifest.units[2].offset + 70_000)
     async with serving(state, tmp_path) as store:
-        await store.mirror.until(lambda _: tier_in(store, made) is Tier.DISK, 5)
+        await store.mirror.until(lambda _: tier_in(store, made) is Tier.DISK, SEEN_S)
         for _ in range(2):
             with pytest.raises(DataLoss, match="import it again") as lost:
                 await use(store, made)
             assert lost.value.reason == "UNITS_MISSING"
-        assert await store.mirror.until(lambda _: facts_of(store).corrupt_units == 1, 5)
-        assert await store.mirror.until(lambda _: tier_in(store, made) is Tier.ORIGIN, 5)
+        assert await store.mirror.until(lambda _: facts_of(store).corrupt_units == 1, SEEN_S)
+        assert await store.mirror.until(lambda _: tier_in(store, made) is Tier.ORIGIN, SEEN_S)
     kept = (tmp_path / ".quarantine" / f"{made.digest}.units" / "2.bin").read_bytes()
     assert sum(a != b for a, b in zip(kept, made.unit(2), strict=True)) == 1
 

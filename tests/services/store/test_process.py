@@ -20,7 +20,7 @@ from tests.services.store.made import make
 async def test_a_stopping_store_ends_its_open_calls_and_what_is_mapped_stays(redis_url: str, tmp_path: Path) -> None:
     made = make(tmp_path, seed=1)
     async with (
-        process(Kind.STORE, redis_url=redis_url, store_dir=tmp_path, grace_s=60) as store,
+        process(Kind.STORE, redis_url=redis_url, store_dir=tmp_path, grace_s=600) as store,
         connect(store.address) as channel,
     ):
         responses = stream(StoreServiceStub(channel).Open(pb.OpenRequest(digest=made.digest)), "the store")
@@ -31,9 +31,9 @@ async def test_a_stopping_store_ends_its_open_calls_and_what_is_mapped_stays(red
             pass
         store.process.terminate()
         with pytest.raises(Unreachable) as stopped:
-            await asyncio.wait_for(anext(responses), 20)
+            await asyncio.wait_for(anext(responses), 60)
         assert stopped.value.reason == "STOPPING"
-        assert await asyncio.wait_for(store.process.wait(), 20) == 0  # long before grace_s
+        assert await asyncio.wait_for(store.process.wait(), 60) == 0  # long before grace_s
         assert bytes(mapped[0].view) == made.parts[0]
 
 
@@ -93,7 +93,7 @@ async def test_a_store_told_to_touches_its_memory_and_stops_when_told_to(redis_u
             while resident_bytes(store.process.pid) < 256 << 20:  # noqa: ASYNC110  the kernel tells nobody
                 await asyncio.sleep(0.05)
         store.process.terminate()
-        assert await asyncio.wait_for(store.process.wait(), 20) == 0
+        assert await asyncio.wait_for(store.process.wait(), 60) == 0
 
 
 def resident_bytes(pid: int) -> int:

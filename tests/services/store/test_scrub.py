@@ -64,7 +64,7 @@ async def test_a_flipped_bit_is_found_and_mended_from_a_peer(state: State, tmp_p
     async with peer(state, made) as one, node(state, tmp_path / "here") as here:
         await here.sees("p1")
         async with scrubbing(here) as mended:
-            await asyncio.wait_for(mended.tried.wait(), 30)
+            await asyncio.wait_for(mended.tried.wait(), 60)
         assert (mended.units, one.sent) == ([0], {0: 1})
         assert here.quarantine.corrupt_units == 1
         assert here.catalog.get(made.digest).complete
@@ -78,7 +78,7 @@ async def test_what_nobody_has_is_absent_and_the_rest_goes_on(state: State, tmp_
     flip(made.directory / "part-001.bin", 5)
     async with node(state, tmp_path / "here") as here:
         async with scrubbing(here) as mended:
-            await asyncio.wait_for(mended.tried.wait(), 30)
+            await asyncio.wait_for(mended.tried.wait(), 60)
         stored = here.catalog.get(made.digest)
         assert stored.units_on_disk == UNITS - {3}
         with pytest.raises(DataLoss, match="import it again"):
@@ -96,7 +96,7 @@ async def test_it_stands_aside_while_somebody_waits_for_the_disk(state: State, t
                     await asyncio.to_thread(lambda: None)
                 assert not (tmp_path / "here" / CURSOR).exists()
         async with scrubbing(here) as mended:
-            await asyncio.wait_for(mended.tried.wait(), 30)
+            await asyncio.wait_for(mended.tried.wait(), 60)
 
 
 class Telling(Activity):
@@ -133,7 +133,7 @@ async def test_it_goes_on_where_it_stood(state: State, tmp_path: Path, made: Mad
         await here.sees("p1")
         async with scrubbing(here) as mended:
             while len(mended.units) < 2:
-                await asyncio.wait_for(mended.tried.wait(), 30)
+                await asyncio.wait_for(mended.tried.wait(), 60)
                 mended.tried.clear()
         assert mended.units == [4, 0]
 

@@ -26,7 +26,7 @@ from tests.services.store.test_opening import fetch
 
 PARTS = ((3 * MB + 5, 100, 2 * MB), (4096, 20 * MB + 1, 20 * MB))
 UNITS = range(6)
-SEEN_S = 20.0
+SEEN_S = 60.0
 Start = Callable[..., AbstractAsyncContextManager[Started]]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.store.turns import Piece, Turns, Urgency
 
-WAIT_S = 20
+WAIT_S = 60.0
 
 
 class Chunk:

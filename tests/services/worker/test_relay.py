@@ -27,7 +27,7 @@ from tests.services.worker.engine.tiny import greedy, prompt, replica
 from tests.services.worker.loading.checkpoints import Checkpoint, checkpoint
 from tests.services.worker.loading.fake_store import FakeStore, serving
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 SAMPLING = Sampling(200, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 1, (end_id(),))
 
 

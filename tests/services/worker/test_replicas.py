@@ -26,7 +26,7 @@ from tests.services.worker.engine.leaky import make_leaky
 from tests.services.worker.engine.lora import ATTENTION, trained
 from tests.services.worker.engine.tiny import prompt, replica, request
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 OLD, NEW = Order("m", "d1", "store:1"), Order("m", "d2", "store:1")
 BASE, ALONE = OLD, Order("", "d1", "store:1")
 A, B = (Order(name, f"{name}1", "store:1", base="d1", base_model="m") for name in ("a", "b"))

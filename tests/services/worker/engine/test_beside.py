@@ -15,7 +15,7 @@ from tests.services.worker.engine.test_pool import SPECS
 
 NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])]
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def filled(spec: KVSpec, device: str) -> KVPool:

@@ -23,7 +23,7 @@ from services.worker.engine.replica import Replica
 from services.worker.engine.request import TokenStep
 from tests.services.worker.engine.tiny import BLOCK_TOKENS, greedy, prompt, replica, request, tokens_of
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Heard:

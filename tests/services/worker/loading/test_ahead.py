@@ -31,7 +31,7 @@ from tests.services.worker.loading.checkpoints import Checkpoint, tiny_llama
 from tests.services.worker.loading.fake_store import Behaviour, FakeStore, serving
 from tests.services.worker.loading.listener import Listener
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class WatchedSkeletons(Skeletons):

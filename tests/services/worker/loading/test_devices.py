@@ -73,7 +73,7 @@ async def scene() -> AsyncIterator[Scene]:
     async with serving(CHECKPOINT) as (store, address):
         yield Scene(store, address, StoreClient(channels))
         await channels.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while store.held:
                 await store.none_held.wait()
     assert not maps()
@@ -146,7 +146,7 @@ async def test_who_copies_holds_nothing_of_the_store_afterwards_and_who_maps_doe
             assert scene.store.held == 1
             assert maps()
         else:
-            await asyncio.wait_for(scene.store.none_held.wait(), 10)
+            await asyncio.wait_for(scene.store.none_held.wait(), 60)
             assert not maps()
         assert unit_bytes(read(weights)) == EXPECTED
     assert not maps()
@@ -196,7 +196,7 @@ async def test_memory_that_is_not_what_it_should_be_is_not_mapped(
     scene.store.does = Behaviour(**lie)
     assert unit_bytes(await scene.loaded(twin)) == EXPECTED
     assert scene.store.streams == 1
-    await asyncio.wait_for(scene.store.none_held.wait(), 10)
+    await asyncio.wait_for(scene.store.none_held.wait(), 60)
     assert not maps()
     assert not descriptors()
 
@@ -419,7 +419,7 @@ class Broken(HostCopier):
 async def test_a_copy_that_fails_ends_the_load_though_the_store_waits(scene: Scene, way: dict[str, Any]) -> None:
     scene.store.does = Behaviour(slots=1, batches=[[index] for index in range(UNITS)], **way)
     with pytest.raises(MeshError) as failed:
-        await asyncio.wait_for(scene.loaded(Twin(CopyDevice(scene.stores, Transport.AUTO, Broken()))), 30)
+        await asyncio.wait_for(scene.loaded(Twin(CopyDevice(scene.stores, Transport.AUTO, Broken()))), 60)
     assert "illegal memory access" in failed.value.message
     assert not maps()
 

@@ -76,7 +76,7 @@ class Scene:
     async def freed(self) -> None:
         """Waits until the store has heard that nobody needs its memory; fails if this process still has any of it."""
         assert not maps()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.store.held:
                 await self.store.none_held.wait()
         assert not descriptors()

@@ -106,7 +106,7 @@ async def test_a_loaded_replica_answers_as_transformers_does_and_again_after_a_r
 
 async def evicted(store: Serving, digest: str) -> bool:
     """Whether the memory is nobody's any more: the store hears of the end of a stream a moment after its client."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await _evict(store, digest):
             pass
     return True

@@ -308,7 +308,7 @@ async def test_a_slow_target_holds_up_neither_the_source_nor_its_memory(tmp_path
     add_WorkerServiceServicer_to_server(target, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    limits = MoveLimits(lease_s=0.2, window_bytes=2 << 20)
+    limits = MoveLimits(lease_s=2.0, window_bytes=2 << 20)  # a window's bytes have left by then
     async with worker(model, scratch=tmp_path, limits=limits) as source:
         source.line.send(grant(prompt=prompt(400), max_tokens=600))  # they outlast the patience with the target
         await source.line.tokens("r", 1, 1)

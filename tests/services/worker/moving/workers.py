@@ -35,7 +35,7 @@ from services.worker.service import WorkerServicer
 from services.worker.settings import Transport
 from tests.services.worker.engine.tiny import prompt
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 TURN_S = 0.002  # between two steps, for the threads that blocks leave and come on
 LONGER, LONGEST_S = 1.15, 0.5  # each turn than the last, while the engine is ahead of the test
 MODEL, DIGEST = "m", "d" * 64
