@@ -23,6 +23,8 @@ class Tier(StrEnum):
     DRAM = "dram"
     DEVICE = "device"
 
+    __hash__ = str.__hash__  # tiers are looked up for every candidate of every decision
+
 
 NEARNESS: Mapping[Tier, int] = MappingProxyType({tier: rank for rank, tier in enumerate(Tier)})
 

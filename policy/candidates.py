@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Final, final
 
 from mesh.facts import Member, ModelEntry, RunnerKind, WorkerFacts
 from policy.actions import Load
@@ -17,14 +17,17 @@ from policy.view import NOBODY, Spot, View
 NEAR, FAR = 16, 4  # most workers that are looked at: of nodes with the checkpoint, and those with most room anywhere
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Candidate:
     """A worker that the current version of a model fits on when empty, and what loading it there would take."""
 
-    member: Member
-    worker: WorkerFacts
-    offer: Offer
-    estimate_s: float
+    __slots__ = ("estimate_s", "member", "offer", "worker")
+
+    def __init__(self, member: Member, worker: WorkerFacts, offer: Offer) -> None:
+        self.member: Final = member
+        self.worker: Final = worker
+        self.offer: Final = offer
+        self.estimate_s: Final = offer.estimate_s
 
     @property
     def source(self) -> Source:
@@ -34,7 +37,7 @@ class Candidate:
     @property
     def load(self) -> Haul:
         """What has to be brought there."""
-        return replace(self.offer.load, worker_id=self.member.id)
+        return self.offer.load.to(self.member.id)
 
 
 def free_candidates(
@@ -204,5 +207,5 @@ def _offered(view: View, names: Iterable[str], offers: Offers, before_s: float =
     for member in map(view.index.workers.__getitem__, names):
         offer = offers.at(member) if member.worker else None
         if member.worker and offer and offer.estimate_s < before_s:
-            found.append(Candidate(member, member.worker, offer, offer.estimate_s))
+            found.append(Candidate(member, member.worker, offer))
     return found

@@ -92,7 +92,8 @@ def hauled_from(source: Source, version: CheckpointSummary, worker_id: str, node
     if source.store.node == node:
         dram = min(size, source.dram_bytes)
         disk = min(size - dram, source.disk_bytes)
-    return Haul(worker_id, node, version.architecture, dram, disk, size - dram - disk)
+    origin = size - dram - disk
+    return Haul(worker_id, node, version.architecture, dram_bytes=dram, disk_bytes=disk, origin_bytes=origin)
 
 
 def load_work(load: Haul, knobs: Knobs, beside: Mapping[Tier, int] = ALONE) -> Work:
@@ -133,19 +134,21 @@ def estimate(work: Work, rates: Rates) -> Estimate:
 
 def mean_s(load: Haul, beside: Mapping[Tier, int], rates: Rates, knobs: Knobs) -> float:
     """Of load_work alone, for those who compare many: until the replica is ready."""
-    took_s, node = rates.mean_s(Rate(Quantity.INIT, load.node, load.architecture), knobs.init_s), load.node
+    node = load.node
+    took_s = rates.init_s(node, load.architecture, knobs.init_s)
     if load.dram_bytes:
         took_s += load.dram_bytes * _byte_s(rates, Tier.DRAM, node, knobs)
     if load.disk_bytes:
         took_s += load.disk_bytes * _byte_s(rates, Tier.DISK, node, knobs)
     if load.origin_bytes:
         took_s += load.origin_bytes * _byte_s(rates, Tier.ORIGIN, node, knobs)
+    if not beside:  # the usual case
+        return took_s
     return took_s + sum(size * _byte_s(rates, tier, node, knobs) for tier, size in beside.items())
 
 
 def _byte_s(rates: Rates, tier: Tier, node: str, knobs: Knobs) -> float:
-    known = rates.learnt.get(Rate(BYTES_OF[tier], node))
-    return known.mean_s if known else rates.mean_s(Rate(BYTES_OF[tier], node), 1 / knobs.bytes_per_s[tier])
+    return rates.byte_s(tier, node, 1 / knobs.bytes_per_s[tier])
 
 
 def _bytes(node: str, tier: Tier, size: int, knobs: Knobs) -> Portion:

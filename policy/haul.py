@@ -1,8 +1,7 @@
 """What a load has to bring: bytes of each tier, and what they pass through."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple, final
 
 from mesh.facts import Tier
 
@@ -14,16 +13,38 @@ class Lane(NamedTuple):
     at: str  # a worker for DRAM, else a node
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Haul:
-    """Bytes of each tier that a worker is to get, for a model of some architecture. The nearest come first."""
+    """Bytes of each tier that a worker is to get, for a model of some architecture. The nearest come first. One is made
+    for each node that a decision looks at, so it is no dataclass (docs/decisions/0046)."""
 
-    worker_id: str
-    node: str
-    architecture: str = ""
-    dram_bytes: int = 0
-    disk_bytes: int = 0
-    origin_bytes: int = 0
+    __slots__ = ("architecture", "disk_bytes", "dram_bytes", "node", "origin_bytes", "worker_id")
+
+    def __init__(
+        self,
+        worker_id: str,
+        node: str,
+        architecture: str = "",
+        *,
+        dram_bytes: int = 0,
+        disk_bytes: int = 0,
+        origin_bytes: int = 0,
+    ) -> None:
+        self.worker_id: Final = worker_id
+        self.node: Final = node
+        self.architecture: Final = architecture
+        self.dram_bytes: Final = dram_bytes
+        self.disk_bytes: Final = disk_bytes
+        self.origin_bytes: Final = origin_bytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Haul) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"Haul{self._key()}"
 
     @property
     def bytes(self) -> int:
@@ -50,16 +71,14 @@ class Haul:
             return self.dram_bytes
         return self.disk_bytes if tier is Tier.DISK else self.origin_bytes
 
+    def to(self, worker_id: str) -> "Haul":
+        """The same, to another worker of the node."""
+        return self._of(worker_id, self.dram_bytes, self.disk_bytes, self.origin_bytes)
+
     def plus(self, other: "Haul") -> "Haul":
         """Both, to the same worker: an adapter's bytes, and its base's."""
-        return Haul(
-            self.worker_id,
-            self.node,
-            self.architecture,
-            self.dram_bytes + other.dram_bytes,
-            self.disk_bytes + other.disk_bytes,
-            self.origin_bytes + other.origin_bytes,
-        )
+        disk, origin = self.disk_bytes + other.disk_bytes, self.origin_bytes + other.origin_bytes
+        return self._of(self.worker_id, self.dram_bytes + other.dram_bytes, disk, origin)
 
     def less(self, done_bytes: int) -> "Haul":
         """What is left once so many have come."""
@@ -67,4 +86,10 @@ class Haul:
         beyond = max(0, done_bytes - self.dram_bytes)
         disk = max(0, self.disk_bytes - beyond)
         origin = max(0, self.origin_bytes - max(0, beyond - self.disk_bytes))
-        return Haul(self.worker_id, self.node, self.architecture, dram, disk, origin)
+        return self._of(self.worker_id, dram, disk, origin)
+
+    def _of(self, worker_id: str, dram: int, disk: int, origin: int) -> "Haul":
+        return Haul(worker_id, self.node, self.architecture, dram_bytes=dram, disk_bytes=disk, origin_bytes=origin)
+
+    def _key(self) -> tuple[str, str, str, int, int, int]:
+        return self.worker_id, self.node, self.architecture, self.dram_bytes, self.disk_bytes, self.origin_bytes

@@ -1,6 +1,7 @@
 """What loading a version takes, worker by worker: worked out once for each node, whose workers are nearly alike."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Final, final
 
 from mesh.facts import Member, ModelEntry, Tier
 from policy.estimate import Source, haul, hauled_from, mean_s
@@ -10,13 +11,16 @@ from policy.size import has_base
 from policy.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Offer:
     """Where a version would come from, what would have to be brought, and how long that would take."""
 
-    source: Source
-    load: Haul
-    estimate_s: float
+    __slots__ = ("estimate_s", "load", "source")
+
+    def __init__(self, source: Source, load: Haul, estimate_s: float) -> None:
+        self.source: Final = source
+        self.load: Final = load
+        self.estimate_s: Final = estimate_s
 
 
 class Offers:
@@ -33,7 +37,7 @@ class Offers:
             return self._with_base(member)
         offer = self.within(member.node)
         if offer and offer.load.dram_bytes and Lane(Tier.DRAM, member.id) in self._view.loads.by_lane:
-            return self._priced(offer.source, replace(offer.load, worker_id=member.id))
+            return self._priced(offer.source, offer.load.to(member.id))
         return offer
 
     def within(self, node: str) -> Offer | None:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from mesh.facts import Tier
+from policy.pace import Pace
 
 PRIOR_VARIANCE = 1.0  # of the logarithm: a guess is right within a factor of e
 NODE_VARIANCE = 0.25  # a node that has not been seen is like the others, within a factor of 1.6
@@ -81,6 +82,9 @@ class Rates:
 
     learnt: dict[Rate, Learnt] = field(default_factory=dict)
     changed: set[Rate] = field(default_factory=set)
+    _paces: dict[str, Pace] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # by node, until something is learnt
 
     def of(self, rate: Rate, guess_s: float) -> Learnt:
         """Of this node; else of the cluster, less sure of it; else the guess."""
@@ -95,9 +99,26 @@ class Rates:
         known = self.learnt.get(rate) or self.learnt.get(Rate(rate.quantity, "", rate.of))
         return known.mean_s if known else max(LEAST_S, guess_s)
 
+    def byte_s(self, tier: Tier, node: str, guess_s: float) -> float:
+        """The same, of a byte of a tier."""
+        own_s = self._pace(node).byte_s(tier)
+        known_s = self._pace("").byte_s(tier) if own_s is None else own_s
+        return max(LEAST_S, guess_s) if known_s is None else known_s
+
+    def init_s(self, node: str, architecture: str, guess_s: float) -> float:
+        """The same, of what of a load is not bytes."""
+        own_s = self._own_init_s(node, architecture)
+        known_s = self._own_init_s("", architecture) if own_s is None else own_s
+        return max(LEAST_S, guess_s) if known_s is None else known_s
+
     def seconds(self, portion: Portion) -> float:
         """What a portion takes, on average."""
         return portion.amount * self.mean_s(portion.rate, portion.guess_s)
+
+    def recall(self, rate: Rate, learnt: Learnt) -> None:
+        """What was learnt before this began."""
+        self.learnt[rate] = learnt
+        self._paces.pop(rate.node, None)
 
     def saw(self, portions: Iterable[Portion], took_s: float) -> None:
         """All of them together took so long; the cluster learns what the node does."""
@@ -127,12 +148,29 @@ class Rates:
 
     def _keep(self, rate: Rate, learnt: Learnt) -> None:
         self.learnt.pop(rate, None)  # what was learnt last comes last
-        self.learnt[rate] = learnt
+        self.recall(rate, learnt)
         self.changed.add(rate)
         if len(self.learnt) > MOST:
             oldest = next(iter(self.learnt))
             del self.learnt[oldest]
+            self._paces.pop(oldest.node, None)
             self.changed.add(oldest)
+
+    def _pace(self, node: str) -> Pace:
+        pace = self._paces.get(node)
+        if pace is None:
+            known = (self.learnt.get(Rate(BYTES_OF[tier], node)) for tier in (Tier.DRAM, Tier.DISK, Tier.ORIGIN))
+            dram_s, disk_s, origin_s = (one.mean_s if one else None for one in known)
+            pace = self._paces[node] = Pace(dram_s, disk_s, origin_s)
+        return pace
+
+    def _own_init_s(self, node: str, architecture: str) -> float | None:
+        """Of this node alone."""
+        inits_s = self._pace(node).inits_s
+        if architecture not in inits_s:
+            known = self.learnt.get(Rate(Quantity.INIT, node, architecture))
+            inits_s[architecture] = known.mean_s if known else None
+        return inits_s[architecture]
 
 
 def p90(mean_s: float, variance: float) -> float:

@@ -45,7 +45,7 @@ def recall(rates: Rates, entries: Mapping[str, str]) -> None:
     for name, body in entries.items():
         try:
             rate, kept = RATE.validate_json(name), KEPT.validate_json(body)
-            rates.learnt[rate] = Learnt(kept.mean_s, kept.variance, kept.noise)
+            rates.recall(rate, Learnt(kept.mean_s, kept.variance, kept.noise))
         except ValidationError:
             log.warning("what was learnt of a rate cannot be read; it is learnt anew", rate=name)
 

@@ -1,6 +1,5 @@
 """Loads under way: what is before each and whose turn it is, what is left, and what is learnt when one is done."""
 
-from dataclasses import replace
 
 import pytest
 
@@ -27,7 +26,7 @@ class Cluster:
     ) -> float:
         """A load begins; returns what it is thought to take."""
         spot = at(worker_id, name)
-        load = Haul(worker_id, node, "Llama", dram, disk, origin)
+        load = Haul(worker_id, node, "Llama", dram_bytes=dram, disk_bytes=disk, origin_bytes=origin)
         self.loads.begin(spot, load, self.now_s, self.rates, KNOBS)
         return self.loads.by_spot[spot].predicted.mean_s
 
@@ -136,8 +135,8 @@ def test_what_a_load_that_was_ended_early_did_not_bring_has_passed_beside_nobody
 
 def test_one_that_is_only_expected_is_before_those_that_come_until_it_is_taken_back(cluster: Cluster) -> None:
     cluster.begins("w2", "b", disk=100)
-    before, next_one = repr(cluster.loads), Haul("w3", "n1", "Llama", 0, 20, 0)
-    cluster.loads.expect(HERE, Haul("w1", "n1", "Llama", 0, 40, 0))
+    before, next_one = repr(cluster.loads), Haul("w3", "n1", "Llama", disk_bytes=20)
+    cluster.loads.expect(HERE, Haul("w1", "n1", "Llama", disk_bytes=40))
     assert cluster.loads.beside(next_one) == {Tier.DISK: 140}
     cluster.loads.end(HERE)
     assert repr(cluster.loads) == before
@@ -170,7 +169,7 @@ def test_nothing_is_left_of_loads_that_are_over(cluster: Cluster) -> None:
 
 def test_the_nearest_bytes_come_first() -> None:
     whole = Haul("w1", "n1", "Llama", dram_bytes=10, disk_bytes=20, origin_bytes=30)
-    assert whole.less(5) == replace(whole, dram_bytes=5)
-    assert whole.less(25) == replace(whole, dram_bytes=0, disk_bytes=5)
-    assert whole.less(45) == replace(whole, dram_bytes=0, disk_bytes=0, origin_bytes=15)
+    assert whole.less(5) == Haul("w1", "n1", "Llama", dram_bytes=5, disk_bytes=20, origin_bytes=30)
+    assert whole.less(25) == Haul("w1", "n1", "Llama", disk_bytes=5, origin_bytes=30)
+    assert whole.less(45) == Haul("w1", "n1", "Llama", origin_bytes=15)
     assert whole.less(60).bytes == 0
