@@ -1,17 +1,18 @@
 """Workers that could load a version, and what loading it there would take."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, final
 
 from mesh.facts import Member, ModelEntry, RunnerKind, WorkerFacts
+from policy.ability import Ability
 from policy.actions import Load
 from policy.estimate import Source
 from policy.haul import Haul
 from policy.knobs import Knobs
 from policy.offers import Offer, Offers
-from policy.size import full_bytes, need_bytes
+from policy.size import need_bytes
 from policy.view import NOBODY, Spot, View
 
 NEAR, FAR = 16, 4  # most workers that are looked at: of nodes with the checkpoint, and those with most room anywhere
@@ -45,21 +46,25 @@ def free_candidates(
 ) -> list[Candidate]:
     """Workers with memory free that could load the current version and have no replica of it already: of each node
     where it lies, the one that loads the least and has most free; of all, those that have most free."""
-    least_bytes, index, memory = least_need_bytes(view, entry), view.index, view.index.memory
-    able, loads_on = _ability(view, entry, now, excluded), view.replicas.loads_on
-
-    def takes(worker_id: str) -> bool:
-        return memory.account(worker_id).free_bytes >= _need_bytes(view, entry, worker_id) and able(worker_id)
-
-    def rank(worker_id: str) -> tuple[int, int, str]:
-        return len(loads_on(worker_id)), -memory.account(worker_id).free_bytes, worker_id
-
-    found = dict.fromkeys(filter(able, _with_base(view, entry)))
-    for workers in index.near(entry.checkpoint.digest):
-        free = [name for name in workers if memory.account(name).free_bytes >= least_bytes]
-        found |= dict.fromkeys(islice(filter(takes, sorted(free, key=rank)), 1))
-    found |= dict.fromkeys(islice(filter(able, memory.freest(least_bytes)), FAR))
+    least_bytes, able = least_need_bytes(view, entry), Ability(view, entry, now, excluded)
+    found = dict.fromkeys(filter(able.has, _with_base(view, entry)))
+    for workers in view.index.near(entry.checkpoint.digest):
+        if first := _least_loaded(view, entry, workers, least_bytes, able):
+            found[first] = None
+    found |= dict.fromkeys(islice(filter(able.has, view.index.memory.freest(least_bytes)), FAR))
     return _offered(view, found, offers)
+
+
+def _least_loaded(view: View, entry: ModelEntry, workers: Iterable[str], least_bytes: int, able: Ability) -> str:
+    """Of those with memory free, the one that loads the least and has most free; "": there is none."""
+    memory, loads_on, first = view.index.memory, view.replicas.loads_on, (math.inf, 0, "")
+    for name in workers:
+        free_bytes = memory.account(name).free_bytes
+        if free_bytes >= least_bytes:
+            rank = (len(loads_on(name)), -free_bytes, name)
+            if rank < first and free_bytes >= _need_bytes(view, entry, name) and able.has(name):
+                first = rank
+    return first[2]
 
 
 def candidates(
@@ -89,7 +94,7 @@ def candidate_at(view: View, entry: ModelEntry, member: Member, knobs: Knobs) ->
 def near_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
     """The workers of the nodes where the version lies, whoever uses their memory."""
     near = (name for workers in view.index.near(entry.checkpoint.digest) for name in workers)
-    return _candidates(view, entry, filter(_ability(view, entry, now, NOBODY), near), knobs)
+    return _candidates(view, entry, filter(Ability(view, entry, now, NOBODY).has, near), knobs)
 
 
 def sooner_near_candidates(
@@ -101,14 +106,14 @@ def sooner_near_candidates(
         offered = ((node, offers.within(node)) for node in nodes)
         nodes = [node for node, offer in offered if offer and offer.estimate_s < before_s]
     near = (name for node in nodes for name in view.index.of_node(node))
-    return _offered(view, filter(_ability(view, entry, now, NOBODY), near), offers, before_s)
+    return _offered(view, filter(Ability(view, entry, now, NOBODY).has, near), offers, before_s)
 
 
 def used_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> list[Candidate]:
     """The same, and where they are none, a few workers of other nodes."""
     if near := near_candidates(view, entry, now, knobs):
         return near
-    able = filter(_ability(view, entry, now, NOBODY), view.index.memory.roomiest(0))
+    able = filter(Ability(view, entry, now, NOBODY).has, view.index.memory.roomiest(0))
     return _candidates(view, entry, islice(able, FAR), knobs)
 
 
@@ -116,7 +121,7 @@ def candidates_of(
     view: View, entry: ModelEntry, worker_ids: Iterable[str], now: float, knobs: Knobs
 ) -> list[Candidate]:
     """Those of some workers that could load it at all, whoever uses their memory."""
-    able = _ability(view, entry, now, NOBODY)
+    able = Ability(view, entry, now, NOBODY).has
     return _candidates(view, entry, filter(able, dict.fromkeys(worker_ids)), knobs)
 
 
@@ -147,35 +152,18 @@ def _need_bytes(view: View, entry: ModelEntry, worker_id: str) -> int:
     return need_bytes(view, entry, member, member.worker) if member.worker else 0
 
 
-def _ability(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> Callable[[str], bool]:
-    """Says of a worker whether it may get a replica at all: it is trusted, stays, is large enough, and has none."""
-    name, digest, workers = entry.name, entry.checkpoint.digest, view.index.workers
-    theirs = [*(seat.spot for seat in view.replicas.seats(name)), *view.replicas.loads_of(name)]
-    taken = {spot.worker_id for spot in theirs if spot.digest == digest}
-
-    def able(worker_id: str) -> bool:
-        member = workers[worker_id]
-        if member.worker is None or worker_id in taken or member.fence in excluded:
-            return False
-        if view.distrusts(worker_id, now) or view.cluster.is_draining(member):
-            return False
-        return full_bytes(entry, member.worker) <= member.worker.memory_bytes
-
-    return able
-
-
 def _roomy_near(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:
     """Those with most room of the nodes where a version lies."""
-    least_bytes, memory, able = least_need_bytes(view, entry), view.index.memory, _ability(view, entry, now, excluded)
+    least_bytes, memory = least_need_bytes(view, entry), view.index.memory
     near = (name for workers in view.index.near(entry.checkpoint.digest) for name in workers)
     rooms = [(-memory.account(name).room_bytes, name) for name in near]
     order = (name for room, name in sorted(rooms) if -room >= least_bytes)
-    return dict.fromkeys(islice(filter(able, order), NEAR))
+    return dict.fromkeys(islice(filter(Ability(view, entry, now, excluded).has, order), NEAR))
 
 
 def _former_or_roomiest(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:
     """Those that have another version, or an adapter's base, and those with most room of all."""
-    able = _ability(view, entry, now, excluded)
+    able = Ability(view, entry, now, excluded).has
     former = sorted({seat.spot.worker_id for seat in view.seats(entry.name)})
     roomiest = islice(filter(able, view.index.memory.roomiest(least_need_bytes(view, entry))), FAR)
     return dict.fromkeys((*filter(able, (*former, *_with_base(view, entry))), *roomiest))
@@ -183,9 +171,13 @@ def _former_or_roomiest(view: View, entry: ModelEntry, now: float, excluded: fro
 
 def _is_nowhere(view: View, entry: ModelEntry, offers: Offers, before_s: float) -> bool:
     """Whether it cannot be ready in less than so long on any of the nodes where it lies."""
-    nodes = view.index.sources.nodes(entry.checkpoint.digest)
-    offered = (offers.within(node) for node in nodes)
-    return not entry.checkpoint.base and all(one is None or one.estimate_s >= before_s for one in offered)
+    if entry.checkpoint.base:
+        return False
+    for node in view.index.sources.nodes(entry.checkpoint.digest):
+        offer = offers.within(node)
+        if offer and offer.estimate_s < before_s:
+            return False
+    return True
 
 
 def _with_base(view: View, entry: ModelEntry) -> list[str]:

@@ -61,7 +61,7 @@ class Index:
         self._claims_of: dict[str, set[Spot]] = {}
         self._of_node: dict[str, dict[str, Member]] = {}
         self._sizes: Sizes | None = None  # until somebody asks
-        self._draining: tuple[str, ...] | None = None
+        self._draining: dict[str, None] | None = None
         self._models_of: dict[str, set[str]] = {}  # by digest, of the version itself and of what it adapts
 
     @classmethod
@@ -183,11 +183,11 @@ class Index:
         """The workers of a node, by name."""
         return self._of_node.get(node, NO_WORKERS).keys()
 
-    def draining(self) -> tuple[str, ...]:
+    def draining(self) -> Collection[str]:
         """The workers that are to become empty."""
         if self._draining is None:
-            members = self.workers.items()
-            self._draining = tuple(name for name, member in members if self.cluster.is_draining(member))
+            leaving = (name for name, member in self.workers.items() if self.cluster.is_draining(member))
+            self._draining = dict.fromkeys(leaving)
         return self._draining
 
     def sizes(self) -> Sizes:

@@ -1,6 +1,6 @@
 """Stores by node and by what they hold: where a checkpoint may come from."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from mesh.facts import Member
 from policy.estimate import Source, source
@@ -16,6 +16,8 @@ class Sources:
         self._near: dict[str, dict[str, Member]] = {}  # by node
         self._holders: dict[str, dict[str, Source]] = {}  # by digest, then store
         self._held: dict[str, tuple[str, frozenset[str]]] = {}  # by store: its node, and the digests that it holds
+        self._bare: dict[str, Source] = {}  # by store: of what it has nothing of
+        self._nodes: dict[str, tuple[str, ...]] = {}  # by digest, until a store has it or loses it
         self._asking: dict[str, Member] = {}  # an origin, for what none holds
 
     def put(self, store_id: str, store: Member | None) -> frozenset[str]:
@@ -24,10 +26,12 @@ class Sources:
         if store is None or store.store is None:
             return before
         self._near.setdefault(store.node, {})[store_id] = store
+        self._bare[store_id] = source(store, None)
         if store.store.origins:
             self._asking[store_id] = store
         for held in store.store.checkpoints:
             self._holders.setdefault(held.digest, {})[store_id] = source(store, held)
+            self._nodes.pop(held.digest, None)
         after = frozenset(held.digest for held in store.store.checkpoints)
         self._held[store_id] = (store.node, after)
         return before ^ after
@@ -39,8 +43,9 @@ class Sources:
         if not holders and not self._asking:
             return None
         if near := self._near.get(node):
-            return max((holders.get(name) or source(store, None) for name, store in near.items()), key=_nearness)
-        asking = [source(store, None) for name, store in self._asking.items() if name not in holders]
+            here = [holders.get(name) or self._bare[name] for name in near]
+            return here[0] if len(here) == 1 else max(here, key=_nearness)
+        asking = [self._bare[name] for name in self._asking if name not in holders]
         return max((*holders.values(), *asking), key=_nearness)
 
     def has(self, digest: str) -> bool:
@@ -59,19 +64,24 @@ class Sources:
         """The stores of a node."""
         return self._near.get(node, NO_STORES).values()
 
-    def nodes(self, digest: str) -> list[str]:
+    def nodes(self, digest: str) -> Sequence[str]:
         """Where it lies, by name."""
-        return sorted({held.store.node for held in self._holders.get(digest, NONE).values()})
+        found = self._nodes.get(digest)
+        if found is None:
+            found = self._nodes[digest] = tuple(sorted({held.store.node for held in self.holders(digest)}))
+        return found
 
     def _remove(self, store_id: str) -> frozenset[str]:
         if store_id not in self._held:
             return frozenset()
         node, digests = self._held.pop(store_id)
         self._asking.pop(store_id, None)
+        del self._bare[store_id]
         del self._near[node][store_id]
         if not self._near[node]:
             del self._near[node]
         for digest in digests:
+            self._nodes.pop(digest, None)
             del self._holders[digest][store_id]
             if not self._holders[digest]:
                 del self._holders[digest]
