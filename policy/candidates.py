@@ -139,12 +139,14 @@ def any_source(view: View, entry: ModelEntry) -> bool:
     return all(view.index.sources.has(digest) for digest in (version.digest, version.base) if digest)
 
 
-def load(view: View, entry: ModelEntry, candidate: Candidate) -> Load:
-    """Makes a replica of the current version there. A base that an adapter brings is some model's, if any has it."""
-    base = entry.checkpoint.base
-    owners = [name for name in view.index.models_of(base) if view.cluster.models[name].checkpoint.digest == base]
+def load(view: View, entry: ModelEntry, candidate: Candidate, tenant: str = "") -> Load:
+    """Makes a replica of the current version there, on a tenant's account. A base that an adapter brings is some
+    model's, if any has it."""
+    base, models = entry.checkpoint.base, view.cluster.models
+    owners = [name for name in view.index.models_of(base) if models[name].checkpoint.digest == base] if base else []
     spot = Spot(candidate.member.id, entry.name, entry.checkpoint.digest)
-    return Load(spot, candidate.source.store.id, base, min(owners, default=""), haul=candidate.load)
+    store_id = candidate.source.store.id
+    return Load(spot, store_id, base, min(owners, default=""), haul=candidate.load, tenant=tenant)
 
 
 def _need_bytes(view: View, entry: ModelEntry, worker_id: str) -> int:

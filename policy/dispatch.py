@@ -47,13 +47,18 @@ def _serve(draft: Draft, line: Line, request: Waiting, now: float, knobs: Knobs)
             choice = _go_before(draft, request, now, knobs)
     else:
         choice = turn_away(draft.view, request, RefusalReason.QUEUE_FULL, now, knobs)
-    actions = tuple(replace(one, tenant=request.tenant) if isinstance(one, Load) else one for one in choice.actions)
+    actions = tuple([_on_account(one, request.tenant) for one in choice.actions])
     draft.take(actions)
     draft.claim(choice.claims)
     if not choice.ends:
         line.held += 1
         line.blocked |= not request.odd
     return actions
+
+
+def _on_account(action: Action, tenant: str) -> Action:
+    """Whoever demands a load is charged for it."""
+    return replace(action, tenant=tenant) if isinstance(action, Load) and action.tenant != tenant else action
 
 
 def _in_time(draft: Draft, line: Line, request: Waiting, choice: Choice, admission: Admission) -> Choice:

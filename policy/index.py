@@ -1,10 +1,10 @@
 """What decisions look up, kept as facts and commands change, so that none of them looks at the whole cluster."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
-from operator import is_, is_not
-from typing import TypeVar
+from operator import is_not
+from typing import TypeVar, final
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry
 from policy.memory import Account, Memory
@@ -21,16 +21,17 @@ NO_NAMES: frozenset[str] = frozenset()
 NO_SPOTS: frozenset[Spot] = frozenset()
 
 
-@dataclass(slots=True)
+@final
 class Marks:
     """What has changed since somebody looked."""
 
-    all: bool = False
-    models: set[str] = field(default_factory=set)  # of which any replica, command or request has come or gone
-    entries: set[str] = field(default_factory=set)  # models of which the catalogue says something else
-    spots: set[Spot] = field(default_factory=set)  # where a replica has changed, or is used or left alone
-    workers: set[str] = field(default_factory=set)  # with another account
-    roomier: set[str] = field(default_factory=set)  # those of them where there is more room
+    def __init__(self) -> None:
+        self.all = False
+        self.models: set[str] = set()  # of which any replica, command or request has come or gone
+        self.entries: set[str] = set()  # models of which the catalogue says something else
+        self.spots: set[Spot] = set()  # where a replica has changed, or is used or left alone
+        self.workers: set[str] = set()  # with another account
+        self.roomier: set[str] = set()  # those of them where there is more room
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class Index:
             self.marks.models.add(spot.model)
             self._date(spot.model)
         self.marks.spots |= changed
-        if _shape(old) != _shape(new):
+        if not _alike(old, new):
             self.marks.all, self._sizes, self._draining = True, None, None
         self._stale.add(worker_id)
 
@@ -273,11 +274,14 @@ class Index:
 
 def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> list[str]:
     """The keys whose value is another object. Nearly always the keys are the same, and in the same order: then none
-    is looked up, for there are as many as there are members."""
+    is looked up, for there are as many as there are members. A value is under one key only, which it knows."""
     if before is after:
         return []
-    if len(before) == len(after) and all(map(is_, before, after)):
-        return list(compress(after, map(is_not, before.values(), after.values())))
+    if len(before) == len(after):
+        others = list(map(is_not, before.values(), after.values()))
+        changed = list(compress(after, others))
+        if changed == list(compress(before, others)):
+            return changed
     gone = [key for key in before if key not in after]
     return gone + [key for key, value in after.items() if before.get(key) is not value]
 
@@ -286,14 +290,19 @@ def _digests(entry: ModelEntry | None) -> set[str]:
     return {entry.checkpoint.digest, entry.checkpoint.base} - {""} if entry else set()
 
 
-def _shape(member: Member | None) -> tuple[object, ...]:
-    """What of a worker says whether a model fits there at all."""
-    size = member.worker if member else None
-    return (
-        member and member.fence,
-        member and member.node,
-        size and (size.memory_bytes, size.kv_bytes, size.slots, size.stopping),
-    )
+def _alike(one: Member | None, other: Member | None) -> bool:
+    """Whether a worker is the same in what says whether a model fits there at all."""
+    if one is None or other is None or one.worker is None or other.worker is None:
+        return one is other or (
+            one is not None and other is not None and _is_same(one, other) and one.worker is other.worker
+        )
+    before, after = one.worker, other.worker
+    sizes = before.memory_bytes == after.memory_bytes and before.kv_bytes == after.kv_bytes
+    return _is_same(one, other) and sizes and before.slots == after.slots and before.stopping == after.stopping
+
+
+def _is_same(one: Member, other: Member) -> bool:
+    return one.fence == other.fence and one.node == other.node
 
 
 def _asks(member: Member | None) -> tuple[bool, bool]:

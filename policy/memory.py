@@ -2,27 +2,40 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Final, final
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Account:
-    """The memory of one worker, in bytes."""
+    """The memory of one worker, in bytes. `free_bytes` is what replicas leave, and what the facts do not show yet of
+    loads under way; it may be negative. `leaving_bytes` is what unloads under way will give back, `claimed_bytes` what
+    others wait for of that, `idle_bytes` what may be unloaded."""
 
-    free_bytes: int = 0  # what replicas, and what the facts do not show yet of loads under way, leave; may be negative
-    leaving_bytes: int = 0  # that unloads under way will give back
-    claimed_bytes: int = 0  # of what leaves: others wait for it already
-    idle_bytes: int = 0  # of replicas that may be unloaded
+    __slots__ = ("claimed_bytes", "coming_bytes", "free_bytes", "idle_bytes", "leaving_bytes", "room_bytes")
 
-    @property
-    def coming_bytes(self) -> int:
-        """What will be free, and for anybody, when all unloads under way have ended."""
-        return self.free_bytes + self.leaving_bytes - self.claimed_bytes
+    def __init__(
+        self, *, free_bytes: int = 0, leaving_bytes: int = 0, claimed_bytes: int = 0, idle_bytes: int = 0
+    ) -> None:
+        self.free_bytes: Final = free_bytes
+        self.leaving_bytes: Final = leaving_bytes
+        self.claimed_bytes: Final = claimed_bytes
+        self.idle_bytes: Final = idle_bytes
+        self.coming_bytes: Final = (
+            free_bytes + leaving_bytes - claimed_bytes
+        )  # for anybody, when all unloads have ended
+        self.room_bytes: Final = self.coming_bytes + idle_bytes  # were all that is idle unloaded
 
-    @property
-    def room_bytes(self) -> int:
-        """What could be free, were all that is idle unloaded."""
-        return self.free_bytes + self.leaving_bytes - self.claimed_bytes + self.idle_bytes
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Account) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"Account{self._key()}"
+
+    def _key(self) -> tuple[int, int, int, int]:
+        return self.free_bytes, self.leaving_bytes, self.claimed_bytes, self.idle_bytes
 
 
 NOTHING = Account()

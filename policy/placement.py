@@ -135,7 +135,7 @@ def _load(view: View, request: Waiting, best: Candidate, patience: Patience) -> 
     """Into free memory, unless it is sooner to wait."""
     entry = view.cluster.models[request.model]
     until_s = patience.until_s(entry, request, best)
-    return Choice((load(view, entry, best),)) if until_s is None else Choice(again_s=until_s)
+    return Choice((load(view, entry, best, request.tenant),)) if until_s is None else Choice(again_s=until_s)
 
 
 def _make_room(

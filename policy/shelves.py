@@ -7,7 +7,6 @@ from mesh.facts import NEARNESS, CheckpointFacts, Member, ModelEntry, StoreFacts
 from policy.estimate import Source
 from policy.forecast import NOTHING, Forecast
 from policy.knobs import Knobs
-from policy.rates import BYTES_OF, Rate
 from policy.view import View
 
 FURTHER = 0.1  # so much less often than one copy is the next needed: who waits for the nearest worker needs none
@@ -142,4 +141,4 @@ def _reaches(held: Source, size: int, tier: Tier) -> bool:
 
 
 def _byte_s(view: View, tier: Tier, knobs: Knobs) -> float:
-    return view.rates.of(Rate(BYTES_OF[tier], ""), 1.0 / knobs.bytes_per_s[tier]).mean_s
+    return view.rates.byte_s(tier, "", 1.0 / knobs.bytes_per_s[tier])

@@ -71,8 +71,9 @@ def has_base(known: Known, entry: ModelEntry, member: Member) -> bool:
 def version_of(known: Known, spot: Spot) -> CheckpointSummary | None:
     """What a replica on its way is of; nothing is known of a version that the catalogue has forgotten."""
     entry = known.cluster.models.get(spot.model)
-    versions = [entry.checkpoint, entry.previous] if entry else []
-    return next((version for version in versions if version and version.digest == spot.digest), None)
+    if entry is None or entry.checkpoint.digest == spot.digest:
+        return entry.checkpoint if entry else None
+    return entry.previous if entry.previous and entry.previous.digest == spot.digest else None
 
 
 def loads(seat: Seat) -> bool:
@@ -111,10 +112,15 @@ def _coming_bytes(known: Indexed, member: Member, worker: WorkerFacts) -> int:
     spots = {*replicas.loads_on(member.id), *own}
     if not spots:  # the usual case
         return 0
-    sizes = {spot: size for spot in spots if (size := _whole_bytes(known, spot, worker))}
-    bases = {v.base: v.base_bytes + worker.kv_bytes for spot in spots if (v := version_of(known, spot)) and v.base}
-    coming = sum(max(0, size - _shown_bytes(replicas.seat(spot))) for spot, size in sizes.items())
-    for digest in bases.keys() - {spot.digest for spot in sizes}:
+    coming, bases, sized = 0, dict[str, int](), set[str]()
+    for spot in spots:
+        version = version_of(known, spot)
+        if version and version.base:
+            bases[version.base] = version.base_bytes + worker.kv_bytes
+        if size := _whole_bytes(known, spot, version, worker):
+            sized.add(spot.digest)
+            coming += max(0, size - _shown_bytes(replicas.seat(spot)))
+    for digest in bases.keys() - sized if bases else ():
         coming += max(0, bases[digest] - _there_bytes(known, member, digest, bases[digest]))
     return coming
 
@@ -133,10 +139,10 @@ def _shown_bytes(seat: Seat | None) -> int:
     return seat.replica.bytes if seat else 0
 
 
-def _whole_bytes(known: Indexed, spot: Spot, worker: WorkerFacts) -> int:
+def _whole_bytes(known: Indexed, spot: Spot, version: CheckpointSummary | None, worker: WorkerFacts) -> int:
     """What a load comes to, its pool included; of a base that no model has asked for, as its adapters say. 0: not
     known."""
-    if version := version_of(known, spot):
+    if version:
         return version.bytes + (0 if version.base else kv_bytes(version, worker))
     names = () if spot.model else known.models_of(spot.digest)
     adapters = (known.cluster.models[name].checkpoint for name in names)

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Hashable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar, final
 
 SPARE = 64  # entries of a heap that may be out of date before it is made anew, beside as many as are not
 
@@ -10,11 +10,15 @@ SPARE = 64  # entries of a heap that may be out of date before it is made anew, 
 K = TypeVar("K", bound=Hashable)
 
 
-class Look(NamedTuple, Generic[K]):
+@final
+class Look(Generic[K]):
     """What a timeline shows at a moment: keys whose moment has come, oldest first, and when the next one comes."""
 
-    due: list[K]
-    next_s: float | None
+    __slots__ = ("due", "next_s")
+
+    def __init__(self, due: list[K], next_s: float | None) -> None:
+        self.due: Final = due
+        self.next_s: Final = next_s
 
 
 class Timeline(Generic[K]):

@@ -3,7 +3,7 @@ what is before it, and whose turn it is. Two at once would both be done when the
 
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +14,7 @@ from policy.knobs import Knobs
 from policy.rates import Rates
 from policy.spot import Spot
 
+NOTHING = Estimate()
 LATE = 3.0  # times its P90, after which a load is thought to be stuck, and others pass
 
 
@@ -25,7 +26,7 @@ class Underway:
     began_s: float
     predicted: Estimate
     left: Haul
-    beside: Counter[Tier]
+    beside: dict[Tier, int]
     arrived_s: float | None = None  # all bytes
     late_s: float = math.inf  # once it has its turn: when it will have taken so long that others need not wait for it
 
@@ -82,7 +83,7 @@ class Loads:
 
     def expect(self, spot: Spot, load: Haul) -> None:
         """One is to begin, in a decision that is still being made; `end` takes it back."""
-        self._add(spot, load, 0.0, Estimate())
+        self._add(spot, load, 0.0, NOTHING)
 
     def progressed(self, spot: Spot, done_bytes: int, now: float) -> None:
         """So many of its bytes have come."""
@@ -121,7 +122,7 @@ class Loads:
         return replace(whole, init_s=max(0.0, whole.init_s - gone_s))
 
     def _add(self, spot: Spot, load: Haul, began_s: float, predicted: Estimate) -> None:
-        beside = Counter(self.beside(load))
+        beside = dict(self.beside(load))
         for lane, _ in load.lanes():
             self.by_lane[lane][spot] = None
         self.by_spot[spot] = Underway(load, began_s, predicted, load, beside)
