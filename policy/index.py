@@ -292,17 +292,15 @@ def _digests(entry: ModelEntry | None) -> set[str]:
 
 def _alike(one: Member | None, other: Member | None) -> bool:
     """Whether a worker is the same in what says whether a model fits there at all."""
-    if one is None or other is None or one.worker is None or other.worker is None:
-        return one is other or (
-            one is not None and other is not None and _is_same(one, other) and one.worker is other.worker
-        )
+    if one is None or other is None:
+        return one is other
     before, after = one.worker, other.worker
+    if one.fence != other.fence or one.node != other.node:
+        return False
+    if before is None or after is None:
+        return before is after
     sizes = before.memory_bytes == after.memory_bytes and before.kv_bytes == after.kv_bytes
-    return _is_same(one, other) and sizes and before.slots == after.slots and before.stopping == after.stopping
-
-
-def _is_same(one: Member, other: Member) -> bool:
-    return one.fence == other.fence and one.node == other.node
+    return sizes and before.slots == after.slots and before.stopping == after.stopping
 
 
 def _asks(member: Member | None) -> tuple[bool, bool]:
