@@ -1,9 +1,6 @@
 """Policies side by side: each on the same requests and failures, seed by seed, in as many processes as one likes."""
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,6 +10,7 @@ from sim.arrivals import Floats
 from sim.bounds.no_load_time import without_load_time
 from sim.outcome import Run
 from sim.policies import POLICIES
+from sim.processes import spread
 from sim.report import Figures, figures
 from sim.run import simulate
 from sim.scenarios import SCENARIOS, Scenario
@@ -36,9 +34,8 @@ def compare(
 ) -> dict[str, list[Sample]]:
     """Each policy's samples in the order of the seeds, however many processes there are. A trace, if there is one, is
     asked instead of the workload."""
-    with _mapping(jobs) as each:
-        by_seed = list(each(partial(_of_seed, workload, names, trace), range(seeds)))
-    return {name: [samples[i] for samples in by_seed] for i, name in enumerate(names)}
+    by_seed = dict(spread(partial(_of_seed, workload, names, trace), range(seeds), jobs))
+    return {name: [by_seed[seed][i] for seed in range(seeds)] for i, name in enumerate(names)}
 
 
 def of_seed(scenario: Scenario, names: Sequence[str], seed: int, trace: Replay | None = None) -> list[Sample]:
@@ -53,20 +50,11 @@ def of_seed(scenario: Scenario, names: Sequence[str], seed: int, trace: Replay |
     return found
 
 
-def _of_seed(workload: str, names: Sequence[str], trace: Replay | None, seed: int) -> list[Sample]:
+def _of_seed(workload: str, names: Sequence[str], trace: Replay | None, seed: int) -> tuple[int, list[Sample]]:
     """In a process of its own, where a scenario is known by its name."""
-    return of_seed(SCENARIOS[workload], names, seed, trace)
+    return seed, of_seed(SCENARIOS[workload], names, seed, trace)
 
 
 def _sample(run: Run, from_s: float, seed: int) -> Sample:
     counted = [one.latency_s for one in run.outcomes if one.request.at_s >= from_s]
     return Sample(figures(run, from_s), np.array([one for one in counted if one is not None]), None if seed else run)
-
-
-@contextmanager
-def _mapping(jobs: int) -> Iterator[Callable[..., Iterator[list[Sample]]]]:
-    if jobs == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool.map

@@ -12,8 +12,8 @@ from mesh.compiled import use
 COMPILED = [one.__name__ for one in (policy, sim) if use(one)]  # before any of either is imported
 
 from benchmarks.scheduling.matrix.cells import experiments, read, summary, write
-from benchmarks.scheduling.matrix.pool import spread
 from benchmarks.scheduling.matrix.runs import CASES, LONG, SEEDS, cells, found
+from sim.processes import spread
 
 
 def main() -> None:

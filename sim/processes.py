@@ -1,4 +1,4 @@
-"""Work that processes share, each with what is compiled if that is there; so nothing of it is imported here."""
+"""Work that processes share. Each runs what is compiled if this one does; so nothing of that is imported here."""
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import policy
 import sim
-from mesh.compiled import use
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -18,11 +17,11 @@ def spread(do: Callable[[A], B], pieces: Iterable[A], jobs: int) -> Iterator[B]:
     if jobs == 1:
         yield from map(do, pieces)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin) as pool:
+    here = ([*policy.__path__], [*sim.__path__])
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, here) as pool:
         yield from (one.result() for one in as_completed([pool.submit(do, piece) for piece in pieces]))
 
 
-def _begin() -> None:
-    """Before a process unpickles anything else."""
-    for package in (policy, sim):
-        use(package)
+def _begin(policy_path: list[str], sim_path: list[str]) -> None:
+    """Before a process unpickles anything else: modules come from where they came from in the first one."""
+    policy.__path__[:], sim.__path__[:] = policy_path, sim_path
