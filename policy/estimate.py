@@ -1,7 +1,7 @@
 """How long a start takes, as far as one can tell: the longer of what its bytes and its device wait for, the bytes of
 each tier over its rate, and what is not bytes. DESIGN §7's formula, by rates that were learnt."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -60,19 +60,6 @@ class Estimate:
     def p90_s(self) -> float:
         """What to promise."""
         return p90(self.mean_s, self.variance)
-
-
-def nearest_source(stores: Iterable[Member], digest: str, node: str) -> Source | None:
-    """The store to load from: the same node's even when it has nothing yet, for it fetches; else the one with most.
-
-    None when no store has heard of the checkpoint, and none can ask an origin.
-    """
-    known = [(member, _held(member, digest)) for member in stores if member.store]
-    able = [(m, held) for m, held in known if held or (m.store and m.store.origins)]
-    if not able:
-        return None
-    near = [(m, held) for m, held in known if m.node == node] or able
-    return max((source(m, held) for m, held in near), key=lambda s: (s.dram_bytes, s.disk_bytes, s.store.id))
 
 
 def source_at(store: Member, digest: str) -> Source:

@@ -17,7 +17,7 @@ from policy.size import need_bytes
 from policy.spares import spare_workers
 from policy.spot import Spot
 from policy.transfer import BURNT, Transfer
-from policy.victims import Choice, Victim, cheapest
+from policy.victims import Sacrifice, Victim, cheapest
 from policy.view import Running, Seat, View
 
 
@@ -35,7 +35,7 @@ class Way:
     """A worker where a version would start, and who makes way for it there."""
 
     candidate: Candidate
-    choice: Choice
+    choice: Sacrifice
     reason: MoveReason = MoveReason.LOCALITY
 
     def score_s(self, knobs: Knobs) -> float:

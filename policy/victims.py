@@ -23,7 +23,7 @@ class Victim:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Sacrifice:
     """Victims that free enough; the slowest of them decides when."""
 
     victims: tuple[Victim, ...]
@@ -35,29 +35,29 @@ class Choice:
         """Until all of them have gone."""
         return max((victim.delay_s for victim in self.victims), default=0.0)
 
-    def and_(self, victim: Victim) -> "Choice":
+    def and_(self, victim: Victim) -> "Sacrifice":
         """One more."""
-        return Choice((*self.victims, victim), self.bytes + victim.bytes, self.cost_s + victim.cost_s)
+        return Sacrifice((*self.victims, victim), self.bytes + victim.bytes, self.cost_s + victim.cost_s)
 
 
-def cheapest(victims: Sequence[Victim], wanted_bytes: int) -> Choice | None:
+def cheapest(victims: Sequence[Victim], wanted_bytes: int) -> Sacrifice | None:
     """Of all sets that free `wanted_bytes`, the one with the least delay and costs together; None if all are too few.
 
     For each delay that can be the longest, the cheapest set within it: the frontier of bytes and costs is extended by
     one victim at a time, so what grows is the frontier and not the number of sets.
     """
-    found: list[Choice] = []
+    found: list[Sacrifice] = []
     quickest_first = sorted(victims, key=lambda victim: victim.delay_s)
-    frontier: list[Choice] = [Choice((), 0, 0.0)]
+    frontier: list[Sacrifice] = [Sacrifice((), 0, 0.0)]
     for victim in quickest_first:
         frontier = _undominated([*frontier, *(choice.and_(victim) for choice in frontier)], wanted_bytes)
         found += [choice for choice in frontier if choice.bytes >= wanted_bytes]
     return min(found, key=lambda choice: (choice.delay_s + choice.cost_s, len(choice.victims)), default=None)
 
 
-def _undominated(choices: list[Choice], wanted_bytes: int) -> list[Choice]:
+def _undominated(choices: list[Sacrifice], wanted_bytes: int) -> list[Sacrifice]:
     """Without those that free no more than a cheaper one; beyond what is wanted, bytes count for nothing."""
-    kept: list[Choice] = []
+    kept: list[Sacrifice] = []
     for choice in sorted(choices, key=lambda one: (one.cost_s, -min(one.bytes, wanted_bytes), len(one.victims))):
         if not kept or min(choice.bytes, wanted_bytes) > min(kept[-1].bytes, wanted_bytes):
             kept.append(choice)

@@ -16,6 +16,8 @@ from mesh.facts import (
     Tier,
     WorkerFacts,
 )
+from policy.estimate import Source
+from policy.sources import Sources
 from policy.view import Spot, Waiting
 
 WEIGHTS, KV = 10, 2
@@ -85,6 +87,14 @@ def store(store_id: str, *digests: str, node: str = "n1", tier: Tier = Tier.DISK
     """A store that holds these checkpoints in one tier."""
     held = tuple(CheckpointFacts(digest, WEIGHTS, tier) for digest in digests)
     return Member(Kind.STORE, store_id, node, f"{store_id}:1", 1, store=StoreFacts(0, 0, 0, held))
+
+
+def nearest_source(stores: Iterable[Member], digest: str, node: str) -> Source | None:
+    """Where a node would load a checkpoint from, had the cluster these stores."""
+    sources = Sources()
+    for one in stores:
+        sources.put(one.id, one)
+    return sources.nearest(digest, node)
 
 
 def cluster(members: Iterable[Member], models: Iterable[ModelEntry]) -> ClusterFacts:

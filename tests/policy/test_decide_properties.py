@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from mesh.facts import ClusterFacts, Member, ModelEntry, ReplicaFacts, ReplicaState, Tier
 from policy.actions import Load, Place, RefusalReason, Refuse, Unload
 from policy.decide import decide
-from policy.estimate import nearest_source
 from policy.index import Index
 from policy.knobs import Knobs
 from policy.size import need_bytes, version_of
 from policy.succession import succession, successions
 from policy.view import Seat, Spot, View, Waiting
-from tests.policy.scene import WEIGHTS, cluster, fence, model, replica, store, worker
+from tests.policy.scene import WEIGHTS, cluster, fence, model, nearest_source, replica, store, worker
 
 THOROUGH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KNOBS = Knobs(keep_alive_s=30.0, hold_s=50.0, max_waiting=2, distrust_s=5.0)

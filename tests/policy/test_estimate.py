@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from mesh.facts import CheckpointFacts, Kind, Member, StoreFacts, Tier
-from policy.estimate import ALONE, Source, estimate, haul, load_work, mean_s, nearest_source, prefill, unloading
+from policy.estimate import ALONE, Source, estimate, haul, load_work, mean_s, prefill, unloading
 from policy.knobs import Knobs
 from policy.rates import Rates
-from tests.policy.scene import WEIGHTS, model, store, worker
+from tests.policy.scene import WEIGHTS, model, nearest_source, store, worker
 
 RATES = {Tier.ORIGIN: 1.0, Tier.DISK: 10.0, Tier.DRAM: 100.0, Tier.DEVICE: 1000.0}
 KNOBS = Knobs(bytes_per_s=RATES, init_s=0.5)
