@@ -16,7 +16,7 @@ from mesh.compiled import folder
 
 ROOT = Path(__file__).parent
 CROSSING = ("compare.py", "outcome.py", "report.py", "request.py")  # of sim: compiled records cannot be pickled
-LEFT_OUT = ("__init__.py", "__main__.py", "plots.py", *CROSSING)
+LEFT_OUT = ("__init__.py", "__main__.py", "plots.py", "processes.py", *CROSSING)
 
 
 def main() -> None:
