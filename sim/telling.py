@@ -105,14 +105,14 @@ class Telling:
         for load in [load for node in changed for load in node.loads]:
             if under_way := books.loads.by_spot.get(load.spot):
                 books.loads.progressed(load.spot, under_way.load.bytes - load.left_bytes, now)
-        for spot in [spot for spot in books.loading if not self._loads(spot)]:
+        for spot in sorted([spot for spot in books.loading if not self._loads(spot)]):  # each teaches the next
             self.turns.waiting.pop(spot, None)
             if self._state(spot) is ReplicaState.READY:
                 books.loads.done(spot, now, books.rates, self._knobs)
             else:
                 books.loads.end(spot)
             books.load_ended(spot, now)
-        for spot in [spot for spot in books.unloading if self._state(spot) is not ReplicaState.DRAINING]:
+        for spot in sorted([spot for spot in books.unloading if self._state(spot) is not ReplicaState.DRAINING]):
             books.unload_ended(spot)
 
     def _tell_prefetches(self, state: ClusterState, now: float) -> None:

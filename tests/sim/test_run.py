@@ -1,4 +1,7 @@
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -15,6 +18,13 @@ from sim.run import simulate
 from sim.spec import ClusterSpec
 from tests.sim.paper import ask, cluster
 
+SHOW = """
+from sim.policies import POLICIES
+from sim.run import simulate
+from sim.scenarios import SCENARIOS
+scenario = SCENARIOS["6.7b-sharegpt-0.8-aggregate"]
+print(simulate(scenario.cluster, scenario.workload(0).requests()[:150], POLICIES["whimbrel"](0)))
+"""
 KNOBS = Knobs(keep_alive_s=1000.0, hold_s=500.0)
 
 
@@ -31,6 +41,17 @@ def test_a_process_can_send_a_run_to_another() -> None:
     assert pickle.loads(pickle.dumps(done)) == done
     seen = figures(done, 0.0)
     assert pickle.loads(pickle.dumps(seen)) == seen
+
+
+def test_a_run_is_the_same_in_every_process_in_whatever_order_that_has_its_sets() -> None:
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", SHOW], env={**os.environ, "PYTHONHASHSEED": order}, check=True, capture_output=True
+        ).stdout
+        for order in ("0", "1", "2")
+    ]
+    assert shown[0].startswith(b"Run(policy='whimbrel'")
+    assert shown[0] == shown[1] == shown[2]
 
 
 def test_a_cold_start_takes_its_bytes_its_init_and_its_prefill_and_a_warm_one_the_prefill() -> None:
