@@ -1,7 +1,6 @@
 """A replica on the opaque runner: sequences take turns, one forward pass each, in as much memory as it was given."""
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -28,18 +27,17 @@ from services.worker.engine.errors import (
     UnknownRequest,
 )
 from services.worker.engine.fingerprint import fingerprint
-from services.worker.engine.footprint import LONGEST
 from services.worker.engine.generation import asking
 from services.worker.engine.inputs import check_tokens
 from services.worker.engine.numerics import FAST, Numerics
 from services.worker.engine.opaque import OpaqueRunner
+from services.worker.engine.opaque_passes import OpaquePasses
 from services.worker.engine.opaque_proof import Proof
-from services.worker.engine.opaque_sequence import Kept, Opaque
+from services.worker.engine.opaque_seats import Seats
+from services.worker.engine.opaque_sequence import Opaque
 from services.worker.engine.opaque_state import HeldState, StateRoom, filled, leaves, taken, trim
 from services.worker.engine.pooling import pooled
 from services.worker.engine.request import EngineRequest, ReplicaStats, TokenStep
-
-HEADROOM_TOKENS = 16  # room that one must find beside the others to begin, lest it give way again at once
 
 
 class OpaqueReplica:
@@ -66,7 +64,7 @@ class OpaqueReplica:
         self.module = module
         self.limits = limits or Limits()
         self.fingerprint = ""
-        self._kv_bytes, self._proof, self._numerics = kv_bytes, proof, numerics
+        self._proof, self._numerics = proof, numerics
         if module.config._attn_implementation != proof.attention:
             module.set_attn_implementation(proof.attention)
         self._runner = OpaqueRunner(module, proof.loose)
@@ -74,12 +72,9 @@ class OpaqueReplica:
         self._bounds = Bounds.of(
             name, module, memory_tokens, eos_token_ids=eos_token_ids, stretches=self._runner.stretches
         )
-        self._replays = numerics.level is not NumericsLevel.FAST or self._runner.depends_on_length
-        self._pass_tokens = self._longest_pass(numerics)
-        self._running: list[Opaque] = []  # in order of arrival
-        self._waiting: deque[Opaque] = deque()
-        self._kept = Kept()
-        self._steps = self._tokens = self._preemptions = 0
+        self._passes = OpaquePasses.of(numerics, self._runner, proof, self.limits.batch_tokens)
+        self._seats = Seats(proof.footprint, kv_bytes, self.limits.running)
+        self._steps = self._tokens = 0
 
     def check(self, request: EngineRequest) -> None:
         """Raise RequestRefused if this replica can never run `request`, however idle. Changes nothing."""
@@ -88,14 +83,14 @@ class OpaqueReplica:
     def stats(self, name: str = "") -> ReplicaStats:
         """See Replica. There are no blocks here."""
         return ReplicaStats(
-            running=asking(self._running, name),
-            waiting=asking(self._waiting, name),
+            running=asking(self._seats.running, name),
+            waiting=asking(self._seats.waiting, name),
             free_blocks=0,
             total_blocks=0,
             steps=self._steps,
             tokens=self._tokens,
             prefix_tokens=0,
-            preemptions=self._preemptions,
+            preemptions=self._seats.preemptions,
             runner=RunnerKind.OPAQUE,
             numerics=self._numerics.level,
             fingerprint=self.fingerprint,
@@ -104,7 +99,7 @@ class OpaqueReplica:
     @property
     def has_work(self) -> bool:
         """Whether a step would do something."""
-        return bool(self._running or self._waiting or self._kept.has_news)
+        return bool(self._seats.running or self._seats.waiting or self._seats.kept.has_news)
 
     def add(self, request: EngineRequest) -> list[TokenStep]:
         """Queue a checked request. One that is complete already finishes at once."""
@@ -112,11 +107,13 @@ class OpaqueReplica:
 
     def cancel(self, request_id: str) -> list[TokenStep]:
         """Drop a request and free its cache; nothing if it is not here (any more)."""
-        return [self._drop(g, FinishReason.CANCELLED) for g in self._all() if g.request.request_id == request_id]
+        return [self._drop(g, FinishReason.CANCELLED) for g in self._seats.all if g.request.request_id == request_id]
 
     def fail(self, why: str) -> list[TokenStep]:
         """End every request with ERROR and free all caches."""
-        return self._kept.told() + [self._drop(generation, FinishReason.ERROR, why) for generation in self._all()]
+        return self._seats.kept.told() + [
+            self._drop(generation, FinishReason.ERROR, why) for generation in self._seats.all
+        ]
 
     def unload(self) -> None:
         """Give back the weights. The replica is of no use afterwards."""
@@ -127,15 +124,15 @@ class OpaqueReplica:
 
     def step(self) -> list[TokenStep]:
         """Run one forward pass, for whoever has waited longest; its next token, if all others are computed."""
-        self._make_room()
-        for one in [one for one in self._running if one.ahead and one.seen >= self._goal(one)]:
-            self._running.remove(one)
-            self._kept.ready(one)
-        told = self._kept.told()
-        return told + self._advance(min(self._running, key=lambda one: one.turn)) if self._running else told
+        self._seats.make_room()
+        for one in [one for one in self._seats.running if one.ahead and one.seen >= self._passes.goal(one)]:
+            self._seats.running.remove(one)
+            self._seats.kept.ready(one)
+        told = self._seats.kept.told()
+        return told + self._advance(min(self._seats.running, key=lambda one: one.turn)) if self._seats.running else told
 
     def _advance(self, generation: Opaque) -> list[TokenStep]:
-        count = self._count(generation)
+        count = self._passes.count(generation)
         self._steps += 1
         generation.turn = self._steps
         end = generation.seen + count
@@ -153,7 +150,9 @@ class OpaqueReplica:
         alone, among = self._canary(None), self._canary([7919 * i % self._bounds.vocabulary for i in range(1, 20)])
         if alone != among:
             raise NumericsNotHeld(f"{self.name} gives other bits when other sequences run; deploy it at level fast")
-        self.fingerprint = fingerprint(self.module.device, repr((self._numerics, self._pass_tokens)).encode(), alone)
+        self.fingerprint = fingerprint(
+            self.module.device, repr((self._numerics, self._passes.most_tokens)).encode(), alone
+        )
 
     def _canary(self, other: list[int] | None) -> bytes:
         """Logits of a short prompt's last token and of the next one, `other` being run before that."""
@@ -171,7 +170,7 @@ class OpaqueReplica:
     def remove_adapter(self, name: str) -> list[TokenStep]:
         """See Replica."""
         why = f"{name} was removed from this worker"
-        steps = [self._drop(g, FinishReason.ERROR, why) for g in self._all() if g.request.replica == name]
+        steps = [self._drop(g, FinishReason.ERROR, why) for g in self._seats.all if g.request.replica == name]
         self._adapters.remove(name)
         return steps
 
@@ -200,7 +199,7 @@ class OpaqueReplica:
 
     def export_state(self, request_id: str) -> HeldState:
         """See Holding."""
-        for one in [*self._running, *self._waiting]:
+        for one in [*self._seats.running, *self._seats.waiting]:
             if one.request.request_id == request_id:
                 if one.held is None:
                     raise NotExportable(f"nothing of {request_id} is computed here now; send its tokens")
@@ -211,16 +210,16 @@ class OpaqueReplica:
     def reserve_state(self, request: EngineRequest) -> StateRoom:
         """See Holding."""
         generation = self._generation(request)
-        if len(self._running) + len(self._kept) >= self.limits.running:
+        if self._seats.taken:
             raise ImportRefused(f"all {self.limits.running} slots of {request.replica} are taken; move it elsewhere")
-        if self._claim([*self._holding(), generation], HEADROOM_TOKENS) > self._kv_bytes:
+        if not self._seats.fits(generation, self._seats.holding):
             raise ImportRefused(f"{request.replica} has no memory for another sequence now; move it elsewhere")
-        self._kept.put(generation)
+        self._seats.kept.put(generation)
         return StateRoom(self._layout, self._proof.kinds, self._proof.footprint.bytes(generation.limit))
 
     def import_state(self, state: HeldState) -> None:
         """See Holding."""
-        generation, seen = self._kept.find(state.request.request_id), len(state.seen)
+        generation, seen = self._seats.kept.find(state.request.request_id), len(state.seen)
         tokens = [*state.request.prompt_ids, *state.request.generated]
         if state.layout != self._layout:
             raise LayoutMismatch(
@@ -233,7 +232,7 @@ class OpaqueReplica:
 
     def adopt(self, former_id: str, request: EngineRequest) -> tuple[int, list[TokenStep]]:
         """See Adopting."""
-        former = self._take(former_id)
+        former = self._seats.take(former_id)
         if former is None:
             return 0, self.add(request)
         generation = self._generation(request)
@@ -242,40 +241,24 @@ class OpaqueReplica:
         if finish is not None:
             return 0, [*steps, generation.ended(finish)]
         steps += generation.inherit(former)
-        self._waiting.appendleft(generation)
+        self._seats.waiting.appendleft(generation)
         return generation.seen, steps
 
     def warm(self, request: EngineRequest) -> int:
         """See Adopting."""
-        self._waiting.append(self._generation(request, ahead=True))
+        self._seats.waiting.append(self._generation(request, ahead=True))
         return 0
 
     def warm_on(self, request: EngineRequest) -> int:
         """See Adopting."""
         self.check(request)
-        former = self._take(request.request_id)
+        former = self._seats.take(request.request_id)
         if former is None:
             raise UnknownRequest(f"{request.request_id} is not kept here; it may have given way")
         generation = self._generation(request, ahead=True)
         generation.inherit(former)
-        self._waiting.appendleft(generation)
+        self._seats.waiting.appendleft(generation)
         return generation.seen
-
-    def _take(self, request_id: str) -> Opaque | None:
-        """One that is here no more, wherever it was; None if it was not."""
-        for home in (self._running, self._waiting):
-            for one in home:
-                if one.request.request_id == request_id:
-                    home.remove(one)
-                    return one
-        return self._kept.take(request_id)
-
-    def _longest_pass(self, numerics: Numerics) -> int:
-        """Tokens that may share one; as for generate, most models' prompts have to."""
-        if numerics.chunk_tokens == 1:
-            return 1
-        cuts = self._proof.cuts_prompts and not self._runner.depends_on_length
-        return self.limits.batch_tokens if cuts else LONGEST
 
     def _generation(self, request: EngineRequest, ahead: bool = False) -> Opaque:
         tokens = [*request.prompt_ids, *request.generated]
@@ -285,61 +268,17 @@ class OpaqueReplica:
         finish = generation.finish if generation.request.generated else None
         if finish is not None:
             return [TokenStep(generation.request.request_id, generation.generated, (), finish)]
-        self._waiting.append(generation)
+        self._seats.waiting.append(generation)
         return []
-
-    def _make_room(self) -> None:
-        """Have what is kept give way, and then the youngest, until the rest can grow; then admit in order of arrival,
-        while there is room."""
-        while self._claim(self._holding()) > self._kv_bytes and (len(self._running) > 1 or self._kept):
-            if not self._kept.give_way():
-                self._give_way(self._running.pop())
-        while self._waiting and len(self._running) < self.limits.running:
-            more = [one for one in self._holding() if one is not self._waiting[0]] + [self._waiting[0]]
-            if self._running and self._claim(more, HEADROOM_TOKENS) > self._kv_bytes:
-                break
-            self._running.append(self._waiting.popleft())
-
-    def _give_way(self, generation: Opaque) -> None:
-        generation.held, generation.seen = None, 0
-        self._waiting.appendleft(generation)
-        self._preemptions += 1
-
-    def _holding(self) -> list[Opaque]:
-        return [*self._running, *(one for one in self._waiting if one.held), *self._kept]
-
-    def _claim(self, generations: Iterable[Opaque], more_tokens: int = 0) -> int:
-        """Bytes that their caches take once their tokens are computed, and a few more."""
-        ends = (min(one.limit, len(one.tokens) + more_tokens) for one in generations)
-        return sum(self._proof.footprint.bytes(end) for end in ends)
-
-    def _goal(self, generation: Opaque) -> int:
-        """How many of its tokens are to be computed. Ahead, one is left for later; all of a prompt where passes are
-        replayed, for it is computed at once."""
-        if not generation.ahead:
-            return len(generation.tokens)
-        return 0 if self._replays and not generation.generated else len(generation.tokens) - 1
-
-    def _count(self, generation: Opaque) -> int:
-        """How many tokens its next pass has: one, where a state is held that the model may not go on from with more."""
-        if self._replays and generation.seen >= generation.prompt_len:
-            return 1
-        if generation.held is not None and not self._proof.cuts_prompts:
-            return 1
-        end = generation.prompt_len if self._replays else self._goal(generation)
-        return min(end - generation.seen, self._pass_tokens)
 
     def _deliver(self, generation: Opaque, logits: Tensor) -> list[TokenStep]:
         steps = deliver([generation], logits[None])
         generation.likely += steps[0].logprobs
         self._tokens += len(steps[0].tokens)
         if steps[0].finish is not None:
-            self._running.remove(generation)
+            self._seats.running.remove(generation)
         return steps
 
-    def _all(self) -> list[Opaque]:
-        return [*self._running, *self._waiting, *self._kept]
-
     def _drop(self, generation: Opaque, finish: FinishReason, error: str = "") -> TokenStep:
-        self._take(generation.request.request_id)
+        self._seats.take(generation.request.request_id)
         return generation.ended(finish, error)

@@ -64,8 +64,8 @@ def test_sequences_that_take_turns_equal_one_at_a_time(family: str) -> None:
     produced = run(model, [request(str(i), ids, COUNT) for i, ids in enumerate(PROMPTS)], steps_between=3)
     assert tokens_of(produced) == {str(i): greedy(family, ids, COUNT) for i, ids in enumerate(PROMPTS)}
     assert [step.finish for step in produced if step.finish] == [FinishReason.LENGTH] * 3
-    assert not model._running
-    assert not model._waiting
+    assert not model._seats.running
+    assert not model._seats.waiting
 
 
 @pytest.mark.parametrize("family", OPAQUE)
@@ -127,7 +127,7 @@ def test_a_stop_token_ends_the_answer_and_its_memory_is_free() -> None:
     produced = run(model, [request("r", PROMPTS[0], COUNT, stop_token_ids=(stop,))])
     assert tokens_of(produced)["r"] == answer[: answer.index(stop) + 1]
     assert [step.finish for step in produced if step.finish] == [FinishReason.STOP]
-    assert not model._holding()
+    assert not model._seats.holding
 
 
 def test_a_cancelled_request_leaves_the_others_as_they_are() -> None:
@@ -229,7 +229,7 @@ def test_a_state_comes_only_where_there_is_room_and_gives_way_to_what_runs() -> 
     with pytest.raises(ImportRefused, match="slots"):
         full.reserve_state(request("another", PROMPTS[0]))
     assert [step.finish for step in full.cancel("r")] == [FinishReason.CANCELLED]
-    assert not full._holding()
+    assert not full._seats.holding
 
 
 @pytest.mark.parametrize("level", NumericsLevel)
@@ -248,7 +248,7 @@ def test_what_is_computed_ahead_is_gone_on_from_with_a_longer_log(
     known, _ = model.adopt("ahead", request("r", PROMPTS[0], COUNT, generated=answer[:11]))
     assert known == len(PROMPTS[0]) + 8
     assert tokens_of(run(model, [])) == {"r": answer[11:]}
-    assert not model._holding()
+    assert not model._seats.holding
 
 
 def test_a_state_that_takes_no_more_than_one_token_is_given_them_one_by_one() -> None:

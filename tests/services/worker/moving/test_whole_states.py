@@ -44,7 +44,7 @@ async def pair(
 
 def _holds_nothing(replica: object) -> None:
     assert isinstance(replica, OpaqueReplica)
-    assert not replica._holding()
+    assert not replica._seats.holding
 
 
 def asked(key: str = "r", **sampling: Any) -> Grant:
