@@ -11,6 +11,7 @@ from policy.knobs import Knobs
 from policy.order import Order, next_band_s
 from policy.placement import Choice, place, refusal, turn_away
 from policy.precedence import let_yield, waits_for_memory
+from policy.quota import beyond, over_quota
 from policy.shares import LOADING
 from policy.view import Waiting
 
@@ -20,7 +21,8 @@ def dispatch(draft: Draft, now: float, knobs: Knobs) -> list[float]:
     view = draft.view
     if not len(view.queues):
         return []
-    due = frozenset((*view.queues.since.look(now, knobs.hold_s).due, *view.queues.again.look(now).due))
+    over = beyond(view, knobs)
+    due = over.union(view.queues.since.look(now, knobs.hold_s).due, view.queues.again.look(now).due)
     agenda = Agenda(view, due, now, knobs)
     while found := agenda.next():
         line, flow = found
@@ -28,6 +30,8 @@ def dispatch(draft: Draft, now: float, knobs: Knobs) -> list[float]:
         apart = is_apart(view, request, due)
         if line.blocked and not apart and line.held < knobs.max_waiting:
             line.held += 1  # like one that has just found nothing
+        elif request.request_id in over:
+            draft.take(over_quota(view, request, knobs).actions)
         else:
             _charge(agenda.order, request, _serve(draft, line, request, now, knobs))
         line.left, line.apart = line.left - 1, line.apart - apart

@@ -23,6 +23,7 @@ class Knobs:
     prewarm_io_share: float = 0.1  # of a load's time: what it is expected to cost others whom it delays
     hold_s: float = 120.0  # a request waits at most this long for a place
     max_waiting: int = 256  # requests that may wait for one model
+    tenant_requests: int | None = None  # that a tenant may have at once, waiting and running; None: any number
     distrust_s: float = 5.0  # a worker that could not be reached gets no load for this long
     unfit_s: float = 60.0  # a checkpoint that could not be loaded is not tried again for an update for this long
     bytes_per_s: Mapping[Tier, float] = field(default_factory=lambda: BANDWIDTHS)

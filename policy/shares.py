@@ -51,6 +51,7 @@ class Shares:
     clock_s: float = 0.0
     had_s: dict[str, float] = field(default_factory=dict)
     waiting: Counter[str] = field(default_factory=Counter)
+    running: Counter[str] = field(default_factory=Counter)
     charges: dict[Hashable, Charge] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     costs_s: dict[str, float] = field(default_factory=dict)
@@ -66,6 +67,10 @@ class Shares:
     def cost_s(self, kind: str) -> float:
         """Device-seconds that a request to a model, or a load, is expected to take."""
         return self.costs_s.get(kind, FIRST_GUESS_S)
+
+    def requests(self, tenant: str) -> int:
+        """Of a tenant, waiting and running."""
+        return self.waiting[tenant] + self.running[tenant]
 
     def came(self, tenant: str) -> None:
         """A request of a tenant waits. Time in which none did is no credit."""
@@ -87,6 +92,8 @@ class Shares:
         guess_s = self.cost_s(kind)
         self.charges[what] = Charge(tenant, kind, worker_id, begun_turns_s, guess_s)
         self._charge(tenant, guess_s)
+        if kind != LOADING:
+            self.running[tenant] += 1
 
     def end(self, what: Hashable, now: float) -> None:
         """It is over: what it has really taken replaces the guess, and counts in the next. Nothing, if it is not
@@ -94,6 +101,10 @@ class Shares:
         charge = self.charges.pop(what, None)
         if charge is None:
             return
+        if charge.kind != LOADING:
+            self.running[charge.tenant] -= 1
+            if not self.running[charge.tenant]:
+                del self.running[charge.tenant]
         device = self.devices[charge.worker_id]
         took_s = device.use(-1, now) - charge.begun_turns_s
         if not device.users:

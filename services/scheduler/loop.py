@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
+from prometheus_client import Counter
 
 from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
@@ -38,6 +39,7 @@ from services.scheduler.waiting import WaitingRoom, stands_by
 
 log = structlog.get_logger()
 NEWS_S = 0.5
+REFUSED = Counter("whimbrel_refusals_total", "Requests that were turned away, by why.", ["reason"])
 
 
 class Scheduler:
@@ -209,13 +211,17 @@ class Scheduler:
         return self._mirror.facts.members[f"{kind}/{member_id}"]
 
     def _refusal(self, number: str, reason: RefusalReason, retry_after_s: float | None) -> MeshError:
-        model = self.room.waiting[number].waiting.model
+        asked = self.room.waiting[number].waiting
+        model, tenant, knobs = asked.model, asked.tenant, self._knobs
+        REFUSED.labels(reason).inc()
         if reason is RefusalReason.UNKNOWN_MODEL:
             return unknown_model(model)
-        text = REFUSALS[reason].format(model=model, hold_s=self._knobs.hold_s, most=self._knobs.max_waiting)
-        return REFUSED_AS.get(reason, NoRoom)(
-            text, reason=reason, retry_after_s=retry_after_s, metadata={"model": model}
-        )
+        limits = {"hold_s": knobs.hold_s, "most": knobs.max_waiting, "share": knobs.tenant_requests}
+        text = REFUSALS[reason].format(model=model, tenant=tenant, **limits)
+        metadata = {"model": model}
+        if reason is RefusalReason.TENANT_FULL:
+            metadata |= {"tenant": tenant, "limit": str(knobs.tenant_requests)}
+        return REFUSED_AS.get(reason, NoRoom)(text, reason=reason, retry_after_s=retry_after_s, metadata=metadata)
 
 
 REFUSED_AS: dict[RefusalReason, type[MeshError]] = {
@@ -225,6 +231,7 @@ REFUSED_AS: dict[RefusalReason, type[MeshError]] = {
 REFUSALS = {
     RefusalReason.TOO_LARGE: "no worker has enough memory for {model!r}, even when empty; add a larger one",
     RefusalReason.QUEUE_FULL: "{most} requests wait for {model!r} already; try again later or add workers",
+    RefusalReason.TENANT_FULL: "tenant {tenant!r} has {share} requests already, the most at once; wait for one to end",
     RefusalReason.HELD_TOO_LONG: "no place for {model!r} within {hold_s:.0f} s; try again later or add workers",
     RefusalReason.TOO_LATE: "a first token of {model!r} cannot be expected in time; allow more, or keep one ready",
     RefusalReason.NO_CHECKPOINT: "no store that is alive holds the checkpoint of {model!r}",

@@ -21,6 +21,9 @@ class SchedulerSettings(ServiceSettings):
     )
     hold_s: float = Field(120.0, gt=0, description="Most seconds that a request waits for a place.")
     max_waiting: int = Field(256, ge=1, description="Most requests that wait for one model.")
+    tenant_requests: int | None = Field(
+        None, ge=1, description="Most requests that a tenant may have at once, waiting and running; unset: any number."
+    )
     distrust_s: float = Field(5.0, ge=0, description="Seconds without loads for a worker that could not be reached.")
     ageing_s: float = Field(
         30.0, gt=0, description="Seconds of waiting after which a request counts as of the next higher priority."
@@ -42,6 +45,7 @@ class SchedulerSettings(ServiceSettings):
             keep_alive_s=self.keep_alive_s,
             hold_s=self.hold_s,
             max_waiting=self.max_waiting,
+            tenant_requests=self.tenant_requests,
             distrust_s=self.distrust_s,
             ageing_s=self.ageing_s,
             tenant_weights=self.tenant_weights,

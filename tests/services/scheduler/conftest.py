@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -256,9 +256,16 @@ async def ready(bench: Bench, worker_id: str, *, model: str = "m", **size: int) 
 @pytest.fixture
 async def bench(state: State) -> AsyncIterator[Bench]:
     """It leads, and knows the model m, which the store has."""
+    async with led(state, KNOBS) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def led(state: State, knobs: Knobs) -> AsyncIterator[Bench]:
+    """The same, by other numbers."""
     async with AsyncExitStack() as stack:
         mirror = await stack.enter_async_context(Mirror(state).running())
-        bench = Bench(state, mirror, stack, KNOBS)
+        bench = Bench(state, mirror, stack, knobs)
         await bench.serve()
         await bench.lead()
         await bench.store("m@1", "n@1")

@@ -1,9 +1,14 @@
 """Classes of service, at the scheduler's own socket."""
 
+from dataclasses import replace
+
+from prometheus_client import REGISTRY
+
 from mesh.errors import NoRoom
 from mesh.facts import Priority
 from mesh.requests import Phase, ServiceClass
-from tests.services.scheduler.conftest import Assigned, Bench
+from mesh.state.connection import State
+from tests.services.scheduler.conftest import KNOBS, Assigned, Bench, led
 from tests.services.scheduler.fake_worker import SIZE
 from tests.services.scheduler.test_loop import error_of
 
@@ -66,3 +71,24 @@ async def test_a_busy_replica_makes_way_for_a_higher_band(bench: Bench) -> None:
     await high.placed()
     assert [load.model for load in one.fake.loads] == ["m", "n"]
     await later.close()
+
+
+async def test_a_tenant_with_as_many_requests_as_it_may_have_is_told_which_limit_and_when_to_come_again(
+    state: State,
+) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("whimbrel_refusals_total", {"reason": "TENANT_FULL"}) or 0.0
+
+    before, greedy = counted(), ServiceClass(tenant="greedy")
+    async with led(state, replace(KNOBS, tenant_requests=1)) as bench:
+        await bench.worker(slots=4)
+        first = bench.assign(service=greedy)
+        await first.placed()
+        error = await error_of(bench.assign(service=greedy))
+        assert (type(error), error.reason) == (NoRoom, "TENANT_FULL")
+        assert error.metadata == {"model": "m", "tenant": "greedy", "limit": "1"}
+        assert error.retry_after_s
+        assert counted() == before + 1
+        await bench.assign(service=ServiceClass(tenant="modest")).placed()
+        await first.close()
+        await bench.assign(service=greedy).placed()
