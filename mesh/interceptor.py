@@ -24,19 +24,30 @@ Context = aio.ServicerContext[Any, Any]
 class Surround(aio.ServerInterceptor):
     """Wraps every handler. MeshErrors become rich statuses; anything else is logged and becomes INTERNAL."""
 
+    def __init__(self) -> None:
+        self._wrapped: dict[Any, Any] = {}  # by method and handler: a server has few, and makes them once
+
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Wraps the method's handler, whichever of the four shapes it has; None is UNIMPLEMENTED."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        method, streams_in = handler_call_details.method, handler.request_streaming
-        if handler.response_streaming:
-            make: Any = grpc.stream_stream_rpc_method_handler if streams_in else grpc.unary_stream_rpc_method_handler
-            wrapped: Any = _stream(method, handler.stream_stream or handler.unary_stream)
-        else:
-            make = grpc.stream_unary_rpc_method_handler if streams_in else grpc.unary_unary_rpc_method_handler
-            wrapped = _unary(method, handler.stream_unary or handler.unary_unary)
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+        known = (handler_call_details.method, handler)
+        wrapped = self._wrapped.get(known)
+        if wrapped is None:
+            wrapped = self._wrapped[known] = _wrap(*known)
+        return wrapped
+
+
+def _wrap(method: str, handler: Any) -> Any:
+    streams_in = handler.request_streaming
+    if handler.response_streaming:
+        make: Any = grpc.stream_stream_rpc_method_handler if streams_in else grpc.unary_stream_rpc_method_handler
+        wrapped: Any = _stream(method, handler.stream_stream or handler.unary_stream)
+    else:
+        make = grpc.stream_unary_rpc_method_handler if streams_in else grpc.unary_unary_rpc_method_handler
+        wrapped = _unary(method, handler.stream_unary or handler.unary_unary)
+    return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
 def _unary(method: str, inner: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:

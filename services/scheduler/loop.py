@@ -35,7 +35,7 @@ from services.scheduler.rate_notes import rates_topic
 from services.scheduler.relocating import Relocating
 from services.scheduler.reserving import Reserving
 from services.scheduler.turns import Turns
-from services.scheduler.waiting import WaitingRoom, stands_by
+from services.scheduler.waiting import Ticket, WaitingRoom, stands_by
 
 log = structlog.get_logger()
 NEWS_S = 0.5
@@ -69,6 +69,10 @@ class Scheduler:
     def wake(self) -> None:
         """Something has changed: look again."""
         self._woken.set()
+
+    def stirs(self, ended: Ticket) -> bool:
+        """Whether something may come at once of it that a request has ended."""
+        return ended.stirs or bool(self._asked and self._asked.asked)
 
     async def knows(self, model: str) -> None:
         """Gives the catalogue's news a moment to arrive: the gateway that asks may have them first."""
@@ -180,11 +184,14 @@ class Scheduler:
     async def _sleep(self, *moments: float | None) -> None:
         """Until something changes, or time alone would change what is done: at any of these moments."""
         until_s = min((at_s for at_s in moments if at_s is not None), default=None)
+        if until_s is None or self._woken.is_set():
+            await self._woken.wait()
+            return
+        alarm = asyncio.get_running_loop().call_later(max(0.0, until_s - self._clock.now()), self._woken.set)
         try:
-            async with asyncio.timeout(None if until_s is None else max(0.0, until_s - self._clock.now())):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+            await self._woken.wait()
+        finally:
+            alarm.cancel()
 
     def _act(self, action: Action, commands: Commands, prefetching: Prefetching, relocating: Relocating) -> None:
         match action:

@@ -21,6 +21,7 @@ from mesh.faults import Point, reach
 from mesh.moves import Relocation
 from mesh.requests import Placement, Progress, Wish
 from services.scheduler.loop import Scheduler
+from services.scheduler.waiting import Ticket
 
 Context = aio.ServicerContext[Any, Any]
 FINE_MS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -45,6 +46,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             raise InvalidRequest.field("model", "must name a deployed model")
         self._scheduler.room.check_open()
         await self._scheduler.knows(request.model)
+        ticket: Ticket | None = None
         try:
             with self._scheduler.room.ticket(_wish(request)) as ticket:
                 self._scheduler.wake()
@@ -56,7 +58,8 @@ class SchedulerServicer(SchedulerServiceServicer):
                         DISPATCH.observe(time.perf_counter() - arrived_s)
                     yield response
         finally:
-            self._scheduler.wake()
+            if ticket is None or self._scheduler.stirs(ticket):
+                self._scheduler.wake()
 
     async def Hold(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.HoldRequest], context: Context
@@ -107,7 +110,7 @@ def _wish(request: pb.AssignRequest) -> Wish:
         current_only=request.current_only,
         service=service_from(request.service_class),
         prompt_tokens=request.prompt_tokens,
-        waited_s=seconds(request.waited),
+        waited_s=seconds(request.waited) if request.HasField("waited") else 0.0,
         digest=request.digest,
         stays=request.stays,
     )

@@ -50,6 +50,7 @@ class Ticket:
     def __init__(self, waiting: Waiting) -> None:
         self.waiting = waiting
         self.events: asyncio.Queue[Progress | Placement | Relocation | MeshError | None] = asyncio.Queue()
+        self.stirs = True  # at its end: whether something may come of that at once
         self._load: Loading | None = None  # that it waits for
         self._last: Progress | None = None
 
@@ -133,7 +134,9 @@ class WaitingRoom:
             self._open.discard(ticket)
             if number in self.waiting:
                 self._take(number)
+            spot = self._books.spot_of(number)
             self.give_back(number)
+            ticket.stirs = spot is None or self._stirs(spot)
 
     def place(self, number: str, spot: Spot, worker: Member) -> None:
         """Gives a waiting request its place."""
@@ -203,6 +206,13 @@ class WaitingRoom:
         """A request has ended: its place is free again."""
         self.guests.pop(number, None)
         self._books.left(number, self._clock.now())
+
+    def _stirs(self, spot: Spot) -> bool:
+        """Whether a place that is free again there may change what is done. It does not where nobody waits or moves,
+        and the replica is busy all the same: by others, or by its worker's word, whose next one is looked at."""
+        seat, moving = self._books.index.replicas.seat(spot), self._books.moving
+        busy = seat is not None and self._books.index.replicas.busy(seat) > 0
+        return bool(not busy or self.waiting or moving.goals or moving.evacuations)
 
     def _take(self, number: str) -> Ticket:
         """It waits no more."""
