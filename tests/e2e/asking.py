@@ -24,7 +24,7 @@ T = TypeVar("T")
 PROMPT = "The tide is"
 SHORT = SamplingWishes(temperature=0.0, max_tokens=4, ignore_eos=True)
 LONG = SamplingWishes(temperature=0.0, max_tokens=1500, ignore_eos=True)
-PATIENCE_S = 60.0  # of a test, for what takes a second on an idle machine
+PATIENCE_S = 120.0  # of a test, for what takes a second on an idle machine
 LOOK_S = 0.01
 
 

@@ -12,12 +12,10 @@ from tests.e2e.asking import Answer, ask, deploy, until_model, whole
 from tests.e2e.conftest import Running
 from tests.e2e.library import BIG
 
-KEEP_ALIVE_S = 0.5
-
 
 async def test_a_model_goes_from_disk_to_warm_to_nothing_and_wakes_from_memory(shared: Running, tmp_path: Path) -> None:
     source = shared.library.edition(BIG, tmp_path / "model")
-    model = await deploy(shared.client, "fresh", source=str(source), keep_alive_s=KEEP_ALIVE_S)
+    model = await deploy(shared.client, "fresh", source=str(source))
     assert (model.state, model.replicas, model.nearest_tier) == (ModelState.COLD, (), Tier.DISK)
 
     cold = await ask(shared.client, "fresh")
@@ -33,6 +31,7 @@ async def test_a_model_goes_from_disk_to_warm_to_nothing_and_wakes_from_memory(s
     assert warm.started.start_kind is StartKind.WARM
     assert (warm.token_ids, warm.text) == (cold.token_ids, cold.text)
 
+    await shared.client.update("fresh", keep_alive_s=0.0)
     asleep = await until_model(shared.client, "fresh", lambda found: not found.replicas)
     assert (asleep.state, asleep.nearest_tier) == (ModelState.COLD, Tier.DRAM)
 
