@@ -119,3 +119,4 @@ class Membership:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) and not self.superseded.done():
             self.superseded.set_exception(error)
+            self.superseded.exception()  # marks it as seen: an owner that ends first never looks
