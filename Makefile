@@ -58,12 +58,8 @@ format: $(STAMP) ## format code and protos
 	ruff check --fix .
 	buf format --write
 
-bench: $(STAMP) ## run the benchmarks
-	@python -m benchmarks.serving
-	@python -m benchmarks.loading
-	@python -m benchmarks.engine
-	@python -m benchmarks.scheduling
-	@python -m benchmarks.migration
+bench: $(STAMP) ## run the benchmarks, and show one table of their figures; QUICK=1: the small form of each
+	@python -m benchmarks $(if $(QUICK),--quick)
 
 bench-peers: ## install what the loading and engine benchmarks compare with, each in an environment of its own
 	@for peer in fastsafetensors==0.5.0 runai-model-streamer==0.17.0 tensorizer==2.12.1; do \

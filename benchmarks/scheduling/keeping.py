@@ -2,9 +2,11 @@
 the longest idle leaving first and a fixed keep-alive. One node of four devices, with room for eight of 24 models."""
 
 import argparse
+import json
 import math
 import sys
 from dataclasses import replace
+from statistics import mean
 
 from policy.knobs import Knobs
 from sim.arrivals import Gaps, Law
@@ -44,10 +46,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--hours", type=float, default=4.0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object of mean latencies as the last line")
     args = parser.parse_args()
+    means_s: dict[str, dict[str, float]] = {}
     for name, cv in GAPS.items():
-        sys.stdout.write(f"{name}: gaps of cv {cv:g}\n{table(compared(cv, args.seeds, args.hours))}\n\n")
+        found = compared(cv, args.seeds, args.hours)
+        means_s[name] = {way: mean(one.mean_s for one in runs) for way, runs in found.items()}
+        sys.stdout.write(f"{name}: gaps of cv {cv:g}\n{table(found)}\n\n")
         sys.stdout.flush()
+    if args.json:
+        sys.stdout.write(json.dumps(means_s) + "\n")
 
 
 if __name__ == "__main__":

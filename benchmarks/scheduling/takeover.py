@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -67,6 +68,10 @@ def main() -> None:
     say(f"{len(figures.takeovers)} kills; {figures.load.answered} answers, {len(figures.load.failures)} failed")
     row("until another leads", led, "s", f"at most {max(led.values):.2f}")
     row("until a new request has a token", answered, "s", f"at most {max(answered.values):.2f}")
+    if options.json:
+        say(
+            json.dumps({"led_s": led.median, "answered_s": answered.median, "longest_answered_s": max(answered.values)})
+        )
     if figures.load.failures:
         raise SystemExit("\n".join(figures.load.failures))
 
