@@ -1,6 +1,5 @@
 """Loads under way: what is before each and whose turn it is, what is left, and what is learnt when one is done."""
 
-
 import pytest
 
 from mesh.facts import Tier
