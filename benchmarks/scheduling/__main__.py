@@ -15,7 +15,7 @@ from benchmarks.args import parser
 from benchmarks.machine import cores
 from benchmarks.measured import measured
 from benchmarks.report import say
-from benchmarks.scheduling.decisions import measure_books, measure_decisions
+from benchmarks.scheduling.decisions import measure_books, measure_decisions, resident_bytes
 from benchmarks.scheduling.dispatch import measure_dispatch
 from benchmarks.scheduling.experiments import ALL, QUICK, Experiment, experiment, scenarios
 from benchmarks.scheduling.report import Figures, say_figures
@@ -63,6 +63,7 @@ async def _measure(options: argparse.Namespace) -> Figures:
     figures = Figures(
         dispatch=await measure_dispatch(quick=options.quick) if "dispatch" in timed else None,
         decisions=measure_decisions(QUICK_DECISIONS if options.quick else DECISIONS) if "decisions" in timed else (),
+        resident_bytes=resident_bytes() if "decisions" in timed else 0,
         books_bytes=measure_books() if "decisions" in timed else 0,
         speed=measure_speed() if "speed" in timed else None,
     )

@@ -17,6 +17,7 @@ class Figures:
 
     dispatch: Dispatch | None = None
     decisions: Sequence[Decisions] = ()
+    resident_bytes: int = 0  # once all decisions were made
     books_bytes: int = 0
     speed: Speed | None = None
     experiments: Sequence[Experiment] = ()
@@ -30,6 +31,7 @@ class Figures:
         if self.decisions:
             figures["decisions_per_s"] = total_per_s(self.decisions)
             figures["books_mb"] = self.books_bytes / 1e6
+            figures["resident_mb"] = self.resident_bytes / 1e6
         if self.speed:
             figures["simulated_vs_real_time"] = self.speed.times_real
         for one in self.experiments:
@@ -52,7 +54,8 @@ def say_figures(figures: Figures) -> None:
     for kind in figures.decisions:
         say(kind.text())
     if figures.books_bytes:
-        say(f"books: {figures.books_bytes / 1e6:.1f} MB")
+        resident = f"; the process, with the cluster on paper: {figures.resident_bytes / 1e6:.0f} MB"
+        say(f"books: {figures.books_bytes / 1e6:.1f} MB{resident}")
     if figures.speed:
         say(figures.speed.text())
     for one in figures.experiments:
