@@ -2,8 +2,8 @@
 
 from typing import Final, final
 
-from mesh.facts import ModelEntry
-from policy.size import full_bytes
+from mesh.facts import ModelEntry, RunnerKind, WorkerFacts
+from policy.size import has_base
 from policy.view import View
 
 
@@ -11,12 +11,15 @@ from policy.view import View
 class Ability:
     """Of one version, at one moment: a worker is trusted, stays, is large enough, and has no replica of it yet."""
 
-    __slots__ = ("_entry", "_excluded", "_leaving", "_now", "_taken", "_view")
+    __slots__ = ("_entry", "_excluded", "_has_pool", "_leaving", "_now", "_taken", "_view", "_weights_bytes")
 
     def __init__(self, view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> None:
-        digest, name, replicas = entry.checkpoint.digest, entry.name, view.replicas
+        version, name, replicas = entry.checkpoint, entry.name, view.replicas
+        digest = version.digest
         self._view: Final = view
         self._entry: Final = entry
+        self._weights_bytes: Final = version.bytes + version.base_bytes
+        self._has_pool: Final = version.runner is not RunnerKind.ENCODER
         self._now: Final = now
         self._excluded: Final = excluded
         self._leaving: Final = view.index.draining()
@@ -30,4 +33,15 @@ class Ability:
             return False
         if member.fence in self._excluded or self._view.distrusts(worker_id, self._now):
             return False
-        return full_bytes(self._entry, member.worker) <= member.worker.memory_bytes
+        return self._full_bytes(member.worker) <= member.worker.memory_bytes
+
+    def need_bytes(self, worker_id: str) -> int:
+        """Memory that a replica takes on a worker that may get one; of an adapter nothing but its own beside its
+        base."""
+        member, version = self._view.index.workers[worker_id], self._entry.checkpoint
+        if version.base and has_base(self._view, self._entry, member):
+            return version.bytes
+        return self._full_bytes(member.worker) if member.worker else 0
+
+    def _full_bytes(self, worker: WorkerFacts) -> int:
+        return self._weights_bytes + worker.kv_bytes if self._has_pool else self._weights_bytes

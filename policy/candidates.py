@@ -12,7 +12,6 @@ from policy.estimate import Source
 from policy.haul import Haul
 from policy.knobs import Knobs
 from policy.offers import Offer, Offers
-from policy.size import need_bytes
 from policy.view import NOBODY, Spot, View
 
 NEAR, FAR = 16, 4  # most workers that are looked at: of nodes with the checkpoint, and those with most room anywhere
@@ -62,7 +61,7 @@ def _least_loaded(view: View, entry: ModelEntry, workers: Iterable[str], least_b
         free_bytes = memory.account(name).free_bytes
         if free_bytes >= least_bytes:
             rank = (len(loads_on(name)), -free_bytes, name)
-            if rank < first and free_bytes >= _need_bytes(view, entry, name) and able.has(name):
+            if rank < first and able.has(name) and able.need_bytes(name) <= free_bytes:
                 first = rank
     return first[2]
 
@@ -147,11 +146,6 @@ def load(view: View, entry: ModelEntry, candidate: Candidate, tenant: str = "") 
     spot = Spot(candidate.member.id, entry.name, entry.checkpoint.digest)
     store_id = candidate.source.store.id
     return Load(spot, store_id, base, min(owners, default=""), haul=candidate.load, tenant=tenant)
-
-
-def _need_bytes(view: View, entry: ModelEntry, worker_id: str) -> int:
-    member = view.index.workers[worker_id]
-    return need_bytes(view, entry, member, member.worker) if member.worker else 0
 
 
 def _roomy_near(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:

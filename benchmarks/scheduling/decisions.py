@@ -106,10 +106,10 @@ def _backlog(fleet: Fleet, count: int) -> int:
 
 
 def _mixed(fleet: Fleet, count: int) -> int:
-    """The simulated market: popular models have many replicas, few of the others any, and all memory is used. What
-    was asked before it settled is not counted."""
+    """What simulated markets ask, when memory is full: popular models have replicas with slots, or wait for more, and
+    others' make way. What was asked before that settled is not counted."""
     fleet.fill(1.0, idle=True)
-    stream = wakes(len(fleet.models), fleet.workers, 3 * count)
+    stream = wakes(len(fleet.models), 3 * count)
     _played(fleet, stream, count)
     fleet.took_s.clear()
     fleet.done.clear()

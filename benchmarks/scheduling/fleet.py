@@ -30,7 +30,6 @@ class Fleet:
 
     def __init__(self, workers: int, models: int, seed: int) -> None:
         self.books, self.now_s, self.rng = Books(), 0.0, random.Random(seed)
-        self.workers = workers
         self.took_s: list[float] = []  # of each decision, with its bookkeeping
         self.done: Counter[str] = Counter()  # actions, by name
         self._numbers = itertools.count()

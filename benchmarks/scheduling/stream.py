@@ -1,24 +1,31 @@
-"""What the simulated market asks, asked of the cluster on paper: warm, cold, evicting and waiting as they come."""
+"""What simulated markets ask, asked of the cluster on paper: warm, cold, evicting and waiting requests as they come."""
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 
 from sim.scenarios import MARKETS
 
-SEED = 1
-DEVICES = 16  # of the market's cluster
-WAKE_S = 0.01  # what comes within so long is told in one wake
+MODELS = 1000  # of one market, at most; with more, several lie side by side
+WAKE_S = 0.1  # what comes within so long is told in one wake
 
 
-def wakes(models: int, workers: int, count: int) -> Iterator[list[int]]:
-    """At least `count` requests, by the numbers of their models: those of each wake together. There are as many a
-    second for each device as in the market."""
-    market = MARKETS["market"].workload(SEED)
-    rps = market.rps * workers / DEVICES
+def wakes(models: int, count: int) -> Iterator[list[int]]:
+    """About `count` requests, by the numbers of their models: those of each wake together."""
+    sides = max(1, models // MODELS)
     found, until_s = list[int](), WAKE_S
-    for request in replace(market, models=models, rps=rps, duration_s=count / rps).requests():
-        while request.at_s >= until_s:
+    for at_s, number in heapq.merge(*(_asked(side, models // sides, count / sides) for side in range(sides))):
+        while at_s >= until_s:
             yield found
             found, until_s = [], until_s + WAKE_S
-        found.append(int(request.model.rpartition("-")[2]))
+        found.append(number)
     yield found
+
+
+def _asked(side: int, models: int, count: float) -> list[tuple[float, int]]:
+    """By one market, in order: when, and the numbers of models, which it has for itself."""
+    market = MARKETS["market"].workload(side)
+    plain = replace(market, models=models, duration_s=count / market.rps)
+    numbers = ((one.at_s, side * models + int(one.model.rpartition("-")[2])) for one in plain.requests())
+    return sorted(numbers, key=itemgetter(0))
