@@ -5,7 +5,19 @@ import random
 
 import pytest
 
-from policy.rates import FORGETTING, MOST, MOST_NOISE, PRIOR_VARIANCE, Learnt, Portion, Quantity, Rate, Rates, p90
+from policy.rates import (
+    BYTES_OF,
+    FORGETTING,
+    MOST,
+    MOST_NOISE,
+    PRIOR_VARIANCE,
+    Learnt,
+    Portion,
+    Quantity,
+    Rate,
+    Rates,
+    p90,
+)
 
 DISK, INIT = Rate(Quantity.DISK, "n1"), Rate(Quantity.INIT, "n1", "Llama")
 GB = 1e9
@@ -140,3 +152,20 @@ def test_durations_that_differ_wildly_are_learnt_without_the_noise_feeding_itsel
     learnt = rates.learnt[INIT]
     assert 1.0 < learnt.mean_s < 2.0 * math.exp(spread * spread / 2) * 2
     assert learnt.noise <= max(MOST_NOISE, spread * spread)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_kept_at_hand_of_a_node_is_what_was_learnt(seed: int) -> None:
+    chance, rates = random.Random(seed), Rates()
+    for _ in range(60):
+        node, tier = chance.choice(("n1", "n2")), chance.choice(tuple(BYTES_OF))
+        took = [Portion(Rate(BYTES_OF[tier], node), GB, 1.0), init(node)]
+        if chance.random() < 0.2:
+            rates.recall(Rate(BYTES_OF[tier], chance.choice(("", node))), Learnt(chance.random()))
+        else:
+            rates.saw(took[chance.randrange(2) :], chance.uniform(0.1, 9.0))
+        for place in ("n1", "n2", "n3"):
+            for each in BYTES_OF:
+                assert rates.byte_s(each, place, 0.5) == rates.mean_s(Rate(BYTES_OF[each], place), 0.5)
+            for shape in ("Llama", "Qwen"):
+                assert rates.init_s(place, shape, 0.2) == rates.mean_s(Rate(Quantity.INIT, place, shape), 0.2)
