@@ -12,7 +12,7 @@ from policy.actions import Load, Prefetch, Unload
 from policy.candidates import least_need_bytes
 from policy.draft import Draft
 from policy.knobs import Knobs
-from policy.shelves import free_bytes, make_room, places, takes, worth
+from policy.shelves import crowded_out_s, free_bytes, make_room, places, takes, worth
 from policy.view import View
 
 SAFE = 2  # copies on disk of what is to be there whether or not anybody asks
@@ -64,11 +64,10 @@ def _near_copy(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> Prefe
         return None
     able = [store for store in _close(view, entry) if takes(view, store, digest, now)]
     shelves = [shelf for store in able if (shelf := make_room(view, store, entry, now, knobs))]
-    worthy = [shelf for shelf in shelves if gain_s > max(SWAP * shelf.loss_s, shelf.wanted_s)]
-    best = min(
-        worthy, key=lambda shelf: (shelf.loss_s, len(shelf.instead), shelf.missing_bytes, shelf.store_id), default=None
-    )
-    return Prefetch(best.store_id, digest, Tier.DRAM, best.instead) if best else None
+    for one in sorted(shelves, key=lambda one: (one.loss_s, len(one.instead), one.missing_bytes, one.store.id)):
+        if gain_s > SWAP * one.loss_s and gain_s > crowded_out_s(view, one.store, entry, now, knobs):
+            return Prefetch(one.store.id, digest, Tier.DRAM, one.instead)
+    return None
 
 
 def _close(view: View, entry: ModelEntry) -> list[Member]:

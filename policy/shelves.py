@@ -16,14 +16,12 @@ NO_LIMIT = 1 << 62  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Room in a store's memory: which checkpoints leave for it, what they were worth, and what those are that will want
-    it."""
+    """Room in a store's memory: which checkpoints leave for it, and what they were worth."""
 
-    store_id: str
+    store: Member
     missing_bytes: int  # of the newcomer
     instead: tuple[str, ...] = ()
     loss_s: float = 0.0
-    wanted_s: float = 0.0
 
 
 def worth(view: View, entry: ModelEntry, others: int, now: float, knobs: Knobs) -> Forecast:
@@ -81,7 +79,23 @@ def make_room(view: View, store: Member, entry: ModelEntry, now: float, knobs: K
             instead.append(one.digest)
     if missing <= 0 or lacking > 0:
         return None
-    return Shelf(store.id, missing, tuple(instead), loss_s, _crowded_out_s(view, facts, entry, now, knobs))
+    return Shelf(store, missing, tuple(instead), loss_s)
+
+
+def crowded_out_s(view: View, store: Member, entry: ModelEntry, now: float, knobs: Knobs) -> float:
+    """What a store's checkpoints are worth for which there would be no room, were its memory given to them by what they
+    are worth, and to the newcomer before them: what is on its disk only will want memory when it is loaded."""
+    facts = store.store
+    rivals = [one for one in facts.checkpoints if one.digest != entry.checkpoint.digest] if facts else []
+    worth = ((_wanted_s(view, one, now, knobs), one) for one in rivals)
+    left, lost_s = facts.dram_capacity_bytes if facts else 0, 0.0
+    for wanted_s, one in sorted(worth, key=lambda pair: (-pair[0] / max(1, pair[1].bytes), pair[1].digest)):
+        left -= one.bytes
+        if left < 0:
+            break
+        if left < entry.checkpoint.bytes:
+            lost_s += wanted_s
+    return lost_s
 
 
 def _least_first(
@@ -94,31 +108,18 @@ def _least_first(
     return sorted(worth, key=lambda pair: (pair[0] / pair[1].dram_bytes, pair[1].digest))
 
 
-def _crowded_out_s(view: View, facts: StoreFacts, entry: ModelEntry, now: float, knobs: Knobs) -> float:
-    """What a store's checkpoints are worth for which there would be no room, were its memory given to them by what they
-    are worth, and to the newcomer before them: what is on its disk only will want memory when it is loaded."""
-    rivals = [one for one in facts.checkpoints if one.digest != entry.checkpoint.digest]
-    worth = ((_wanted_s(view, one, now, knobs), one) for one in rivals)
-    left, lost_s = facts.dram_capacity_bytes, 0.0
-    for wanted_s, one in sorted(worth, key=lambda pair: (-pair[0] / max(1, pair[1].bytes), pair[1].digest)):
-        left -= one.bytes
-        if left < 0:
-            break
-        if left < entry.checkpoint.bytes:
-            lost_s += wanted_s
-    return lost_s
-
-
 def _loss_s(view: View, held: CheckpointFacts, now: float, knobs: Knobs) -> float:
     return held.dram_bytes / max(1, held.bytes) * _wanted_s(view, held, now, knobs)
 
 
 def _wanted_s(view: View, held: CheckpointFacts, now: float, knobs: Knobs) -> float:
     """What all of a checkpoint is worth in the memory of a store that has some of it."""
+    names = [name for name in view.index.models_of(held.digest) if name in view.demand.histories]
+    if not names:
+        return 0.0
     there = len(places(view, held.digest, held.bytes, Tier.DRAM))
     others = max(0, there - 1) if held.dram_bytes >= held.bytes else there
-    entries = [view.cluster.models[name] for name in view.index.models_of(held.digest)]
-    return sum(worth(view, entry, others, now, knobs).mean for entry in entries)
+    return sum(worth(view, view.cluster.models[name], others, now, knobs).mean for name in names)
 
 
 def _loading(view: View, digest: str) -> set[str]:
