@@ -10,6 +10,8 @@ from sim.policy import ClusterState, Plan, WaitingRequest
 from sim.published import Published
 from sim.telling import Telling
 
+PRIORITIES = tuple(Priority)
+
 
 class Judgement:
     """What services.scheduler does around `decide`, without the waiting."""
@@ -43,7 +45,7 @@ class Judgement:
             model=one.model,
             since_s=one.since_s,
             tenant=one.tenant,
-            priority=Priority(min(one.priority, max(Priority))),
+            priority=PRIORITIES[min(one.priority, len(PRIORITIES) - 1)],
             deadline_s=None if one.emitted_tokens else one.deadline_s,
             prompt_tokens=one.prompt_tokens + one.emitted_tokens,
         )

@@ -51,16 +51,9 @@ class Pool:
     def book(self, model: str, size_bytes: int) -> bool:
         """Makes room for all of a pinned checkpoint. False, and nothing is dropped, if there is too little."""
         missing = size_bytes - self._here.get(model, 0) - self._coming.get(model, 0)
-        held = [Held(one, size, self._used_s[one], one in self._pins) for one, size in self._here.items()]
-        eviction = make_room(held, self._capacity_bytes - self.used_bytes, missing)
-        if eviction.missing_bytes:
+        free = self._capacity_bytes - self.used_bytes
+        if missing > free and not self._make_room(free, missing):
             return False
-        if eviction.shed:
-            self._shown = None
-        for shed in eviction.shed:
-            self._here[shed.digest] -= shed.bytes
-            if not self._here[shed.digest]:
-                del self._here[shed.digest]
         self._coming[model] = self._coming.get(model, 0) + missing
         return True
 
@@ -81,3 +74,15 @@ class Pool:
         self._here.clear()
         self._coming.clear()
         self._shown = None
+
+    def _make_room(self, free_bytes: int, missing_bytes: int) -> bool:
+        held = [Held(one, size, self._used_s[one], one in self._pins) for one, size in self._here.items()]
+        eviction = make_room(held, free_bytes, missing_bytes)
+        if eviction.missing_bytes:
+            return False
+        self._shown = None
+        for shed in eviction.shed:
+            self._here[shed.digest] -= shed.bytes
+            if not self._here[shed.digest]:
+                del self._here[shed.digest]
+        return True

@@ -21,6 +21,8 @@ from mesh.facts import (
 from policy.view import Spot
 from sim.policy import ClusterState, ModelState, NodeState, WorkerState
 
+NOBODY: Mapping[str, Member] = {}
+
 
 class Published:
     """One cluster's facts; as long as nothing changes, they are the same object. How many requests a replica has is
@@ -33,52 +35,56 @@ class Published:
 
     def facts(self, state: ClusterState) -> ClusterFacts:
         """Of this moment."""
-        last = self._facts
-        if last and last.drains == state.drains and self._is_as_it_was(state):
-            return last
-        models = last.models if last else MappingProxyType({name: entry(one) for name, one in state.models.items()})
-        members = dict(last.members) if last else {}
-        for node in state.nodes:
-            self._note(node, state.models, members)
+        last = self._facts or ClusterFacts(NOBODY, _catalogue(state), drains=state.drains)
+        news = self._news(state, last.members)
+        members = {**last.members, **news} if news else last.members
         if len(members) != sum([1 + len(node.workers) for node in state.nodes]):
-            self._forget(state, members)
-        self._nodes = {node.id: node for node in state.nodes}
-        if last and last.drains == state.drains and members == last.members:
-            return last
-        self._facts = ClusterFacts(MappingProxyType(members), models, drains=state.drains)
-        return self._facts
+            members = self._without_gone(state, members)
+        if members is not last.members or last.drains != state.drains:
+            last = ClusterFacts(MappingProxyType(members), last.models, drains=state.drains)
+        self._facts = last
+        return last
 
-    def _is_as_it_was(self, state: ClusterState) -> bool:
-        same = len(state.nodes) == len(self._nodes)
-        return same and all(self._nodes.get(node.id) is node for node in state.nodes)
+    def _news(self, state: ClusterState, before: Mapping[str, Member]) -> dict[str, Member]:
+        news = dict[str, Member]()
+        for node in state.nodes:
+            if self._nodes.get(node.id) is not node:
+                self._note(node, state.models, before, news)
+                self._nodes[node.id] = node
+        return news
 
-    def _note(self, node: NodeState, models: Mapping[str, ModelState], members: dict[str, Member]) -> None:
+    def _note(
+        self, node: NodeState, models: Mapping[str, ModelState], before: Mapping[str, Member], news: dict[str, Member]
+    ) -> None:
         last = self._nodes.get(node.id)
-        if last is node:
-            return
         if last is None or last.dram is not node.dram or last.disk is not node.disk:
-            members[f"{Kind.STORE}/{node.store_id}"] = store(node, models)
+            key, holds = f"{Kind.STORE}/{node.store_id}", store(node, models)
+            if before.get(key) != holds:
+                news[key] = holds
         for one in node.workers:
             if self._workers.get(one.id) is not one:
                 self._workers[one.id] = one
-                self._note_worker(one, members)
+                self._note_worker(one, before, news)
 
-    def _note_worker(self, one: WorkerState, members: dict[str, Member]) -> None:
+    def _note_worker(self, one: WorkerState, before: Mapping[str, Member], news: dict[str, Member]) -> None:
         key = f"{Kind.WORKER}/{one.id}"
         replicas = tuple([_replica(resident.spot, resident.state, resident.bytes) for resident in one.residents])
-        last = members.get(key)
+        last = before.get(key)
         if last is None or last.worker is None or last.worker.replicas != replicas:
             facts = WorkerFacts("cuda", one.memory_bytes, one.kv_bytes, one.slots, replicas)
-            members[key] = Member(Kind.WORKER, one.id, one.node_id, one.id, worker=facts)
+            news[key] = Member(Kind.WORKER, one.id, one.node_id, one.id, worker=facts)
 
-    def _forget(self, state: ClusterState, members: dict[str, Member]) -> None:
-        """What has failed."""
+    def _without_gone(self, state: ClusterState, members: Mapping[str, Member]) -> dict[str, Member]:
+        """What has not failed."""
+        self._nodes = {node.id: node for node in state.nodes}
+        self._workers = {one.id: one for one in state.workers()}
         stores = {f"{Kind.STORE}/{node.store_id}" for node in state.nodes}
-        workers = {one.id for one in state.workers()}
-        for key in [key for key, one in members.items() if one.store and key not in stores]:
-            del members[key]
-        for gone in self._workers.keys() - workers:
-            del self._workers[gone], members[f"{Kind.WORKER}/{gone}"]
+        there = stores | {f"{Kind.WORKER}/{name}" for name in self._workers}
+        return {key: one for key, one in members.items() if key in there}
+
+
+def _catalogue(state: ClusterState) -> Mapping[str, ModelEntry]:
+    return MappingProxyType({name: entry(one) for name, one in state.models.items()})
 
 
 def entry(model: ModelState) -> ModelEntry:

@@ -86,9 +86,10 @@ class Telling:
     def _tell_running(self, spots: set[Spot], now: float) -> None:
         """Which requests have given their place on one of these back, or changed it for another."""
         books = self._books
-        for spot in sorted(spots & books.runs.keys()):
+        for spot in sorted([spot for spot in spots if spot in books.runs]):
             resident = self._residents_of(spot.worker_id).get(spot)
-            for number in sorted(books.runs[spot].keys() - set(resident.request_ids if resident else ())):
+            there = resident.request_ids if resident else ()
+            for number in sorted([number for number in books.runs[spot] if number not in there]):
                 if number in books.moving.goals and (found := self._found(number)):
                     books.moved(number, found[0], now)
                 else:
