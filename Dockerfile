@@ -15,7 +15,7 @@ COPY requirements.lock ./
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.lock)" \
  && pip install --no-cache-dir -r requirements.lock
 
-COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY pyproject.toml hatch_build.py compile_policy.py README.md LICENSE ./
 COPY protos protos
 COPY mesh mesh
 COPY policy policy

@@ -9,14 +9,15 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
+MAKERS = ("compile_policy.py", "mesh/constructors.py")
 IMPORTS = re.compile(rb"^\s*(?:from|import)\s+(\w+)\.(\w+)", re.MULTILINE)
 
 
 def folder(package: Path) -> Path:
     """Where what is compiled of a package's modules, for this Python, lies if it is there: other sources have another
-    folder. What they are compiled against counts, too."""
+    folder. What they are compiled against counts, too, and how they are compiled."""
     digest = hashlib.sha256(EXTENSION_SUFFIXES[0].encode())
-    for path in sources(package):
+    for path in [*sources(package), *(path for one in MAKERS if (path := ROOT / one).is_file())]:
         digest.update(f"{path.parent.name}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return package.parent / "build" / "compiled" / digest.hexdigest()[:16]
 
