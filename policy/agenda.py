@@ -1,8 +1,11 @@
 """Which models a decision looks at, in order of service: those that may fare otherwise than when last looked at."""
 
+from functools import partial
+
 from policy.backlog import Kind
 from policy.knobs import Knobs
 from policy.order import Flow, Order
+from policy.slots import is_ready
 from policy.view import View, Waiting
 
 
@@ -24,7 +27,7 @@ class Agenda:
     has been looked at: for there will be none that is not in vain when the room is taken."""
 
     def __init__(self, view: View, due: frozenset[str], now: float, knobs: Knobs) -> None:
-        self.order = Order(view.shares, view.queues.rank, now, knobs)
+        self.order = Order(view.shares, view.queues.rank, now, knobs, partial(is_ready, view))
         self._view, self._due = view, due
         self._lines: dict[str, Line] = {}
         self._reached: dict[Kind, int] = {}

@@ -21,13 +21,14 @@ from policy.view import Spot, View
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now, and the moment at which time alone would change the answer (None: never). `claims` are the
-    versions for which room is being made, `again` the moments at which requests are to be looked at again; the books
-    are to remember both."""
+    versions for which room is being made, `again` the moments at which requests are to be looked at again, `patience`
+    those since which requests wait though a load could begin; the books are to remember all three."""
 
     actions: tuple[Action, ...]
     look_again_s: float | None
     claims: tuple[Spot, ...] = ()
     again: tuple[tuple[str, float], ...] = ()
+    patience: tuple[tuple[str, float], ...] = ()
 
 
 def decide(view: View, now: float, knobs: Knobs) -> Decision:
@@ -40,4 +41,5 @@ def decide(view: View, now: float, knobs: Knobs) -> Decision:
             look_again_s=min((at_s for at_s in moments if at_s > now), default=None),
             claims=tuple(draft.claims),
             again=tuple(draft.again.items()),
+            patience=tuple(draft.patience.items()),
         )

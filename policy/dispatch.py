@@ -45,6 +45,8 @@ def _serve(draft: Draft, line: Line, request: Waiting, now: float, knobs: Knobs)
     if line.held < knobs.max_waiting:
         choice = place(draft.view, request, now, knobs)
         choice = _in_time(draft, line, request, choice, Admission(draft.view, now, knobs))
+        if choice.patient_since_s is not None:
+            draft.patience[request.request_id] = choice.patient_since_s
         if choice.again_s is not None:
             _again(draft, request, choice.again_s)
         elif not choice.actions and not choice.claims:

@@ -19,6 +19,7 @@ class Draft:
         self.actions: list[Action] = []
         self.claims: list[Spot] = []
         self.again: dict[str, float] = {}  # when requests are to be looked at again
+        self.patience: dict[str, float] = {}  # since when requests wait though a load could begin
         self.answered: set[str] = set()  # requests with a place or a refusal
         self._back: list[Callable[[], object]] = []
         self._marks = Marks()

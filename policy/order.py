@@ -1,4 +1,5 @@
-"""In what order requests are served: by band, by what their tenants have had, by deadline, by arrival."""
+"""In what order requests are served: by band, whoever finds a slot first, by what their tenants have had, by deadline,
+by arrival."""
 
 import heapq
 import math
@@ -11,7 +12,7 @@ from policy.shares import Shares
 from policy.view import Waiting
 
 Rank = tuple[float, int]
-Key = tuple[int, int, float, Rank]
+Key = tuple[int, bool, int, float, Rank]
 
 
 @dataclass(slots=True)
@@ -25,12 +26,20 @@ class Flow:
 
 
 class Order:
-    """Strict bands; in each, a deficit round-robin over its tenants, with a quantum of `quantum_s` device-seconds; in a
-    round, the earliest deadline, whosever it is. What is served counts at once, what is blocked costs its tenant
-    nothing, and no flow waits for another."""
+    """Strict bands; in each, first whoever is `ready`: a slot that is there costs nobody memory, and a replica that
+    somebody waits for must not leave, as an idle one, before they have it. Then a deficit round-robin over the tenants,
+    with a quantum of `quantum_s` device-seconds; in a round, the earliest deadline, whosever it is. What is served
+    counts at once, what is blocked costs its tenant nothing, and no flow waits for another."""
 
-    def __init__(self, shares: Shares, rank: Callable[[Waiting], Rank], now: float, knobs: Knobs) -> None:
-        self._shares, self._rank, self._now, self._knobs = shares, rank, now, knobs
+    def __init__(
+        self,
+        shares: Shares,
+        rank: Callable[[Waiting], Rank],
+        now: float,
+        knobs: Knobs,
+        ready: Callable[[Waiting], bool] = lambda _: False,
+    ) -> None:
+        self._shares, self._rank, self._now, self._knobs, self._ready = shares, rank, now, knobs, ready
         self._tags_s: dict[str, float] = {}
         self._heap: list[tuple[Key, Flow]] = []
 
@@ -58,7 +67,7 @@ class Order:
             key, flow = heapq.heappop(self._heap)
             if key == self._key(flow):
                 return flow
-            self.put(flow)  # its tenant has been served meanwhile
+            self.put(flow)  # its tenant has been served meanwhile, or its slot taken
         return None
 
     def served(self, tenant: str, kind: str) -> None:
@@ -71,7 +80,7 @@ class Order:
     def _key(self, flow: Flow) -> Key:
         first = flow.requests[0]
         turn = int(self._tag_s(flow.tenant) // self._knobs.quantum_s)
-        return -flow.level, turn, _deadline_s(first), self._rank(first)
+        return -flow.level, not self._ready(first), turn, _deadline_s(first), self._rank(first)
 
 
 def band(request: Waiting, now: float, knobs: Knobs) -> int:

@@ -1,6 +1,6 @@
 """Whether a request should wait though a load could begin: for a slot of a replica that is there, or for memory where
 the checkpoint lies, when anywhere else a start takes so much longer that this is sooner. Like skis that are rented
-before they are bought: nobody waits longer for that than the load takes."""
+before they are bought: from when a load could first begin, nobody waits longer for that than the load takes."""
 
 import math
 from collections.abc import Iterator
@@ -29,12 +29,16 @@ class Patience:
     def until_s(self, entry: ModelEntry, request: Waiting, load: Candidate) -> float | None:
         """When to look again at a request that waits instead of having its model loaded there; None if it should not
         wait, or no longer."""
-        until_s = request.since_s + load.estimate_s
+        until_s = self.since_s(request) + load.estimate_s
         if request.odd or self.now >= until_s:
             return None
         wins_s = max(self.knobs.move_wins_s, self.knobs.move_wins_share * load.estimate_s)
         waits = self._slot_s(entry) < load.estimate_s or self.near_s(entry, load.estimate_s) < load.estimate_s - wins_s
         return until_s if waits else None
+
+    def since_s(self, request: Waiting) -> float:
+        """Since when it waits though a load could begin."""
+        return self.view.queues.patient_since_s.get(request.request_id, self.now)
 
     def near_s(self, entry: ModelEntry, most_s: float = math.inf) -> float:
         """Until it would be ready on a worker where the checkpoint lies, once what runs there has ended; of those where

@@ -15,6 +15,7 @@ from policy.patience import Patience
 from policy.retry import retry_after_s
 from policy.room import Plan, cheapest_eviction, coming_room, soonest
 from policy.scaling import is_full
+from policy.slots import is_open
 from policy.succession import succession
 from policy.view import Seat, Spot, View, Waiting
 from policy.worth import is_spare
@@ -23,11 +24,12 @@ from policy.worth import is_spare
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What is done for a request; without actions it waits, and is looked at again at `again_s`, if nothing happens
-    before. `claims`: for what room is being made."""
+    before. `claims`: for what room is being made. `patient_since_s`: since when it waits though a load could begin."""
 
     actions: tuple[Action, ...] = ()
     claims: tuple[Spot, ...] = ()
     again_s: float | None = None
+    patient_since_s: float | None = None
 
     @property
     def ends(self) -> bool:
@@ -74,15 +76,7 @@ def refusal(request: Waiting, reason: RefusalReason, retry_after_s: float | None
 
 def _open_slot(view: View, request: Waiting, seats: Collection[Seat]) -> Spot | None:
     """The least busy of these replicas that is usable and has a free slot; one that is being left, only if need be."""
-    open_ = [
-        (leaves(view, seat.spot), view.crowd(seat), seat.spot)
-        for seat in seats
-        if seat.member.fence not in request.excluded
-        and view.settled(seat)
-        and view.crowd(seat) < seat.slots
-        and not view.cluster.is_draining(seat.member)
-        and seat.spot not in view.yielding.to
-    ]
+    open_ = [(leaves(view, seat.spot), view.crowd(seat), seat.spot) for seat in seats if is_open(view, seat, request)]
     return min(open_)[2] if open_ else None
 
 
@@ -135,7 +129,7 @@ def _load(view: View, request: Waiting, best: Candidate, patience: Patience) -> 
     """Into free memory, unless it is sooner to wait."""
     entry = view.cluster.models[request.model]
     until_s = patience.until_s(entry, request, best)
-    return Choice((load(view, entry, best, request.tenant),)) if until_s is None else Choice(again_s=until_s)
+    return Choice((load(view, entry, best, request.tenant),)) if until_s is None else _wait(patience, request, until_s)
 
 
 def _make_room(
@@ -145,7 +139,11 @@ def _make_room(
     if plan is None or there is None:
         return _hold(patience.view, request, patience.now, patience.knobs)
     until_s = patience.until_s(entry, request, there)
-    return _evict(plan) if until_s is None else Choice(again_s=until_s)
+    return _evict(plan) if until_s is None else _wait(patience, request, until_s)
+
+
+def _wait(patience: Patience, request: Waiting, until_s: float) -> Choice:
+    return Choice(again_s=until_s, patient_since_s=patience.since_s(request))
 
 
 def _evict(plan: Plan) -> Choice:

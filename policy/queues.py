@@ -44,6 +44,7 @@ class Queues(Collection[Waiting]):
         self._next = itertools.count()
         self.since: Timeline[str] = Timeline()
         self.again: Timeline[str] = Timeline()  # when requests are to be looked at again, as decisions have said
+        self.patient_since_s: dict[str, float] = {}  # since when requests wait though a load could begin
         self.odd: Counter[str] = Counter()  # by model, of those that may fare otherwise than the rest
         for request in requests:
             self.add(request)
@@ -68,8 +69,13 @@ class Queues(Collection[Waiting]):
             del self._of[request.model]
         self.since.drop(request_id)
         self.again.drop(request_id)
+        self.patient_since_s.pop(request_id, None)
         self.odd[request.model] -= request.odd
         return request
+
+    def be_patient(self, moments: Iterable[tuple[str, float]]) -> None:
+        """Since when requests wait though a load could begin, as a decision has said."""
+        self.patient_since_s.update((number, at_s) for number, at_s in moments if number in self._all)
 
     def models(self) -> Collection[str]:
         """Those that somebody waits for."""

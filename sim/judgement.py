@@ -33,6 +33,7 @@ class Judgement:
             self._telling.acts(action, facts, now)
         self._books.claimed(decision.claims)
         self._books.look_again(decision.again)
+        self._books.queues.be_patient(decision.patience)
         done = (action for action in decision.actions if not isinstance(action, MakeWay | Yield | Load))
         loads, turn_s = self._telling.turns.begin(now)
         moments = [at_s for at_s in (decision.look_again_s, turn_s) if at_s is not None]

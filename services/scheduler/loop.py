@@ -173,6 +173,7 @@ class Scheduler:
                 self._act(action, commands, prefetching, relocating)
             books.claimed(decision.claims)
             books.look_again(decision.again)
+            books.queues.be_patient(decision.patience)
             stirred = books.stirred(view)
             commands.end_unwanted_loads(view, stirred)
             prefetching.end_unwanted()

@@ -1,6 +1,6 @@
 """Waiting though a load could begin: for what runs where the checkpoint lies, or for a slot; through decide."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -27,13 +27,16 @@ def decided(
     runs: dict[Spot, float] | None = None,
     names: Sequence[str] = ("r",),
     knobs: Knobs = KNOBS,
+    patience: Iterable[tuple[str, float]] = (),
 ) -> Decision:
-    """With requests that run since then, and some that wait for m."""
+    """With requests that run since then, and some that wait for m, of what earlier decisions had them wait for."""
     running = {spot: {f"of {spot}": Running(f"of {spot}", placed_s)} for spot, placed_s in (runs or {}).items()}
     waiting = tuple(request(name, since_s=since_s) for name in names)
     facts = cluster([*members, *STORES], [model("m"), model("other")])
     placed = {spot: len(each) for spot, each in running.items()}
-    return decide(View(facts, waiting=waiting, placed=placed, runs=running), at_s, knobs)
+    view = View(facts, waiting=waiting, placed=placed, runs=running)
+    view.queues.be_patient(patience)
+    return decide(view, at_s, knobs)
 
 
 def loads(decision: Decision) -> list[Spot]:
@@ -48,8 +51,23 @@ def test_a_request_waits_for_what_runs_near_its_checkpoint_when_that_is_sooner_t
 
 
 def test_it_waits_no_longer_than_the_load_would_have_taken() -> None:
-    late_s = NOW + 10.0
-    assert loads(decided(BUSY, FAR, since_s=NOW, at_s=late_s, runs={at("w1", "other"): late_s - 1.0})) == [at("w2")]
+    """However often what it waits for is put off."""
+    began = decided(BUSY, FAR, runs={at("w1", "other"): NOW - 1.0})
+    assert began.patience == (("r", NOW),)
+
+    def later(at_s: float) -> list[Spot]:
+        return loads(decided(BUSY, FAR, at_s=at_s, runs={at("w1", "other"): at_s - 1.0}, patience=began.patience))
+
+    assert later(NOW + 9.0) == []
+    assert later(NOW + 10.0) == [at("w2")]
+
+
+def test_what_has_waited_long_because_no_load_could_begin_is_not_impatient_for_that() -> None:
+    """When all is busy, the first memory that comes free is as likely far from the bytes as ever."""
+    decision = decided(BUSY, FAR, since_s=NOW - 60.0, runs={at("w1", "other"): NOW - 1.0})
+    assert not decision.actions
+    assert decision.patience == (("r", NOW),)
+    assert decision.look_again_s == NOW + 10.0
 
 
 def test_it_does_not_wait_where_that_is_hardly_sooner() -> None:
