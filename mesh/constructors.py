@@ -32,9 +32,7 @@ def _constructor(cls: ast.ClassDef, *, frozen: bool) -> str:
     given = [f"self.{one.name} = {one.value}" for one in attributes if one.value]
     if "__post_init__" in _methods(cls):
         given.append("self.__post_init__()")
-    leave = (
-        "  # type: ignore[misc]" if frozen else ""
-    )  # to give a frozen instance what it has is the constructor's alone
+    leave = "  # type: ignore[misc]" if frozen else ""  # only a constructor gives a frozen instance what it has
     return f"    def __init__({taken}) -> None: {'; '.join(given)}{leave}"
 
 

@@ -9,7 +9,8 @@ from typing import Final, final
 class Account:
     """The memory of one worker, in bytes. `free_bytes` is what replicas leave, and what the facts do not show yet of
     loads under way; it may be negative. `leaving_bytes` is what unloads under way will give back, `claimed_bytes` what
-    others wait for of that, `idle_bytes` what may be unloaded."""
+    others wait for of that, `idle_bytes` what may be unloaded; `coming_bytes` is for anybody once these have ended,
+    `room_bytes` were all that is idle unloaded, too."""
 
     __slots__ = ("claimed_bytes", "coming_bytes", "free_bytes", "idle_bytes", "leaving_bytes", "room_bytes")
 
@@ -20,10 +21,8 @@ class Account:
         self.leaving_bytes: Final = leaving_bytes
         self.claimed_bytes: Final = claimed_bytes
         self.idle_bytes: Final = idle_bytes
-        self.coming_bytes: Final = (
-            free_bytes + leaving_bytes - claimed_bytes
-        )  # for anybody, when all unloads have ended
-        self.room_bytes: Final = self.coming_bytes + idle_bytes  # were all that is idle unloaded
+        self.coming_bytes: Final = free_bytes + leaving_bytes - claimed_bytes
+        self.room_bytes: Final = self.coming_bytes + idle_bytes
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Account) and self._key() == other._key()

@@ -147,6 +147,7 @@ def _wait(patience: Patience, request: Waiting, until_s: float) -> Choice:
 
 
 def _evict(plan: Plan) -> Choice:
+    """Has room made, and claims it."""
     return Choice(plan.unloads, (plan.claim,))
 
 
