@@ -44,4 +44,5 @@ class Ability:
         return self._full_bytes(member.worker) if member.worker else 0
 
     def _full_bytes(self, worker: WorkerFacts) -> int:
+        """`size.full_bytes`, of which what is the version's is worked out once for all workers."""
         return self._weights_bytes + worker.kv_bytes if self._has_pool else self._weights_bytes
