@@ -11,7 +11,7 @@ from mesh.compiled import use
 
 COMPILED = [one.__name__ for one in (policy, sim) if use(one)]  # before any of either is imported
 
-from sim.compare import FLOOR, compare
+from sim.compare import BOUNDS, compare
 from sim.lengths import TABLES
 from sim.policies import POLICIES
 from sim.report import table
@@ -29,7 +29,7 @@ def main() -> None:
         "compare", help="a table over paired seeds; the first policy is the one compared with"
     )
     comparing.add_argument(
-        "--policies", default=",".join((*POLICIES, FLOOR)), help=f"of: {', '.join((*POLICIES, FLOOR))}"
+        "--policies", default=",".join((*POLICIES, *BOUNDS)), help=f"of: {', '.join((*POLICIES, *BOUNDS))}"
     )
     comparing.add_argument(
         "--workload", default="market", choices=SCENARIOS, metavar="NAME", help=f"of: {', '.join(SCENARIOS)}"
@@ -49,7 +49,7 @@ def main() -> None:
 
 def _compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     names = args.policies.split(",")
-    if unknown := [name for name in names if name not in POLICIES and name != FLOOR]:
+    if unknown := [name for name in names if name not in POLICIES and name not in BOUNDS]:
         parser.error(f"no policy is called {', '.join(unknown)}")
     trace = replay(args, len(SCENARIOS[args.workload].cluster.models))
     sys.stderr.write(f"compiled: {', '.join(COMPILED) or 'nothing (make compile)'}\n")

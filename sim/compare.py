@@ -7,17 +7,23 @@ from functools import partial
 import numpy as np
 
 from sim.arrivals import Floats
+from sim.bounds.first_loads import first_loads
 from sim.bounds.no_load_time import without_load_time
+from sim.failures import Failure
 from sim.outcome import Run
 from sim.policies import POLICIES
 from sim.processes import spread
 from sim.report import Figures, figures
+from sim.request import Request
 from sim.run import simulate
 from sim.scenarios import SCENARIOS, Scenario
+from sim.spec import ClusterSpec
 from sim.traces.replay import Replay
 
 OURS = "whimbrel"
 FLOOR = "no-load-time"  # ours, where loads take none: what is left is queueing
+BOUND = "first-loads"  # nobody's, where nothing but a model's first load holds anybody up: nothing is below it
+BOUNDS = (FLOOR, BOUND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +50,17 @@ def of_seed(scenario: Scenario, names: Sequence[str], seed: int, trace: Replay |
     requests, failures = asked.requests(), scenario.failures(seed)
     found = list[Sample]()
     for name in names:
-        cluster = without_load_time(scenario.cluster) if name == FLOOR else scenario.cluster
-        policy = POLICIES[OURS if name == FLOOR else name](seed)
-        found.append(_sample(simulate(cluster, requests, policy, failures), scenario.warm_up_s, seed))
+        found.append(_sample(_run(name, scenario.cluster, seed, requests, failures), scenario.warm_up_s, seed))
     return found
+
+
+def _run(name: str, cluster: ClusterSpec, seed: int, requests: Sequence[Request], failures: Sequence[Failure]) -> Run:
+    """Of a policy or of one of BOUNDS."""
+    if name == BOUND:
+        return first_loads(cluster, requests)
+    if name == FLOOR:
+        return simulate(without_load_time(cluster), requests, POLICIES[OURS](seed), failures)
+    return simulate(cluster, requests, POLICIES[name](seed), failures)
 
 
 def _of_seed(workload: str, names: Sequence[str], trace: Replay | None, seed: int) -> tuple[int, list[Sample]]:

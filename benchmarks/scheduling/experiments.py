@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sim.compare import FLOOR, OURS, Sample, compare
+from sim.compare import BOUND, BOUNDS, FLOOR, OURS, Sample, compare
 from sim.policies import POLICIES
 from sim.report import Figures, Interval, column, gap_closed, ratio, table
 from sim.scenarios import MARKETS, papers
 
 PAPER = "serverlessllm"  # the policy of ServerlessLLM's paper
 LUCK = "random"
-ALL = (*POLICIES, FLOOR)
-QUICK = (OURS, PAPER)
+ALL = (*POLICIES, *BOUNDS)
+QUICK = (OURS, PAPER, BOUND)
 FIGURES = ("mean_s", "p99_s")
 MARKET = "market"
 
@@ -37,16 +37,29 @@ class Experiment:
         ends = {LUCK, FLOOR} <= self.rows.keys()
         return {key: gap_closed(self.rows, key, OURS, LUCK, FLOOR) for key in FIGURES if ends}
 
+    def most(self) -> dict[str, Interval]:
+        """How many times what no policy is below the paper's figure is: no policy can be ahead of it by more."""
+        ends = {PAPER, BOUND} <= self.rows.keys()
+        return {key: ratio(column(self.rows[BOUND], key), column(self.rows[PAPER], key)) for key in FIGURES if ends}
+
+    def ways_come(self) -> dict[str, float]:
+        """How much of the way from the paper's policy to that bound we have come, by figure."""
+        return {key: gap_closed(self.rows, key, OURS, PAPER, BOUND) for key in self.most()}
+
     def ahead_of_us(self, key: str) -> list[str]:
         """Policies with less of a figure than ours."""
-        others = [name for name in self.rows if name not in (OURS, FLOOR)]
+        others = [name for name in self.rows if name not in (OURS, *BOUNDS)]
         return [name for name in others if self.times_ours(name, key).mean < 1.0]
 
     def text(self) -> str:
         """A table, who is ahead of us, and the gap."""
         behind = [f"ahead of us on {key}: {', '.join(self.ahead_of_us(key)) or 'nobody'}" for key in FIGURES]
         gaps = [f"gap closed on {key}: {closed:.3f}" for key, closed in self.gaps_closed().items()]
-        return "\n".join([f"\n{self.scenario}", table(self.rows), *behind, *gaps])
+        ways = [
+            f"the paper's over the bound on {key}: {most.text(2)}; of the way there: {self.ways_come()[key]:.3f}"
+            for key, most in self.most().items()
+        ]
+        return "\n".join([f"\n{self.scenario}", table(self.rows), *behind, *gaps, *ways])
 
 
 def scenarios(part: str) -> Iterable[str]:

@@ -19,15 +19,18 @@ def load_s(node: NodeSpec, model: ModelSpec, tier: Tier) -> float:
     return model.bytes / min(rates[tier], node.dram_bytes_per_s) + model.init_s
 
 
+def on_disk(spec: ClusterSpec) -> set[str]:
+    """The models that some node's disk has from the beginning."""
+    cluster = Cluster(Engine(), spec, lambda: None)
+    return {name for node in cluster.nodes.values() for name in node.disk_pool.held}
+
+
 def first_loads_s(spec: ClusterSpec, requests: Sequence[Request]) -> float:
     """Seconds of the first load of each model that is asked for, all together: from a disk that has it from the
     beginning, else from the origin."""
-    cluster = Cluster(Engine(), spec, lambda: None)
-    on_disk = {name for node in cluster.nodes.values() for name in node.disk_pool.held}
-    asked = {request.model for request in requests} & cluster.models.keys()
-    return sum(
-        load_s(spec.node, cluster.models[name], Tier.DISK if name in on_disk else Tier.ORIGIN) for name in sorted(asked)
-    )
+    there, models = on_disk(spec), {model.name: model for model in spec.models}
+    asked = {request.model for request in requests} & models.keys()
+    return sum(load_s(spec.node, models[name], Tier.DISK if name in there else Tier.ORIGIN) for name in sorted(asked))
 
 
 def prefills_s(spec: ClusterSpec, requests: Sequence[Request]) -> float:

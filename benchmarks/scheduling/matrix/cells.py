@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from benchmarks.scheduling.experiments import FIGURES, PAPER, Experiment
-from sim.compare import FLOOR, OURS
+from sim.compare import BOUNDS, OURS
 from sim.report import Figures
 
 CENTILES = (*range(100), 99.5, 99.9, 100)  # of a run's latencies, which its line keeps
@@ -68,7 +68,7 @@ def summary(compared: Sequence[Experiment]) -> str:
 
 def _line(one: Experiment, key: str) -> str:
     means = {name: sum(getattr(row, key) for row in rows) / len(rows) for name, rows in one.rows.items()}
-    others = [name for name in means if name not in (OURS, FLOOR)]
+    others = [name for name in means if name not in (OURS, *BOUNDS)]
     best = min(others, key=means.__getitem__)
     paper = one.times_ours(PAPER, key).text(2) if PAPER in one.rows else "-"
     gap = one.gaps_closed().get(key)

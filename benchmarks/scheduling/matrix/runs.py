@@ -9,7 +9,7 @@ from types import FrameType
 import numpy as np
 
 from benchmarks.scheduling.matrix.cells import CENTILES, Cell, Found
-from sim.compare import FLOOR, OURS, of_seed
+from sim.compare import BOUNDS, OURS, of_seed
 from sim.policies import POLICIES
 from sim.scenarios import SCENARIOS, papers
 
@@ -17,7 +17,7 @@ SEEDS = 30
 LONGEST_S = 200.0  # of a processor, for one run
 AGAIN_S = 0.01  # until an alarm that came amid somebody else's code comes once more
 RIVALS = [name for name in POLICIES if not name.startswith(OURS)]
-COMPARED = (OURS, *RIVALS, FLOOR)
+COMPARED = (OURS, *RIVALS, *BOUNDS)
 CASES = (*(name for name in papers() if not name.endswith("-single")), "market", "market-failures", "market-bursts")
 LONG = ("market-day",)  # takes as long as all others together
 RUNNING = ("benchmarks", "mesh", "policy", "sim")  # packages whose code a run may be broken off in
