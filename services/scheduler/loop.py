@@ -1,29 +1,25 @@
-"""Observe, decide, act: one loop, woken by every request, every fact and every finished command. No tick."""
+"""When to look: at once when a request comes; else in one loop, woken by every fact, every finished command and every
+request that ends. No tick."""
 
 import asyncio
 from collections.abc import Callable
 
-import structlog
-from prometheus_client import Counter
-
 from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.clock import Clock
-from mesh.errors import MeshError, NoRoom, Unreachable, Unsuitable
+from mesh.errors import MeshError
 from mesh.explanation import Explanation
-from mesh.facts import Kind, Member
 from mesh.moves import Moved, Relocated
 from mesh.requests import MoveKind, RequestState
-from mesh.state.catalogue import unknown_model
 from mesh.state.learnt import Notebook
 from mesh.state.mirror import Mirror
 from mesh.state.reservations import Reservations
-from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, RefusalReason, Refuse, Unload, Yield
 from policy.books import Books
-from policy.decide import decide
 from policy.knobs import Knobs
 from services.scheduler.act import Commands
+from services.scheduler.alarm import Alarm
 from services.scheduler.asked import AskedMoves
+from services.scheduler.deciding import Deciding
 from services.scheduler.demand_notes import demand_topic
 from services.scheduler.explaining import explanation
 from services.scheduler.holding import Held
@@ -37,9 +33,7 @@ from services.scheduler.reserving import Reserving
 from services.scheduler.turns import Turns
 from services.scheduler.waiting import Ticket, WaitingRoom, stands_by
 
-log = structlog.get_logger()
 NEWS_S = 0.5
-REFUSED = Counter("whimbrel_refusals_total", "Requests that were turned away, by why.", ["reason"])
 
 
 class Scheduler:
@@ -63,12 +57,27 @@ class Scheduler:
         self._learning: Learning | None = None  # while this process leads
         self._relocating: Relocating | None = None
         self._asked: AskedMoves | None = None
+        self._deciding: Deciding | None = None  # once it has taken over
+        self._alarm = Alarm(clock, self.wake)
+        self._broken: Exception | None = None  # why it cannot decide any more
         self._places_known = asyncio.Event()  # of this lead, which places are held; or that there is none
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
         """Something has changed: look again."""
         self._woken.set()
+
+    def look(self, came: Ticket) -> None:
+        """A request has come. It is looked at at once: a turn of the loop's would come after all that is ready to run.
+        One that finds others waiting for its model waits for that turn with them."""
+        if self._deciding is None or self.room.beside(came):
+            self.wake()
+            return
+        try:
+            self._look(self._deciding)
+        except Exception as error:  # the lead's, which ends with it, and not the request's
+            self._broken = error
+            self.wake()
 
     def stirs(self, ended: Ticket) -> bool:
         """Whether something may come at once of it that a request has ended."""
@@ -118,6 +127,7 @@ class Scheduler:
         self._learning = learning = Learning(books, self._clock, self._knobs)
         self._relocating = relocating = Relocating(self.room, books, self._mirror, self._clock, self._knobs, fence)
         self._places_known.clear()
+        self._broken = None
         self.room.open(books)
         try:
             with self._mirror.watching() as self._woken:
@@ -136,7 +146,7 @@ class Scheduler:
                     moves = (commands, relocating, self._clock, self._knobs)
                     self._asked = AskedMoves(self.room, books, self._mirror, *moves)
                     self._places_known.set()
-                    await self._loop(books, commands, prefetching, notes, self._asked)
+                    await self._loop(Deciding(commands, prefetching, notes, self._asked))
         finally:
             self._learning = None
             self.close(stands_by)
@@ -148,7 +158,8 @@ class Scheduler:
         for moves in (self._relocating, self._asked):
             if moves:
                 moves.close(why())
-        self._relocating = self._asked = None
+        self._relocating = self._asked = self._deciding = None
+        self._alarm.off()
         self._places_known.set()
 
     async def _take_over(self, commands: Commands, reserving: Reserving) -> None:
@@ -158,90 +169,14 @@ class Scheduler:
             reserving.strike_out(left)
         await self.held.known()
 
-    async def _loop(
-        self, books: Books, commands: Commands, prefetching: Prefetching, notes: Notes, asked: AskedMoves
-    ) -> None:
-        relocating = asked.relocating
-        while True:
-            self._woken.clear()
-            now = self._clock.now()
-            relocating.look(now)
-            books.observe(self._mirror.facts)
-            view = books.view(now)
-            decision = decide(view, now, self._knobs)
-            for action in decision.actions:
-                self._act(action, commands, prefetching, relocating)
-            books.claimed(decision.claims)
-            books.look_again(decision.again)
-            books.queues.be_patient(decision.patience)
-            stirred = books.stirred(view)
-            commands.end_unwanted_loads(view, stirred)
-            prefetching.end_unwanted()
-            self.room.tell(stirred)
-            notes.look()
-            asked.look()
-            await self._sleep(decision.look_again_s, relocating.next_s())
+    async def _loop(self, deciding: Deciding) -> None:
+        self._deciding = deciding
+        while self._broken is None:
+            self._look(deciding)
+            while not self._woken.is_set():  # whoever came meanwhile has looked at all that there was
+                await self._woken.wait()
+        raise self._broken
 
-    async def _sleep(self, *moments: float | None) -> None:
-        """Until something changes, or time alone would change what is done: at any of these moments."""
-        until_s = min((at_s for at_s in moments if at_s is not None), default=None)
-        if until_s is None or self._woken.is_set():
-            await self._woken.wait()
-            return
-        alarm = asyncio.get_running_loop().call_later(max(0.0, until_s - self._clock.now()), self._woken.set)
-        try:
-            await self._woken.wait()
-        finally:
-            alarm.cancel()
-
-    def _act(self, action: Action, commands: Commands, prefetching: Prefetching, relocating: Relocating) -> None:
-        match action:
-            case Place(number, spot):
-                self.room.place(number, spot, self._member(Kind.WORKER, spot.worker_id))
-            case Refuse(number, reason, retry_after_s):
-                self.room.refuse(number, self._refusal(number, reason, retry_after_s))
-            case Yield(spots, to):
-                commands.books.yielding.add(spots, to)
-            case MakeWay(plan):
-                commands.books.moving.add(plan)
-            case Move(number, to, kind, reason):
-                relocating.begin(number, to, kind, reason)
-            case Load() | Unload() if self._mirror.stale:
-                commands.books.touch_all()  # Redis is gone: nobody knows whether we still lead, so what is loaded stays
-            case Load():
-                commands.load(action, self._member(Kind.STORE, action.store_id).address)
-            case Unload():
-                commands.unload(action)
-            case Prefetch():
-                prefetching.begin(action)
-
-    def _member(self, kind: Kind, member_id: str) -> Member:
-        return self._mirror.facts.members[f"{kind}/{member_id}"]
-
-    def _refusal(self, number: str, reason: RefusalReason, retry_after_s: float | None) -> MeshError:
-        asked = self.room.waiting[number].waiting
-        model, tenant, knobs = asked.model, asked.tenant, self._knobs
-        REFUSED.labels(reason).inc()
-        if reason is RefusalReason.UNKNOWN_MODEL:
-            return unknown_model(model)
-        limits = {"hold_s": knobs.hold_s, "most": knobs.max_waiting, "share": knobs.tenant_requests}
-        text = REFUSALS[reason].format(model=model, tenant=tenant, **limits)
-        metadata = {"model": model}
-        if reason is RefusalReason.TENANT_FULL:
-            metadata |= {"tenant": tenant, "limit": str(knobs.tenant_requests)}
-        return REFUSED_AS.get(reason, NoRoom)(text, reason=reason, retry_after_s=retry_after_s, metadata=metadata)
-
-
-REFUSED_AS: dict[RefusalReason, type[MeshError]] = {
-    RefusalReason.NO_CHECKPOINT: Unreachable,
-    RefusalReason.VERSION_GONE: Unsuitable,
-}
-REFUSALS = {
-    RefusalReason.TOO_LARGE: "no worker has enough memory for {model!r}, even when empty; add a larger one",
-    RefusalReason.QUEUE_FULL: "{most} requests wait for {model!r} already; try again later or add workers",
-    RefusalReason.TENANT_FULL: "tenant {tenant!r} has {share} requests already, the most at once; wait for one to end",
-    RefusalReason.HELD_TOO_LONG: "no place for {model!r} within {hold_s:.0f} s; try again later or add workers",
-    RefusalReason.TOO_LATE: "a first token of {model!r} cannot be expected in time; allow more, or keep one ready",
-    RefusalReason.NO_CHECKPOINT: "no store that is alive holds the checkpoint of {model!r}",
-    RefusalReason.VERSION_GONE: "the version of {model!r} that began the answer is nowhere any more; ask anew",
-}
+    def _look(self, deciding: Deciding) -> None:
+        self._woken.clear()
+        self._alarm.set(deciding.look())

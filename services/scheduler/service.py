@@ -49,7 +49,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         ticket: Ticket | None = None
         try:
             with self._scheduler.room.ticket(_wish(request)) as ticket:
-                self._scheduler.wake()
+                self._scheduler.look(ticket)
                 while (event := await ticket.events.get()) is not None:
                     if isinstance(event, Relocation):
                         await reach(Point.SCHEDULER_RELOCATES)

@@ -153,6 +153,10 @@ class WaitingRoom:
         """Those that wait for one model."""
         return list(self._of.get(model, {}).values())
 
+    def beside(self, ticket: Ticket) -> bool:
+        """Whether others wait for the same model."""
+        return len(self._of[ticket.waiting.model]) > 1
+
     def loading(self, load: Loading) -> None:
         """A load has come so far: those who wait for it are told, and so is who joins them."""
         self._loads.setdefault(load.spot.model, {})[load.spot] = load

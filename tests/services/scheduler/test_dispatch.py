@@ -1,11 +1,16 @@
 """How long the scheduler takes over a warm request, as it counts that itself."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
+import pytest
 from prometheus_client import REGISTRY
 
-from mesh.requests import Phase
-from tests.services.scheduler.conftest import Bench
+from mesh.errors import Unreachable
+from mesh.requests import Phase, Placement, Wish
+from mesh.state.connection import State
+from tests.services.scheduler.conftest import KNOBS, Bench, led, ready
 
 
 def counted() -> float:
@@ -28,3 +33,36 @@ async def test_those_that_find_a_place_at_the_first_look_count_and_those_that_wa
     await bench.idle()
     await bench.assign().placed()
     assert counted() == before + 1
+
+
+async def test_one_that_comes_has_its_place_before_anything_else_runs(bench: Bench) -> None:
+    await ready(bench, "w1")
+    await bench.assign().placed()  # so it has taken over
+    with bench.scheduler.room.ticket(Wish("r", "m")) as ticket:
+        bench.scheduler.look(ticket)
+        assert isinstance(ticket.events.get_nowait(), Placement)
+
+
+async def test_one_that_finds_others_waiting_waits_for_the_loop_with_them(bench: Bench) -> None:
+    await ready(bench, "w1", slots=8)
+    await bench.assign().placed()
+    room = bench.scheduler.room
+    with room.ticket(Wish("r", "m")) as first, room.ticket(Wish("s", "m")) as second:
+        bench.scheduler.look(second)
+        assert second.events.empty()
+        for ticket in (first, second):
+            assert isinstance(await ticket.events.get(), Placement)
+
+
+async def test_a_decision_that_fails_ends_the_lead_and_not_the_request_alone(state: State) -> None:
+    incomparable: Any = None
+    knobs = replace(KNOBS, max_waiting=incomparable)
+    async with led(state, knobs) as bench:
+        await bench.worker()
+        with pytest.raises(Unreachable) as caught:
+            await bench.assign().placed()
+        assert caught.value.reason == "NOT_LEADER"
+        assert bench.leading
+        with pytest.raises(ExceptionGroup) as failed:
+            await bench.leading
+        assert failed.group_contains(TypeError)
