@@ -70,9 +70,12 @@ class Places:
         """Of one scheduler: while the request waits, only for as long as that leads; its place outlives it."""
         places: list[Place] = []
 
-        def ended() -> None:
+        def orphaned() -> None:
             for place in places:
                 place.orphaned()
+
+        def ended() -> None:  # where we leave, the call ends before the place is given back, which nobody need hear of
+            asyncio.get_running_loop().call_soon(orphaned)
 
         async with aclosing(self._schedulers.assign(leader.address, wish, ended)) as events:
             try:

@@ -208,6 +208,24 @@ async def test_a_place_that_was_given_back_is_told_to_nobody(bench: Bench) -> No
     assert await successor.hears() == Holding("gateway.7", (), ())
 
 
+async def test_a_place_whose_reader_is_cancelled_is_told_to_nobody(bench: Bench) -> None:
+    """As every request's is that has its answer: somebody reads on, for moves."""
+    fake = await bench.scheduler()
+    assert await fake.hears() == Holding("gateway.7", (), ())
+    for _ in range(2):
+        fake.answers.put_nowait(HERE)
+        events = assign(bench)
+        await placed(events)
+        reading = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)  # it reads
+        reading.cancel()
+        await asyncio.wait([reading])
+    fake.answers.put_nowait(HERE)
+    async with aclosing(assign(bench)) as events:
+        await placed(events)  # what the line had to say came before
+        assert fake.told.empty()
+
+
 async def test_a_request_waits_for_the_store_that_had_its_models_checkpoint(bench: Bench) -> None:
     await bench.catalogued("m")
     fake = await bench.scheduler()
