@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from pydantic import Field
+from whimbrel.worker.v1 import worker_pb2 as pb
 
 from mesh.clients.channel import Channels
 from mesh.clients.store import StoreClient
@@ -25,7 +26,7 @@ from services.worker.loading.skeletons import Skeletons
 from services.worker.relay import Relay
 from services.worker.replicas import Replicas
 from services.worker.report import Report
-from services.worker.service import NAME, WorkerServicer
+from services.worker.service import NAME, Context, WorkerServicer
 from services.worker.settings import WorkerSettings
 
 TOKEN = 300  # an ordinary one in the tokenizer of benchmarks.models
@@ -71,6 +72,19 @@ class ZeroEngine(Engine):
         return EngineStats({self._model: counts})
 
 
+class ZeroServicer(WorkerServicer):
+    """Its one replica was never loaded, so only the engine knows of it."""
+
+    def __init__(self, worker_id: str, replicas: Replicas, relay: Relay, engine: Engine, memory_bytes: int) -> None:
+        super().__init__(worker_id, replicas, relay, engine, memory_bytes)
+        self._counts = engine.stats
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
+        """How many requests it has answered."""
+        counts = self._counts().replicas.items()
+        return pb.GetStatusResponse(replicas=[pb.ReplicaStatus(model=model, steps=one.steps) for model, one in counts])
+
+
 @asynccontextmanager
 async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[Sequence[Mounted]]:
     """The worker, standing on the ground."""
@@ -92,7 +106,7 @@ async def build(settings: ZeroWorkerSettings, ground: Ground) -> AsyncIterator[S
     relay.begin(engine, Guides(stores, replicas.order_of, settings.scratch_dir))
     relay.on_load = report.load
     report.life()
-    servicer = WorkerServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
+    servicer = ZeroServicer(ground.me.id, replicas, relay, engine, settings.memory_bytes)
     async with owned(_drain(ground, relay), ground):
         yield [Mounted(NAME, servicer.mount)]
     await channels.close()
