@@ -1,17 +1,19 @@
 """What the scheduler adds to a warm request: a real one, a process over a real Valkey, is asked for places at a steady
-rate. The workers are leases and facts alone, for nobody calls a worker before a request has its place."""
+rate. The workers are leases and facts alone, for nobody calls a worker before a request has its place. The scheduler
+has a core of its own, as in a cluster, unless the machine has but one; client and Redis share the others."""
 
 import asyncio
 import random
 import socket
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 
 from benchmarks.child import child
+from benchmarks.cores import on_cores, one_apart
 from benchmarks.cpu import cpu_s
 from benchmarks.machine import load_average
 from benchmarks.scheduling.histogram import Buckets
@@ -25,17 +27,19 @@ from mesh.state.connection import State
 from mesh.state.embedded import embedded_redis
 from mesh.state.mirror import Mirror
 
-NAME, METRIC = "dispatch", "whimbrel_dispatch_seconds"
+NAME, INSIDE, PROCESSOR = "dispatch", "whimbrel_dispatch_seconds", "whimbrel_dispatch_processor_seconds"
 PER_S, HELD_S = 500.0, 0.05
 WARM_S, MEASURED_S, QUICK_S = 2.0, 30.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Of all requests. `inside` is from a request's arrival in the scheduler to its place, as that process counts it;
-    `whole_s`, sorted, from a client's call to its place, so with both ends of gRPC and the client itself."""
+    """Of all requests. `inside` is from a request's arrival in the scheduler to its place, as that process counts it,
+    and `processor` its thread's processor time meanwhile; `whole_s`, sorted, from a client's call to its place, so with
+    both ends of gRPC and the client itself."""
 
     inside: Buckets
+    processor: Buckets
     whole_s: tuple[float, ...]
     cpu_us: float  # the scheduler's processor time a request, the end of its place included
     load_average: float
@@ -44,27 +48,38 @@ class Dispatch:
         """A percentile."""
         return self.inside.percentile(share) * 1e3
 
+    def processor_ms(self, share: float) -> float:
+        """A percentile."""
+        return self.processor.percentile(share) * 1e3
+
     def whole_ms(self, share: float) -> float:
         """A percentile."""
         return self.whole_s[int(share * (len(self.whole_s) - 1))] * 1e3
 
     def text(self) -> str:
         """A line."""
-        inside, whole = ([f"{of(share):.2f}" for share in (0.5, 0.99)] for of in (self.inside_ms, self.whole_ms))
+        kinds = (self.inside_ms, self.processor_ms, self.whole_ms)
+        inside, processor, whole = (f"P50 {of(0.5):.2f} ms, P99 {of(0.99):.2f} ms" for of in kinds)
         return (
-            f"dispatch of {self.inside.count} warm requests at {PER_S:.0f}/s: in the scheduler P50 {inside[0]} ms, "
-            f"P99 {inside[1]} ms; at the client P50 {whole[0]} ms, P99 {whole[1]} ms; "
+            f"dispatch of {self.inside.count} warm requests at {PER_S:.0f}/s: in the scheduler {inside}, of it at work "
+            f"{processor}; at the client {whole}; "
             f"{self.cpu_us:.0f} µs of the scheduler's processor each; load average {self.load_average:.1f}"
         )
 
 
 async def measure_dispatch(*, quick: bool) -> Dispatch:
     """Requests come at random, whatever becomes of those before; each holds its place for a moment."""
+    own, others = one_apart()
+    with on_cores(others):
+        return await _measure(own, quick=quick)
+
+
+async def _measure(own: Collection[int], *, quick: bool) -> Dispatch:
     async with (
         embedded_redis() as redis_url,
         State(redis_url, NAME) as state,
         published(state) as papers,
-        _scheduler(redis_url) as (pid, page_url),
+        _scheduler(redis_url, own) as (pid, page_url),
         Mirror(state).running() as mirror,
     ):
         if not await mirror.until(lambda facts: facts.leader is not None, PATIENCE_S):
@@ -74,10 +89,11 @@ async def measure_dispatch(*, quick: bool) -> Dispatch:
             await client.ask(WARM_S)
             before, before_s = await _page(page_url), cpu_s(pid)
             whole_s = await client.ask(QUICK_S if quick else MEASURED_S)
-            inside, cpu = (await _page(page_url)).since(before), cpu_s(pid) - before_s
+            after, cpu = await _page(page_url), cpu_s(pid) - before_s
+    inside, processor = (Buckets.on(after, name).since(Buckets.on(before, name)) for name in (INSIDE, PROCESSOR))
     if inside.count != len(whole_s):
         raise BenchmarkBroken(f"of {len(whole_s)} requests, {inside.count} found a place at the first look")
-    return Dispatch(inside, tuple(sorted(whole_s)), cpu / len(whole_s) * 1e6, load_average())
+    return Dispatch(inside, processor, tuple(sorted(whole_s)), cpu / len(whole_s) * 1e6, load_average())
 
 
 class Client:
@@ -125,7 +141,7 @@ class Client:
 
 
 @asynccontextmanager
-async def _scheduler(redis_url: str) -> AsyncIterator[tuple[int, str]]:
+async def _scheduler(redis_url: str, cores: Collection[int]) -> AsyncIterator[tuple[int, str]]:
     """Its pid, and the address of its page of metrics."""
     port = _free_port()
     settings = {
@@ -134,7 +150,9 @@ async def _scheduler(redis_url: str) -> AsyncIterator[tuple[int, str]]:
         "WHIMBREL_HOST": HOST,
         "WHIMBREL_METRICS_PORT": str(port),
     }
-    async with child("services.scheduler", settings=settings) as process:
+    async with AsyncExitStack() as stack:
+        with on_cores(cores):
+            process = await stack.enter_async_context(child("services.scheduler", settings=settings))
         await process.answer()  # the line that says where it listens
         yield process.pid, f"http://{HOST}:{port}/metrics"
 
@@ -145,9 +163,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _page(url: str) -> Buckets:
+async def _page(url: str) -> str:
     def read() -> str:
         with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return str(answer.read().decode())
 
-    return Buckets.on(await asyncio.to_thread(read), METRIC)
+    return await asyncio.to_thread(read)

@@ -27,6 +27,7 @@ class Figures:
         figures: dict[str, float] = {}
         if self.dispatch:
             figures["dispatch_scheduler_p99_ms"] = self.dispatch.inside_ms(0.99)
+            figures["dispatch_processor_p99_ms"] = self.dispatch.processor_ms(0.99)
             figures["dispatch_end_to_end_p99_ms"] = self.dispatch.whole_ms(0.99)
         if self.decisions:
             figures["decisions_per_s"] = total_per_s(self.decisions)

@@ -15,7 +15,11 @@ from tests.services.scheduler.conftest import KNOBS, Bench, led, ready
 
 def counted() -> float:
     """Requests that found a place at the first look."""
-    return REGISTRY.get_sample_value("whimbrel_dispatch_seconds_count") or 0.0
+    waits, works = (
+        REGISTRY.get_sample_value(f"whimbrel_dispatch_{name}_count") for name in ("seconds", "processor_seconds")
+    )
+    assert waits == works
+    return waits or 0.0
 
 
 async def test_those_that_find_a_place_at_the_first_look_count_and_those_that_wait_do_not(bench: Bench) -> None:
