@@ -1,5 +1,6 @@
 """Device memory: where a version fits, and which idle replicas would have to go for it."""
 
+import math
 from dataclasses import dataclass
 
 from mesh.facts import ModelEntry
@@ -9,7 +10,7 @@ from policy.knobs import Knobs
 from policy.memory import Account
 from policy.size import is_base, need_bytes
 from policy.view import Seat, Spot, View
-from policy.worth import is_promised, worth
+from policy.worth import is_promised, regret_s, worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +58,22 @@ def cheapest_eviction(
     *,
     spared: frozenset[Spot] = frozenset(),
 ) -> Plan | None:
-    """Unloads of idle replicas on the worker that needs the fewest; None when nothing helps."""
-    plans = []
+    """Unloads of idle replicas on the worker that needs the fewest; of several where it starts equally soon, where
+    their loss costs least. None when nothing helps."""
+    plans, latest_s = [], math.inf
     for candidate in sorted(able, key=lambda one: (one.estimate_s, one.member.id)):
+        if candidate.estimate_s > latest_s:
+            break  # none of the others needs fewer, or is as soon
         if _account(view, candidate).room_bytes < _need_bytes(view, entry, candidate):
             continue
         idle = [seat for seat in first_to_leave(view, entry, candidate, now, knobs) if not spared & _spots(view, seat)]
         if chosen := just_enough(view, idle, missing_bytes(view, entry, candidate)):
-            plans.append((len(chosen), candidate.estimate_s, candidate.member.id, chosen, candidate))
-            if len(chosen) == 1:
-                break  # none of the others needs fewer, or is sooner
+            lost_s = sum([regret_s(view, seat, now, knobs.horizon_s, knobs) for seat in chosen])
+            plans.append((len(chosen), candidate.estimate_s, lost_s, candidate.member.id, chosen, candidate))
+            latest_s = candidate.estimate_s if len(chosen) == 1 else latest_s
     if not plans:
         return None
-    *_, chosen, best = min(plans, key=lambda plan: plan[:3])
+    *_, chosen, best = min(plans, key=lambda plan: plan[:4])
     return Plan(tuple(unload(view, seat) for seat in chosen), spot_of(entry, best))
 
 

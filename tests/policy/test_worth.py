@@ -46,6 +46,18 @@ def test_one_that_was_just_asked_and_comes_back_much_later_leaves() -> None:
     assert spots(evicted({"a": late, "b": often}, 63_010.0)) == ["a"]
 
 
+def test_of_workers_that_are_equally_near_the_one_whose_replica_is_least_worth_loses_it() -> None:
+    for first, other in (("a", "b"), ("b", "a")):
+        books = Books()
+        homes = [worker("w1", replica(first), memory=REPLICA), worker("w2", replica(other), memory=REPLICA)]
+        books.observe(cluster([*homes, store("s1", "a@1", "b@1", "m@1")], map(model, ("a", "b", "m"))))
+        for name, moment in (("a", 10.0), ("b", 990.0)):
+            books.demand.arrived(name, moment)
+        decide(books.view(1000.0), 1000.0, KNOBS)
+        books.arrived(request("r1", since_s=1000.0))
+        assert spots(decide(books.view(1000.0), 1000.0, KNOBS).actions) == ["a"]
+
+
 def test_a_model_that_the_catalogue_does_not_have_is_not_remembered() -> None:
     books = Books()
     books.observe(cluster([worker("w1")], [model("m")]))
