@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.knobs import Knobs
@@ -46,6 +46,7 @@ def test_nobody_is_below_it_where_everybody_has_room_and_comes_alone() -> None:
     assert latencies_s(simulate(spec, requests, BestFree())) == pytest.approx(latencies_s(first_loads(spec, requests)))
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.0, 60.0), st.sampled_from("abc")), min_size=1, max_size=8),
     st.integers(1, 2),
