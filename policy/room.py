@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mesh.facts import ModelEntry
 from policy.actions import Unload, UnloadReason
+from policy.beside import beside_s
 from policy.candidates import Candidate
 from policy.knobs import Knobs
 from policy.memory import Account
@@ -59,7 +60,7 @@ def cheapest_eviction(
     spared: frozenset[Spot] = frozenset(),
 ) -> Plan | None:
     """Unloads of idle replicas on the worker that needs the fewest; of several where it starts equally soon, where
-    their loss costs least. None when nothing helps."""
+    it costs least: by the loss of what leaves, and beside what runs there. None when nothing helps."""
     plans, latest_s = [], math.inf
     for candidate in sorted(able, key=lambda one: (one.estimate_s, one.member.id)):
         if candidate.estimate_s > latest_s:
@@ -69,7 +70,8 @@ def cheapest_eviction(
         idle = [seat for seat in first_to_leave(view, entry, candidate, now, knobs) if not spared & _spots(view, seat)]
         if chosen := just_enough(view, idle, missing_bytes(view, entry, candidate)):
             lost_s = sum([regret_s(view, seat, now, knobs.horizon_s, knobs) for seat in chosen])
-            plans.append((len(chosen), candidate.estimate_s, lost_s, candidate.member.id, chosen, candidate))
+            cost_s = lost_s + beside_s(view, entry, candidate, now, knobs)
+            plans.append((len(chosen), candidate.estimate_s, cost_s, candidate.member.id, chosen, candidate))
             latest_s = candidate.estimate_s if len(chosen) == 1 else latest_s
     if not plans:
         return None
