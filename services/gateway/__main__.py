@@ -11,6 +11,7 @@ from mesh.clients.scheduler import SchedulerClient
 from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.facts import Kind
+from mesh.garbage import spare_requests
 from mesh.serve import Ground, Mounted, main, owned
 from mesh.state.mirror import Mirror
 from services.gateway.answer import Answers
@@ -43,6 +44,7 @@ async def build(settings: GatewaySettings, ground: Ground) -> AsyncIterator[Sequ
         stack.push_async_callback(lines.close)
         mirror = await stack.enter_async_context(Mirror(ground.state).running())
         texts = stack.enter_context(Texts(stores, mirror, settings.cache_dir, settings.tokenizers, settings.absent_s))
+        texts.on_first = spare_requests  # by then all that tokenizers need is imported
         await stack.enter_async_context(owned(texts.keep_warm(), ground))
         await stack.enter_async_context(owned(_tidy(channels, mirror), ground))
         leading = Leading(mirror)

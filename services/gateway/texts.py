@@ -78,6 +78,7 @@ class Texts:
         self._dir = cache_dir or Path(self._temporary.name)  # type: ignore[union-attr]
         self._known: OrderedDict[str, Text] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
+        self.on_first: Callable[[], None] = lambda: None  # called once, when the first tokenizer is open
 
     def __enter__(self) -> Self:
         return self
@@ -95,10 +96,16 @@ class Texts:
             if digest not in self._known:
                 directory = await with_store(self._mirror, self._absent_s, partial(self._fetch, digest))
                 self._known[digest] = await asyncio.to_thread(_open, directory)
+                self._opened(self._known[digest])
         self._locks.pop(digest, None)
         while len(self._known) > self._capacity:
             self._known.popitem(last=False)
         return self._known[digest]
+
+    def _opened(self, text: Text) -> None:
+        if text.tokenizer:
+            first, self.on_first = self.on_first, lambda: None
+            first()
 
     async def keep_warm(self) -> None:
         """Opens the tokenizer of each model that is deployed, before its first request; runs until cancelled."""

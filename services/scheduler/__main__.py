@@ -1,7 +1,6 @@
 """python -m services.scheduler: one process that decides, or stands by for the one that does."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from mesh.clients.store import StoreClient
 from mesh.clients.worker import WorkerClient
 from mesh.clock import MonotonicClock
 from mesh.facts import Kind
+from mesh.garbage import spare_requests
 from mesh.serve import Ground, Mounted, main, owned
 from mesh.state.leadership import Leadership
 from mesh.state.learnt import Notebook
@@ -32,7 +32,6 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.waiting import drains
 
 log = structlog.get_logger()
-GARBAGE = 10_000  # objects that come and stay between two looks for cycles, of which only gRPC makes any
 
 
 @asynccontextmanager
@@ -49,7 +48,7 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
         )
         async with owned(_lead(ground, leadership, scheduler), ground):
             servicer = SchedulerServicer(scheduler)
-            _spare_requests_from_collections()
+            spare_requests()
             log.info("decides when it leads", policy="compiled" if COMPILED else "interpreted")
             yield [
                 Mounted(
@@ -58,13 +57,6 @@ async def build(settings: SchedulerSettings, ground: Ground) -> AsyncIterator[Se
                 )
             ]
     await channels.close()
-
-
-def _spare_requests_from_collections() -> None:
-    """The collector stops everything while it looks for cycles. What is here from the start it need never look at."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE)
 
 
 async def _lead(ground: Ground, leadership: Leadership, scheduler: Scheduler) -> None:

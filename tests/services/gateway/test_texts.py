@@ -58,6 +58,18 @@ async def test_a_tokenizer_and_its_template_are_opened(files: Files) -> None:
     assert await files.text("d1") is text
 
 
+async def test_it_is_told_once_when_the_first_tokenizer_is_open(files: Files) -> None:
+    told = list[str]()
+    files.texts.on_first = lambda: told.append("first")
+    files.of("bare")
+    await files.text("bare")
+    assert told == []
+    for digest in ("d1", "d2"):
+        templated(PLAIN).save_pretrained(files.of(digest))
+        await files.text(digest)
+        assert told == ["first"]
+
+
 async def test_templates_in_files_of_their_own_are_found_by_name(files: Files) -> None:
     home = files.of("d1")
     templated(PLAIN).save_pretrained(home)
