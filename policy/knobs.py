@@ -16,8 +16,6 @@ class Knobs:
 
     keep_alive_s: float | None = None  # an idle replica stays so long at most; None: until its memory is wanted
     horizon_s: float = 120.0  # what comes later than that makes no idle replica worth its memory
-    grow_ahead: bool = False  # whether a crowded model without a target gets more replicas at once: with bursts of
-    # CV 8 on 16 simulated devices, what they displaced cost more than they won (docs/decisions/0030)
     scale_in_s: float = 60.0  # more replicas than a model needs are more than it needs for this long
     prewarm_gain: float = 1.5  # what is expected to be saved, over what is expected to be lost by it
     prewarm_io_share: float = 0.1  # of a load's time: what it is expected to cost others whom it delays

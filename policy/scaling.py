@@ -8,10 +8,9 @@ from mesh.facts import ModelEntry
 from policy.actions import Load, LoadReason, Move, Unload, UnloadReason
 from policy.candidates import candidates, free_candidates, load
 from policy.draft import Draft
-from policy.forecast import coming
+from policy.growth import Growing, line_of
 from policy.knobs import Knobs
 from policy.offers import Offers
-from policy.rates import Quantity, Rate
 from policy.room import cheapest_eviction, coming_room, soonest
 from policy.view import View
 from policy.worth import spare
@@ -89,32 +88,32 @@ def _suffices(entry: ModelEntry, have: int) -> bool:
 
 def _grow(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs) -> None:
     """The first replica is its requests' own matter. Once one is there or on its way, others come beside it."""
-    view = draft.view
-    while (have := _have(view, entry)) > 0 and not _suffices(entry, have):
-        if not _is_worth_another(draft, entry, have, now, knobs):
-            return
-        if not make(draft, entry, LoadReason.SCALE_OUT, now, knobs):
+    while (have := _have(draft.view, entry)) > 0 and not _suffices(entry, have):
+        another = _on_target if entry.target_concurrency else _for_line
+        if not another(draft, entry, have, now, knobs):
             return
 
 
-def _is_worth_another(draft: Draft, entry: ModelEntry, have: int, now: float, knobs: Knobs) -> bool:
-    """Whether more is asked of its replicas than they should have; where nobody has said how much that is, whether
-    requests beyond their slots, those expected until then among them, would wait longer than another takes to load."""
+def _on_target(draft: Draft, entry: ModelEntry, have: int, now: float, knobs: Knobs) -> bool:
+    """One more, if more is asked of its replicas than somebody said that they should have at most."""
     view = draft.view
     waiting = sum([request.request_id not in draft.answered for request in view.queues.of(entry.name)])
     asked = sum([view.crowd(seat) for seat in view.up(entry)]) + waiting
-    if entry.target_concurrency:
-        return asked > have * entry.target_concurrency
-    if not knobs.grow_ahead or asked < have * view.index.sizes().least_slots:
+    return asked > have * entry.target_concurrency and make(draft, entry, LoadReason.SCALE_OUT, now, knobs)
+
+
+def _for_line(draft: Draft, entry: ModelEntry, have: int, now: float, knobs: Knobs) -> bool:
+    """One more, if it pays for those who wait."""
+    view, line = draft.view, line_of(draft, entry, have, knobs)
+    made = Growing(view, entry, line, now, knobs).best() if line else None
+    if made is None:
         return False
-    able = candidates(view, entry, now, knobs)
-    if not able:
-        return False
-    load_s, slots = min((one.estimate_s, one.worker.slots) for one in able)
-    held_s = view.rates.of(Rate(Quantity.HELD, "", entry.name), knobs.held_s).mean_s
-    ending = min(asked, have * slots) * min(1.0, load_s / held_s)
-    beyond = asked + coming(view.demand.histories.get(entry.name), now, load_s).surely - ending - have * slots
-    return beyond * held_s / (have * slots) > load_s
+    if made.plan:
+        draft.take(made.plan.unloads)
+        draft.claim([made.plan.claim])
+    else:
+        draft.take([replace(load(view, entry, made.candidate), reason=LoadReason.SCALE_OUT)])
+    return True
 
 
 def _have(view: View, entry: ModelEntry) -> int:

@@ -10,7 +10,7 @@ from policy.knobs import Knobs
 from tests.policy.scene import REPLICA, at, cluster, model, replica, request, store, worker
 
 NOW = 1000.0
-KNOBS = Knobs(grow_ahead=True, held_s=100.0)
+KNOBS = Knobs(held_s=100.0)
 STORE = store("s1", "m@1", "n@1")
 
 
@@ -82,7 +82,7 @@ def test_nothing_more_comes_where_a_slot_will_be_free_sooner() -> None:
     books = books_of(worker("w1"), worker("w2"))
     for number in range(3):
         books.arrived(request(f"r{number}", since_s=NOW))
-    quick = Knobs(grow_ahead=True, held_s=0.1)
+    quick = Knobs(held_s=0.1)
     assert [reason for _, reason in loads(decided(books, knobs=quick))] == [LoadReason.DEMAND]
 
 

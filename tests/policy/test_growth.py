@@ -1,0 +1,63 @@
+"""Whether one more replica of a model that has a line pays."""
+
+import math
+
+from mesh.facts import Member
+from policy.actions import Action, Load, LoadReason
+from policy.books import Books
+from policy.decide import decide
+from policy.growth import Growing, Line
+from policy.knobs import Knobs
+from policy.spot import Spot
+from tests.policy.scene import at, cluster, model, replica, request, store, worker
+
+NOW = 1000.0
+KNOBS = Knobs(held_s=100.0)
+FULL = replica("m", running=2)
+
+
+def books_of(*members: Member) -> Books:
+    """With the models m and n, both on the node n1."""
+    books = Books()
+    books.observe(cluster([*members, store("s1", "m@1", "n@1")], [model("m"), model("n")]))
+    return books
+
+
+def asked(books: Books, count: int) -> tuple[Action, ...]:
+    """What is done for so many more than have a slot."""
+    for number in range(count):
+        books.arrived(request(f"r{number}", since_s=NOW))
+    return decide(books.view(NOW), NOW, KNOBS).actions
+
+
+def test_what_a_replica_spares_is_what_lies_between_two_lines() -> None:
+    """Four slots take a request every 2.5 s, so twelve last 30 s. Six slots from 6 s on take the 9.6 that are left then
+    within 16 s."""
+    line = Line(beyond=12, have=2, slots=2, held_s=10.0)
+    before, after = 0.5 * 30.0 * 12.0, 0.5 * 6.0 * (12.0 + 9.6) + 0.5 * 16.0 * 9.6
+    assert math.isclose(line.saved_s(6.0, 0.0), before - after)
+    assert math.isclose(Line(10, 2, 2, 10.0).saved_s(6.0, 2.0), line.saved_s(6.0, 0.0))
+    assert line.saved_s(31.0, 0.0) == 0.0
+
+
+def test_a_line_gets_another_replica_where_the_checkpoint_lies_and_none_over_the_network() -> None:
+    near = asked(books_of(worker("w1", FULL), worker("w2")), 9)
+    assert [(one.spot, one.reason) for one in near if isinstance(one, Load)][-1] == (at("w2"), LoadReason.DEMAND)
+    three = asked(books_of(worker("w1", FULL), worker("w2"), worker("w3"), worker("w4", node="n2")), 9)
+    assert [one.spot.worker_id for one in three if isinstance(one, Load)] == ["w2", "w3"]
+
+
+def test_an_idle_replica_leaves_for_a_line_if_its_loss_costs_less_than_is_won() -> None:
+    """A load takes 0.2 s, and so is what somebody loses who comes back to find his model gone."""
+    seldom, often = (books_of(worker("w1", FULL), worker("w2", replica("n"))) for _ in range(2))
+    often.demand.recall("n", NOW - 1.0, [0.0] * 10 + [100.0] * 10 + [0.0] * 20)
+    short, long = Line(2, have=2, slots=2, held_s=1.0), Line(6, have=2, slots=2, held_s=1.0)
+    assert leaving(seldom, short) == leaving(often, long) == [at("w2", "n")]
+    assert leaving(often, short) == []
+
+
+def leaving(books: Books, line: Line) -> list[Spot]:
+    """What would have to leave for one more replica of m."""
+    view = books.view(NOW)
+    made = Growing(view, view.cluster.models["m"], line, NOW, KNOBS).best()
+    return [one.spot for one in made.plan.unloads] if made and made.plan else []
