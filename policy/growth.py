@@ -4,7 +4,7 @@ it costs others."""
 from dataclasses import dataclass
 
 from mesh.facts import ModelEntry
-from policy.candidates import Candidate, candidates, free_candidates
+from policy.candidates import Candidate, candidates, free_candidates, near_candidates
 from policy.draft import Draft
 from policy.forecast import coming
 from policy.knobs import Knobs
@@ -65,13 +65,17 @@ class Growing:
     knobs: Knobs
 
     def best(self) -> Growth | None:
-        """Where one more replica wins most; None: nowhere. What the node does not have would hold a device, and the
-        network, for long: only a model that has no replica is worth that."""
+        """Where one more replica wins most; None: nowhere."""
         view, entry, now, knobs = self.view, self.entry, self.now, self.knobs
         able = {one.member.id: one for one in candidates(view, entry, now, knobs)}
         able |= {one.member.id: one for one in free_candidates(view, entry, now, Offers(view, entry, knobs))}
-        found = [made for one in able.values() if not one.load.origin_bytes and (made := self._at(one))]
+        found = [made for one in able.values() if self._may_come_to(one) and (made := self._at(one))]
         return min(found, key=lambda made: (-made.wins_s, made.candidate.member.id), default=None)
+
+    def _may_come_to(self, one: Candidate) -> bool:
+        """What its node does not have would hold a device, and the network, for long: that is for a model that has no
+        replica yet, or one on each worker near it."""
+        return not one.load.origin_bytes or not near_candidates(self.view, self.entry, self.now, self.knobs)
 
     def _at(self, one: Candidate) -> Growth | None:
         """There, if it wins anything."""

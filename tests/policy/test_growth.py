@@ -3,7 +3,7 @@
 import math
 
 from mesh.facts import Member
-from policy.actions import Action, Load, LoadReason
+from policy.actions import Action, Load
 from policy.books import Books
 from policy.decide import decide
 from policy.growth import Growing, Line
@@ -40,11 +40,15 @@ def test_what_a_replica_spares_is_what_lies_between_two_lines() -> None:
     assert line.saved_s(31.0, 0.0) == 0.0
 
 
-def test_a_line_gets_another_replica_where_the_checkpoint_lies_and_none_over_the_network() -> None:
-    near = asked(books_of(worker("w1", FULL), worker("w2")), 9)
-    assert [(one.spot, one.reason) for one in near if isinstance(one, Load)][-1] == (at("w2"), LoadReason.DEMAND)
-    three = asked(books_of(worker("w1", FULL), worker("w2"), worker("w3"), worker("w4", node="n2")), 9)
-    assert [one.spot.worker_id for one in three if isinstance(one, Load)] == ["w2", "w3"]
+def test_a_line_gets_replicas_near_the_checkpoint_and_afar_once_one_is_everywhere_near() -> None:
+    far = worker("w9", node="n2")
+    assert loaded(books_of(worker("w1", FULL), worker("w2"), worker("w3", replica("n", running=1)), far)) == ["w2"]
+    assert loaded(books_of(worker("w1", FULL), worker("w2"), worker("w3"), far)) == ["w2", "w3", "w9"]
+
+
+def loaded(books: Books) -> list[str]:
+    """Where a line of nine comes to more replicas at once."""
+    return [one.spot.worker_id for one in asked(books, 9) if isinstance(one, Load)]
 
 
 def test_an_idle_replica_leaves_for_a_line_if_its_loss_costs_less_than_is_won() -> None:
