@@ -48,3 +48,14 @@ def test_a_run_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     assert runs.found(Cell("6.7b-gsm8k-1.4", "whimbrel", 0)) is None
     monkeypatch.undo()
     assert runs.found(Cell("6.7b-gsm8k-0.2", "random", 0)) is not None
+
+
+def test_how_far_anybody_could_be_ahead_is_said_where_the_paper_s_policy_and_the_bound_were_run() -> None:
+    rows = [found("whimbrel", 0, 2.0), found("serverlessllm", 0, 3.0), found("first-loads", 0, 1.0)]
+    (one,) = experiments(rows)
+    assert one.most()["p99_s"].mean == pytest.approx(3.0)
+    assert one.ways_come() == pytest.approx({"mean_s": 0.5, "p99_s": 0.5})
+    assert "of the way there: 0.500" in one.text()
+    assert one.ahead_of_us("p99_s") == []
+    (without,) = experiments(rows[:2])
+    assert without.most() == without.ways_come() == {}
