@@ -103,10 +103,14 @@ class Scheduler:
 
     async def move(self, request_id: str, to_worker_id: str, kind: MoveKind | None) -> Relocated:
         """Has a running request go on elsewhere; returns when it does. Raises the MeshError that stands against it, and
-        Unreachable where this process stands by."""
+        Unreachable where this process stands by. Whoever leaves before it begins has asked nothing."""
         ended = (await self._taken_over()).ask(request_id, to_worker_id, kind)
         self.wake()
-        return await ended
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            self.wake()
+            raise
 
     async def requests(self) -> list[RequestState]:
         """Those that wait or run, the oldest first. Unreachable where this process stands by."""

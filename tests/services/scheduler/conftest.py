@@ -226,6 +226,12 @@ class Bench:
                 await asyncio.sleep(0.002)
         await self.lull()
 
+    async def unasked(self) -> None:
+        """Waits until the scheduler knows that nobody asks for a move any more."""
+        async with asyncio.timeout(WAIT_S):
+            while self.scheduler._asked and self.scheduler._asked.asked:  # noqa: ASYNC110  as in idle()
+                await asyncio.sleep(0.002)
+
     async def asked_to_hold(self, places: int) -> None:
         """Waits until gateways have told of so many places."""
         async with asyncio.timeout(WAIT_S):

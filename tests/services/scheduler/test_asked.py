@@ -251,7 +251,7 @@ async def test_who_asks_and_leaves_before_it_begins_has_asked_nothing(bench: Ben
     two.fake.go.clear()
     async with asking(bench, "w2"):
         await bench.asked(two, lambda: bool(two.fake.loads))
-    await bench.lull()
+    await bench.unasked()
     two.fake.go.set()
     await bench.shown(lambda facts: bool(facts.members["worker/w2"].worker.replicas))  # type: ignore[union-attr]
     await bench.lull()
