@@ -5,7 +5,7 @@ from heapq import nsmallest
 from itertools import islice
 
 from mesh.explanation import Alternative, StartEstimate, Way
-from mesh.facts import Member, ModelEntry, ReplicaState
+from mesh.facts import Member, ModelEntry
 from policy import migration
 from policy.candidates import Candidate, candidate_at, candidates
 from policy.estimate import Estimate, Work, estimate, load_work, prefill, unloading
@@ -77,7 +77,7 @@ def _rank(one: Alternative) -> tuple[bool, float, str, str]:
 def _at_seat(case: Case, seat: Seat) -> Alternative:
     """A replica that is there, or on its way."""
     view, prompt, where = case.view, case.prompt(seat.member), (seat.member.id, seat.member.node)
-    if seat.replica.state is ReplicaState.LOADING or seat.spot in view.loading:
+    if seat.is_loading or seat.spot in view.loading:
         return _join(case, seat.spot)
     obstacle = _seat_obstacle(case, seat)
     if obstacle or view.crowd(seat) < seat.slots:

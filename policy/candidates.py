@@ -11,6 +11,7 @@ from policy.actions import Load
 from policy.estimate import Source
 from policy.haul import Haul
 from policy.knobs import Knobs
+from policy.memory import Roomy
 from policy.offers import Offer, Offers
 from policy.view import NOBODY, Spot, View
 
@@ -46,24 +47,14 @@ def free_candidates(
     """Workers with memory free that could load the current version and have no replica of it already: of each node
     where it lies, the one that loads the least and has most free; of all, those that have most free."""
     least_bytes, able = least_need_bytes(view, entry), Ability(view, entry, now, excluded)
-    found = dict.fromkeys(filter(able.has, _with_base(view, entry)))
-    for workers in view.index.near(entry.checkpoint.digest):
-        if first := _least_loaded(view, entry, workers, least_bytes, able):
-            found[first] = None
-    found |= dict.fromkeys(islice(filter(able.has, view.index.memory.freest(least_bytes)), FAR))
+    memory, found = view.index.memory, dict.fromkeys(filter(able.has, _with_base(view, entry)))
+    for node in view.index.sources.nodes(entry.checkpoint.digest):
+        for _, negative, name in memory.least_loaded(node):
+            if -negative >= least_bytes and able.has(name) and able.need_bytes(name) <= -negative:
+                found[name] = None
+                break
+    found |= dict.fromkeys(islice(filter(able.has, memory.freest(least_bytes)), FAR))
     return _offered(view, found, offers)
-
-
-def _least_loaded(view: View, entry: ModelEntry, workers: Iterable[str], least_bytes: int, able: Ability) -> str:
-    """Of those with memory free, the one that loads the least and has most free; "": there is none."""
-    memory, loads_on, first = view.index.memory, view.replicas.loads_on, (math.inf, 0, "")
-    for name in workers:
-        free_bytes = memory.account(name).free_bytes
-        if free_bytes >= least_bytes:
-            rank = (len(loads_on(name)), -free_bytes, name)
-            if rank < first and able.has(name) and able.need_bytes(name) <= free_bytes:
-                first = rank
-    return first[2]
 
 
 def candidates(
@@ -150,11 +141,16 @@ def load(view: View, entry: ModelEntry, candidate: Candidate, tenant: str = "") 
 
 def _roomy_near(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:
     """Those with most room of the nodes where a version lies."""
-    least_bytes, memory = least_need_bytes(view, entry), view.index.memory
-    near = (name for workers in view.index.near(entry.checkpoint.digest) for name in workers)
-    rooms = [(-memory.account(name).room_bytes, name) for name in near]
-    order = (name for room, name in sorted(rooms) if -room >= least_bytes)
-    return dict.fromkeys(islice(filter(Ability(view, entry, now, excluded).has, order), NEAR))
+    least_bytes, memory, found = least_need_bytes(view, entry), view.index.memory, dict[str, None]()
+    able, rooms = Ability(view, entry, now, excluded), list[Roomy]()
+    for node in view.index.sources.nodes(entry.checkpoint.digest):
+        rooms += memory.roomiest_of(node)
+    for negative, name in sorted(rooms):
+        if -negative < least_bytes or len(found) == NEAR:
+            break
+        if able.has(name):
+            found[name] = None
+    return found
 
 
 def _former_or_roomiest(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:

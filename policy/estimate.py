@@ -119,25 +119,6 @@ def estimate(work: Work, rates: Rates) -> Estimate:
     )
 
 
-def mean_s(load: Haul, beside: Mapping[Tier, int], rates: Rates, knobs: Knobs) -> float:
-    """Of load_work alone, for those who compare many: until the replica is ready."""
-    node = load.node
-    took_s = rates.init_s(node, load.architecture, knobs.init_s)
-    if load.dram_bytes:
-        took_s += load.dram_bytes * _byte_s(rates, Tier.DRAM, node, knobs)
-    if load.disk_bytes:
-        took_s += load.disk_bytes * _byte_s(rates, Tier.DISK, node, knobs)
-    if load.origin_bytes:
-        took_s += load.origin_bytes * _byte_s(rates, Tier.ORIGIN, node, knobs)
-    if not beside:  # the usual case
-        return took_s
-    return took_s + sum(size * _byte_s(rates, tier, node, knobs) for tier, size in beside.items())
-
-
-def _byte_s(rates: Rates, tier: Tier, node: str, knobs: Knobs) -> float:
-    return rates.byte_s(tier, node, 1 / knobs.bytes_per_s[tier])
-
-
 def _bytes(node: str, tier: Tier, size: int, knobs: Knobs) -> Portion:
     return Portion(Rate(BYTES_OF[tier], node), size, 1 / knobs.bytes_per_s[tier])
 

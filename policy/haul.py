@@ -5,6 +5,10 @@ from typing import Final, NamedTuple, final
 
 from mesh.facts import Tier
 
+DRAM: Final = Tier.DRAM
+DISK: Final = Tier.DISK
+ORIGIN: Final = Tier.ORIGIN
+
 
 class Lane(NamedTuple):
     """What bytes pass through, of one load after another: a device's bus, a node's disk, its network."""
@@ -59,17 +63,17 @@ class Haul:
     def lanes(self) -> Iterator[tuple[Lane, int]]:
         """What it passes through, with how much; the nearest first."""
         if self.dram_bytes:
-            yield Lane(Tier.DRAM, self.worker_id), self.dram_bytes
+            yield Lane(DRAM, self.worker_id), self.dram_bytes
         if self.disk_bytes:
-            yield Lane(Tier.DISK, self.node), self.disk_bytes
+            yield Lane(DISK, self.node), self.disk_bytes
         if self.origin_bytes:
-            yield Lane(Tier.ORIGIN, self.node), self.origin_bytes
+            yield Lane(ORIGIN, self.node), self.origin_bytes
 
     def of(self, tier: Tier) -> int:
         """Bytes of one tier."""
-        if tier is Tier.DRAM:
+        if tier is DRAM:
             return self.dram_bytes
-        return self.disk_bytes if tier is Tier.DISK else self.origin_bytes
+        return self.disk_bytes if tier is DISK else self.origin_bytes
 
     def to(self, worker_id: str) -> "Haul":
         """The same, to another worker of the node."""

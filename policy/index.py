@@ -2,8 +2,6 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import compress
-from operator import is_not
 from typing import TypeVar, final
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry
@@ -11,7 +9,7 @@ from policy.memory import Account, Memory
 from policy.replicas import Replicas, discard, seats_of
 from policy.rest import Rest
 from policy.seat import Seat
-from policy.size import account, loads
+from policy.size import account
 from policy.sources import Sources
 from policy.spot import Spot
 
@@ -178,7 +176,7 @@ class Index:
 
     def near(self, digest: str) -> list[Collection[str]]:
         """The workers of each node where a checkpoint lies."""
-        return [self._of_node.get(node, NO_WORKERS).keys() for node in self.sources.nodes(digest)]
+        return [self.of_node(node) for node in self.sources.nodes(digest)]
 
     def of_node(self, node: str) -> Collection[str]:
         """The workers of a node, by name."""
@@ -211,7 +209,7 @@ class Index:
         self.marks.models.add(name)
         self.marks.entries.add(name)
         self._date(name)
-        coming = [seat.spot for seat in (*self.replicas.seats(name), *self.replicas.seats("")) if loads(seat)]
+        coming = [seat.spot for seat in (*self.replicas.seats(name), *self.replicas.seats("")) if seat.is_loading]
         for spot in (*self.replicas.loads_of(name), *coming):  # how much they take is known from the catalogue
             self._stale.add(spot.worker_id)
 
@@ -259,8 +257,10 @@ class Index:
         self.marks.workers.add(worker_id)
         if member is None or member.worker is None:
             self._memory.drop(worker_id)
-        elif self._memory.put(worker_id, account(self, member, member.worker, self.claims_on(worker_id))):
-            self.marks.roomier.add(worker_id)
+        else:
+            made = account(self, member, member.worker, self.claims_on(worker_id))
+            if self._memory.put(worker_id, member.node, made, len(self.replicas.loads_on(worker_id))):
+                self.marks.roomier.add(worker_id)
 
     def _date(self, model: str) -> None:
         """Notes whether a model has replicas of another version than the current one."""
@@ -278,9 +278,11 @@ def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> list[str]:
     if before is after:
         return []
     if len(before) == len(after):
-        others = list(map(is_not, before.values(), after.values()))
-        changed = list(compress(after, others))
-        if changed == list(compress(before, others)):
+        olds, news = list(before.values()), list(after.values())
+        others = [place for place in range(len(news)) if olds[place] is not news[place]]
+        here, there = list(before), list(after)
+        changed = [there[place] for place in others]
+        if changed == [here[place] for place in others]:
             return changed
     gone = [key for key in before if key not in after]
     return gone + [key for key, value in after.items() if before.get(key) is not value]

@@ -2,7 +2,13 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import Final, final
+from typing import Final, TypeVar, final
+
+Roomy = tuple[int, str]  # a worker behind its bytes, which are negative: the most comes first
+Loaded = tuple[int, int, str]  # a worker behind the loads under way there, and then what is free, negative
+T = TypeVar("T", Roomy, Loaded)
+NO_ROOM: list[Roomy] = []
+NOBODY: list[Loaded] = []
 
 
 @final
@@ -40,34 +46,70 @@ class Account:
 NOTHING = Account()
 
 
+@final
+class Place:
+    """Where a worker stands among the others, and among those of its node."""
+
+    __slots__ = ("free", "loaded", "node", "room")
+
+    def __init__(self, worker_id: str, node: str, account: Account, loads: int) -> None:
+        self.node: Final = node
+        self.free: Final[Roomy] = (-account.free_bytes, worker_id)
+        self.room: Final[Roomy] = (-account.room_bytes, worker_id)
+        self.loaded: Final[Loaded] = (loads, -account.free_bytes, worker_id)
+
+
 class Memory:
     """Kept by the index, which knows what the accounts are."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
-        self._by_free: list[tuple[int, str]] = []  # the most first
-        self._by_room: list[tuple[int, str]] = []
+        self._places: dict[str, Place] = {}
+        self._by_free: list[Roomy] = []
+        self._by_room: list[Roomy] = []
+        self._loaded: dict[str, list[Loaded]] = {}  # by node
+        self._roomy: dict[str, list[Roomy]] = {}  # by node
 
-    def put(self, worker_id: str, account: Account) -> bool:
-        """What a worker has from now on. Returns whether somebody may find room there who found none before."""
+    def put(self, worker_id: str, node: str, account: Account, loads: int) -> bool:
+        """What a worker has from now on, and how many loads are under way there. Returns whether somebody may find room
+        there who found none before."""
         before = self.accounts.get(worker_id)
-        if before == account:
+        old = self._places.get(worker_id)
+        if old and old.node != node:
+            self.drop(worker_id)
+            old = None
+        if old and before == account and old.loaded[0] == loads:
             return False
-        self.drop(worker_id)
+        new = self._places[worker_id] = Place(worker_id, node, account, loads)
         self.accounts[worker_id] = account
-        insort(self._by_free, (-account.free_bytes, worker_id))
-        insort(self._by_room, (-account.room_bytes, worker_id))
+        if old is None or old.loaded != new.loaded:
+            _shift(self._loaded.setdefault(node, []), old.loaded if old else None, new.loaded)
+            _shift(self._by_free, old.free if old else None, new.free)
+        if old is None or old.room != new.room:
+            _shift(self._roomy.setdefault(node, []), old.room if old else None, new.room)
+            _shift(self._by_room, old.room if old else None, new.room)
         return before is None or account.room_bytes > before.room_bytes
 
     def drop(self, worker_id: str) -> None:
-        """A worker has gone, or its account is about to change."""
-        if account := self.accounts.pop(worker_id, None):
-            del self._by_free[bisect_left(self._by_free, (-account.free_bytes, worker_id))]
-            del self._by_room[bisect_left(self._by_room, (-account.room_bytes, worker_id))]
+        """A worker has gone, or to another node."""
+        self.accounts.pop(worker_id, None)
+        if old := self._places.pop(worker_id, None):
+            _remove(self._by_free, old.free)
+            _remove(self._by_room, old.room)
+            _remove(self._loaded[old.node], old.loaded)
+            _remove(self._roomy[old.node], old.room)
 
     def account(self, worker_id: str) -> Account:
         """Of a worker; of one that nobody knows, nothing."""
         return self.accounts.get(worker_id, NOTHING)
+
+    def least_loaded(self, node: str) -> list[Loaded]:
+        """The workers of a node, those with the fewest loads and most free first. Read only."""
+        return self._loaded.get(node, NOBODY)
+
+    def roomiest_of(self, node: str) -> list[Roomy]:
+        """The workers of a node, those that could have most free first. Read only."""
+        return self._roomy.get(node, NO_ROOM)
 
     def freest(self, least_bytes: int) -> Iterator[str]:
         """Workers with at least so much free, those with the most first."""
@@ -78,7 +120,17 @@ class Memory:
         return _down_to(self._by_room, least_bytes)
 
 
-def _down_to(order: list[tuple[int, str]], least_bytes: int) -> Iterator[str]:
+def _shift(order: list[T], old: T | None, new: T) -> None:
+    if old is not None:
+        _remove(order, old)
+    insort(order, new)
+
+
+def _remove(order: list[T], old: T) -> None:
+    del order[bisect_left(order, old)]
+
+
+def _down_to(order: list[Roomy], least_bytes: int) -> Iterator[str]:
     for negative, worker_id in order:
         if -negative < least_bytes:
             return

@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import Final, final
 
 from mesh.facts import Member, ModelEntry, Tier
-from policy.estimate import Source, haul, hauled_from, mean_s
+from policy.estimate import Source, haul, hauled_from
 from policy.haul import Haul, Lane
 from policy.knobs import Knobs
+from policy.prices import Prices
 from policy.size import has_base
 from policy.view import View
 
@@ -27,8 +28,8 @@ class Offers:
     """Of one version, at one moment."""
 
     def __init__(self, view: View, entry: ModelEntry, knobs: Knobs) -> None:
-        self._view, self._version, self._knobs = view, entry.checkpoint, knobs
-        self._entry = entry
+        self._view, self._version, self._entry = view, entry.checkpoint, entry
+        self._prices = Prices(view.rates, entry.checkpoint.architecture, knobs)
         self._of_nodes: dict[str, Offer | None] = {}
 
     def at(self, member: Member) -> Offer | None:
@@ -64,5 +65,4 @@ class Offers:
         return self._priced(source, brought)
 
     def _priced(self, source: Source, load: Haul) -> Offer:
-        view = self._view
-        return Offer(source, load, mean_s(load, view.loads.beside(load), view.rates, self._knobs))
+        return Offer(source, load, self._prices.mean_s(load, self._view.loads.beside(load)))

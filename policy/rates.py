@@ -101,15 +101,31 @@ class Rates:
 
     def byte_s(self, tier: Tier, node: str, guess_s: float) -> float:
         """The same, of a byte of a tier."""
-        own_s = self._pace(node).byte_s(tier)
-        known_s = self._pace("").byte_s(tier) if own_s is None else own_s
+        own_s = self.pace(node).byte_s(tier)
+        known_s = self.pace("").byte_s(tier) if own_s is None else own_s
         return max(LEAST_S, guess_s) if known_s is None else known_s
 
     def init_s(self, node: str, architecture: str, guess_s: float) -> float:
         """The same, of what of a load is not bytes."""
-        own_s = self._own_init_s(node, architecture)
-        known_s = self._own_init_s("", architecture) if own_s is None else own_s
+        own_s = self.own_init_s(self.pace(node), node, architecture)
+        known_s = self.own_init_s(self.pace(""), "", architecture) if own_s is None else own_s
         return max(LEAST_S, guess_s) if known_s is None else known_s
+
+    def pace(self, node: str) -> Pace:
+        """What loads go by on a node, as far as it was learnt there."""
+        pace = self._paces.get(node)
+        if pace is None:
+            known = (self.learnt.get(Rate(BYTES_OF[tier], node)) for tier in (Tier.DRAM, Tier.DISK, Tier.ORIGIN))
+            dram_s, disk_s, origin_s = (one.mean_s if one else None for one in known)
+            pace = self._paces[node] = Pace(dram_s, disk_s, origin_s)
+        return pace
+
+    def own_init_s(self, pace: Pace, node: str, architecture: str) -> float | None:
+        """Of what of a load is not bytes, as far as it was learnt on a node; `pace` is the node's."""
+        if architecture not in pace.inits_s:
+            known = self.learnt.get(Rate(Quantity.INIT, node, architecture))
+            pace.inits_s[architecture] = known.mean_s if known else None
+        return pace.inits_s[architecture]
 
     def seconds(self, portion: Portion) -> float:
         """What a portion takes, on average."""
@@ -155,22 +171,6 @@ class Rates:
             del self.learnt[oldest]
             self._paces.pop(oldest.node, None)
             self.changed.add(oldest)
-
-    def _pace(self, node: str) -> Pace:
-        pace = self._paces.get(node)
-        if pace is None:
-            known = (self.learnt.get(Rate(BYTES_OF[tier], node)) for tier in (Tier.DRAM, Tier.DISK, Tier.ORIGIN))
-            dram_s, disk_s, origin_s = (one.mean_s if one else None for one in known)
-            pace = self._paces[node] = Pace(dram_s, disk_s, origin_s)
-        return pace
-
-    def _own_init_s(self, node: str, architecture: str) -> float | None:
-        """Of this node alone."""
-        inits_s = self._pace(node).inits_s
-        if architecture not in inits_s:
-            known = self.learnt.get(Rate(Quantity.INIT, node, architecture))
-            inits_s[architecture] = known.mean_s if known else None
-        return inits_s[architecture]
 
 
 def p90(mean_s: float, variance: float) -> float:

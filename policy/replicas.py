@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
-from mesh.facts import Member, ReplicaState
+from mesh.facts import Member
 from policy.seat import Seat
 from policy.spot import Spot
 
@@ -95,7 +95,7 @@ class Replicas:
 
     def busy(self, seat: Seat) -> int:
         """Requests on a replica: what it reports or what was sent there, whichever is more."""
-        reported, sent = seat.replica.running + seat.replica.waiting, self.placed.get(seat.spot, 0)
+        reported, sent = seat.reported, self.placed.get(seat.spot, 0)
         return sent if sent > reported else reported
 
     def crowd(self, seat: Seat) -> int:
@@ -108,7 +108,7 @@ class Replicas:
     def settled(self, seat: Seat) -> bool:
         """Ready, and no command for it under way: facts may be quicker than the answer of the load itself."""
         spot = seat.spot
-        return seat.replica.state is ReplicaState.READY and spot not in self.loading and spot not in self.unloading
+        return seat.is_ready and spot not in self.loading and spot not in self.unloading
 
     def idle(self, seat: Seat) -> bool:
         """Whether a replica may be unloaded, with the adapters on it: nothing runs there or was sent there."""
@@ -118,7 +118,7 @@ class Replicas:
 
     def leaves(self, seat: Seat) -> bool:
         """Whether a replica is on its way out."""
-        return seat.replica.state is ReplicaState.DRAINING or seat.spot in self.unloading
+        return seat.spot in self.unloading or not (seat.is_ready or seat.is_loading)
 
     def _remove(self, spot: Spot) -> None:
         self._adapters.pop(spot, None)
@@ -152,6 +152,6 @@ def seats_of(member: Member) -> Iterator[Seat]:
 def _differ(one: Seat | None, other: Seat | None) -> bool:
     if one is None or other is None:
         return True
-    if one.replica != other.replica or one.slots != other.slots:
+    if one.slots != other.slots or (one.replica is not other.replica and one.replica != other.replica):
         return True
-    return (one.member.fence, one.member.node) != (other.member.fence, other.member.node)
+    return one.member.fence != other.member.fence or one.member.node != other.member.node

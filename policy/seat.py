@@ -2,21 +2,28 @@
 
 from dataclasses import dataclass, field
 
-from mesh.facts import Member, Priority, ReplicaFacts
+from mesh.facts import Member, Priority, ReplicaFacts, ReplicaState
 from policy.spot import Spot
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A replica where it is. Its spot is its name in the books."""
+    """A replica where it is. Its spot is its name in the books; what is asked of it all the time is at hand."""
 
     member: Member
     replica: ReplicaFacts
     slots: int
     spot: Spot = field(init=False, repr=False, compare=False)
+    is_ready: bool = field(init=False, repr=False, compare=False)
+    is_loading: bool = field(init=False, repr=False, compare=False)
+    reported: int = field(init=False, repr=False, compare=False)  # requests on it, as it says itself
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spot", Spot(self.member.id, self.replica.model, self.replica.digest))
+        replica, state = self.replica, self.replica.state
+        object.__setattr__(self, "spot", Spot(self.member.id, replica.model, replica.digest))
+        object.__setattr__(self, "is_ready", state is ReplicaState.READY)
+        object.__setattr__(self, "is_loading", state is ReplicaState.LOADING)
+        object.__setattr__(self, "reported", replica.running + replica.waiting)
 
 
 @dataclass(frozen=True, slots=True)

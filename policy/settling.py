@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 
-from mesh.facts import ReplicaState
 from policy.candidates import least_need_bytes
 from policy.evacuation import stands
 from policy.index import Marks
@@ -68,7 +67,7 @@ def _note_presence(books: Ledger, models: Iterable[str]) -> None:
 def _note_idle(books: Ledger, spots: Collection[Spot], now: float) -> None:
     for spot in spots:
         seat = books.index.replicas.seat(spot)
-        if seat and seat.replica.state is ReplicaState.READY and books.index.replicas.busy(seat) == 0:
+        if seat and seat.is_ready and books.index.replicas.busy(seat) == 0:
             books.idle_since_s.setdefault(spot, now)
         else:
             books.idle_since_s.pop(spot, None)
@@ -124,7 +123,7 @@ def _leaves(books: Ledger, model: str) -> bool:
 def _retire(books: Ledger, view: View, spots: Collection[Spot]) -> None:
     for spot in spots:
         seat = books.index.replicas.seat(spot)
-        if seat and seat.replica.state is ReplicaState.READY and view.is_superseded(seat):
+        if seat and seat.is_ready and view.is_superseded(seat):
             books.retired.add(spot)
         else:
             books.retired.discard(spot)

@@ -9,7 +9,6 @@ from mesh.facts import (
     Member,
     ModelEntry,
     ReplicaFacts,
-    ReplicaState,
     RunnerKind,
     WorkerFacts,
 )
@@ -76,11 +75,6 @@ def version_of(known: Known, spot: Spot) -> CheckpointSummary | None:
     return entry.previous if entry.previous and entry.previous.digest == spot.digest else None
 
 
-def loads(seat: Seat) -> bool:
-    """Whether a replica is not there yet, as its worker says."""
-    return seat.replica.state is ReplicaState.LOADING
-
-
 def is_base(entry: ModelEntry, replica: ReplicaFacts) -> bool:
     """Whether a replica is what an adapter can be put on."""
     return not replica.base and replica.digest == entry.checkpoint.base
@@ -89,29 +83,29 @@ def is_base(entry: ModelEntry, replica: ReplicaFacts) -> bool:
 def account(known: Indexed, member: Member, worker: WorkerFacts, claims: Collection[Spot]) -> Account:
     """What there is of a worker's memory. `claims` are the versions for which room is being made there."""
     replicas = known.replicas
-    seats = replicas.on(member.id)
-    leaving_bytes = idle_bytes = 0
-    for seat in seats:
+    used_bytes = leaving_bytes = idle_bytes = 0
+    spots = set(replicas.loads_on(member.id))
+    for seat in replicas.on(member.id):
+        size = seat.replica.bytes
+        used_bytes += size
         if replicas.idle(seat):
-            idle_bytes += seat.replica.bytes
+            idle_bytes += size
         elif replicas.leaves(seat):
-            leaving_bytes += seat.replica.bytes
+            leaving_bytes += size
+        elif seat.is_loading:
+            spots.add(seat.spot)
     return Account(
-        free_bytes=worker.memory_bytes - worker.memory_used_bytes - _coming_bytes(known, member, worker),
+        free_bytes=worker.memory_bytes - used_bytes - (_coming_bytes(known, member, worker, spots) if spots else 0),
         leaving_bytes=leaving_bytes,
         claimed_bytes=_claimed_bytes(known, member, worker, claims) if leaving_bytes else 0,
         idle_bytes=idle_bytes,
     )
 
 
-def _coming_bytes(known: Indexed, member: Member, worker: WorkerFacts) -> int:
+def _coming_bytes(known: Indexed, member: Member, worker: WorkerFacts, spots: Collection[Spot]) -> int:
     """What the facts do not show yet of loads under way: of those that are commanded, and of what the worker itself
     says that it loads, for that goes on a while after its command was given up or its leader has gone."""
     replicas = known.replicas
-    own = (seat.spot for seat in replicas.on(member.id) if loads(seat) and not replicas.leaves(seat))
-    spots = {*replicas.loads_on(member.id), *own}
-    if not spots:  # the usual case
-        return 0
     coming, bases, sized = 0, dict[str, int](), set[str]()
     for spot in spots:
         version = version_of(known, spot)
@@ -129,7 +123,7 @@ def _there_bytes(known: Known, member: Member, digest: str, whole_bytes: int) ->
     """What of a base is on a worker: all of it where it is ready and stays, whatever its adapters think it takes."""
     replicas = known.replicas
     there = [seat for seat in replicas.on(member.id) if seat.replica.digest == digest]
-    if any(not loads(seat) and not replicas.leaves(seat) for seat in there):
+    if any(not seat.is_loading and not replicas.leaves(seat) for seat in there):
         return whole_bytes
     return max((seat.replica.bytes for seat in there), default=0)
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from mesh.facts import ClusterFacts, Kind, Member, ModelEntry, ReplicaState
+from mesh.facts import ClusterFacts, Kind, Member, ModelEntry
 from policy.backlog import Backlog
 from policy.copying import Copying
 from policy.demand import Demand
@@ -97,7 +97,7 @@ class View:
             if spot.digest == digest and self._takes(spot.worker_id, excluded):
                 return True
         return any(
-            seat.replica.state is ReplicaState.LOADING
+            seat.is_loading
             and seat.replica.digest == digest
             and seat.member.fence not in excluded
             and not self.distrusts(seat.member.id, now)
@@ -152,7 +152,7 @@ class View:
         """How many more are on their way, or have room made for them."""
         name, replicas = entry.name, self.index.replicas
         spots = [*replicas.loads_of(name), *self.index.claims_of(name)]
-        spots += [seat.spot for seat in replicas.seats(name) if seat.replica.state is ReplicaState.LOADING]
+        spots += [seat.spot for seat in replicas.seats(name) if seat.is_loading]
         digest = entry.checkpoint.digest
         return len({spot for spot in spots if spot.digest == digest}) if spots else 0
 
@@ -182,7 +182,7 @@ class View:
                 self.index.rest.drop(spot)
 
     def _takes(self, worker_id: str, excluded: frozenset[int]) -> bool:
-        member = self.cluster.members.get(f"{Kind.WORKER}/{worker_id}")
+        member = self.index.workers.get(worker_id)
         return member is None or (member.fence not in excluded and not self.cluster.is_draining(member))
 
     def _is_indexed(self) -> bool:

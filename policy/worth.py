@@ -1,8 +1,9 @@
 """What an idle replica is worth to those who may come: who leaves first when memory is wanted. Pure."""
 
-from policy.estimate import ALONE, haul, mean_s
+from policy.estimate import ALONE, haul
 from policy.forecast import returns
 from policy.knobs import Knobs
+from policy.prices import Prices
 from policy.size import version_of
 from policy.view import Seat, Spot, View
 
@@ -49,4 +50,4 @@ def _reload_s(view: View, seat: Seat, knobs: Knobs) -> float:
     version, source = version_of(view, seat.spot), view.index.sources.nearest(seat.spot.digest, seat.member.node)
     if version is None or source is None:
         return knobs.hold_s
-    return mean_s(haul(version, source, seat.member), ALONE, view.rates, knobs)
+    return Prices(view.rates, version.architecture, knobs).mean_s(haul(version, source, seat.member), ALONE)

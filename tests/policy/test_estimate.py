@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from mesh.facts import CheckpointFacts, Kind, Member, StoreFacts, Tier
-from policy.estimate import ALONE, Source, estimate, haul, load_work, mean_s, prefill, unloading
+from policy.estimate import ALONE, Source, estimate, haul, load_work, prefill, unloading
 from policy.knobs import Knobs
+from policy.prices import Prices
 from policy.rates import Rates
 from tests.policy.scene import WEIGHTS, model, nearest_source, store, worker
 
@@ -17,8 +18,9 @@ KNOBS = Knobs(bytes_per_s=RATES, init_s=0.5)
 def start_up_s(source: Source, node: str = "n1") -> float:
     """Of a hundred bytes from there to a worker of this node, by guesses."""
     load = haul(replace(model("m", weights=100).checkpoint, digest="d"), source, worker("w1", node=node))
-    assert mean_s(load, ALONE, Rates(), KNOBS) == estimate(load_work(load, KNOBS), Rates()).mean_s
-    return mean_s(load, ALONE, Rates(), KNOBS)
+    took_s = Prices(Rates(), load.architecture, KNOBS).mean_s(load, ALONE)
+    assert took_s == estimate(load_work(load, KNOBS), Rates()).mean_s
+    return took_s
 
 
 def partly(store_id: str, *, node: str, disk: int = 0, dram: int = 0, size: int = 100) -> Member:
