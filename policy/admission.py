@@ -112,5 +112,5 @@ class Admission:
         return all(one.rate in learnt or one.rate._replace(node="") in learnt for one in portions)
 
     def _digest(self, request: Waiting) -> str:
-        entry = self.view.cluster.models.get(request.model)
+        entry = self.view.entry(request.model)
         return entry.checkpoint.digest if entry else ""

@@ -40,8 +40,11 @@ class Books(Ledger):
         """A request that waited has a place, and the replica's idleness begins anew, though it may end before the
         facts have shown it."""
         request = self._waits_no_more(request_id)
-        asked = (request.prompt_tokens, request.tenant, request.priority, None, request.stays) if request else ()
-        self._sit(Running(request_id, now, *asked), spot, now)
+        if request is None:
+            self._sit(Running(request_id, now), spot, now)
+            return
+        tokens, tenant, priority = request.prompt_tokens, request.tenant, request.priority
+        self._sit(Running(request_id, now, tokens, tenant, priority, stays=request.stays), spot, now)
 
     def seated(self, run: Running, spot: Spot) -> None:
         """A request has a place that a former leader gave."""

@@ -43,9 +43,11 @@ def _entries(draft: Draft) -> list[ModelEntry]:
 
 def _safe_copy(view: View, entry: ModelEntry, now: float) -> Prefetch | None:
     """A further copy on disk of what must not depend on one machine."""
+    if not entry.min_replicas:
+        return None
     digest, size = entry.checkpoint.digest, entry.checkpoint.bytes
     there = places(view, digest, size, Tier.DISK)
-    if not entry.min_replicas or not 0 < len(there) < SAFE:
+    if not 0 < len(there) < SAFE:
         return None
     able = [store for store in view.index.sources.stores() if store.id not in there]
     able = [store for store in able if takes(view, store, digest, now) and free_bytes(store, Tier.DISK) >= size]

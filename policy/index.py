@@ -48,6 +48,7 @@ class Index:
 
     def __init__(self) -> None:
         self.cluster = ClusterFacts()
+        self.models = self.cluster.models
         self.marks = Marks()
         self.replicas, self.sources, self._memory = Replicas(), Sources(), Memory()
         self._stale: set[str] = set()  # workers whose accounts are to be made up
@@ -84,7 +85,7 @@ class Index:
 
     def observe(self, cluster: ClusterFacts) -> None:
         """The facts are these now."""
-        before, self.cluster = self.cluster, cluster
+        before, self.cluster, self.models = self.cluster, cluster, cluster.models
         for name in _changed(before.models, cluster.models):
             self._entry(name, before.models.get(name), cluster.models.get(name))
         for name in _changed(before.members, cluster.members):
@@ -182,8 +183,8 @@ class Index:
         """The workers of a node, by name."""
         return self._of_node.get(node, NO_WORKERS).keys()
 
-    def draining(self) -> Collection[str]:
-        """The workers that are to become empty."""
+    def draining(self) -> dict[str, None]:
+        """The workers that are to become empty. Read only."""
         if self._draining is None:
             leaving = (name for name, member in self.workers.items() if self.cluster.is_draining(member))
             self._draining = dict.fromkeys(leaving)
@@ -264,7 +265,7 @@ class Index:
 
     def _date(self, model: str) -> None:
         """Notes whether a model has replicas of another version than the current one."""
-        entry = self.cluster.models.get(model)
+        entry = self.models.get(model)
         current = entry.checkpoint.digest if entry else None
         if any(seat.replica.digest != current for seat in self.replicas.seats(model)):
             self.outdated.add(model)

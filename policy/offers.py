@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Final, final
 
-from mesh.facts import Member, ModelEntry, Tier
+from mesh.facts import Member, ModelEntry
 from policy.estimate import Source, haul, hauled_from
-from policy.haul import Haul, Lane
+from policy.haul import Haul
 from policy.knobs import Knobs
 from policy.prices import Prices
 from policy.size import has_base
@@ -37,7 +37,7 @@ class Offers:
         if self._version.base:
             return self._with_base(member)
         offer = self.within(member.node)
-        if offer and offer.load.dram_bytes and Lane(Tier.DRAM, member.id) in self._view.loads.by_lane:
+        if offer and offer.load.dram_bytes and self._view.loads.uses_bus(member):
             return self._priced(offer.source, offer.load.to(member.id))
         return offer
 

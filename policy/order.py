@@ -65,7 +65,7 @@ class Order:
         """The flow whose first request is to be looked at now; None when all have been."""
         while self._heap:
             key, flow = heapq.heappop(self._heap)
-            if key == self._key(flow):
+            if not self._heap or key == self._key(flow):
                 return flow
             self.put(flow)  # its tenant has been served meanwhile, or its slot taken
         return None

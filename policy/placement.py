@@ -39,7 +39,7 @@ class Choice:
 
 def place(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
     """What is best for one request."""
-    entry = view.cluster.models.get(request.model)
+    entry = view.entry(request.model)
     if request.digest and (entry is None or entry.checkpoint.digest != request.digest):
         return _go_on(view, request, now, knobs)
     if entry is None:
@@ -63,7 +63,7 @@ def place(view: View, request: Waiting, now: float, knobs: Knobs) -> Choice:
 def turn_away(view: View, request: Waiting, reason: RefusalReason, now: float, knobs: Knobs) -> Choice:
     """Refuses a request, unless a former version has a slot for it, be it about to make way. It may come again when a
     place can be expected."""
-    entry = view.cluster.models.get(request.model)
+    entry = view.entry(request.model)
     if entry and (slot := _open_slot(view, request, _former(view, request, entry))):
         return Choice((Place(request.request_id, slot),))
     return refusal(request, reason, retry_after_s(view, request.model, now, knobs))

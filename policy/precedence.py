@@ -14,7 +14,7 @@ MOST_OF_WORKERS = 8  # one in so many yields at a time, or one
 
 def waits_for_memory(view: View, request: Waiting, now: float, knobs: Knobs) -> bool:
     """Whether others may have to make way for a request: its model is nowhere, and on its way nowhere."""
-    entry = view.cluster.models.get(request.model)
+    entry = view.entry(request.model)
     if not knobs.yields or entry is None or any(map(view.settled, view.seats(request.model))):
         return False
     return not view.is_loading(entry, now) and not view.is_claimed(entry)

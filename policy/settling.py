@@ -87,7 +87,7 @@ def _void_claims(books: Ledger, marks: Marks) -> set[str]:
 def _end_yields(books: Ledger, marks: Marks) -> None:
     """Replicas take requests again once nobody waits for their memory, or it is found elsewhere."""
     for spot, to in list(books.yielding.to.items()):
-        seat, entry = books.index.replicas.seat(spot), books.index.cluster.models.get(to.model)
+        seat, entry = books.index.replicas.seat(spot), books.index.models.get(to.model)
         waits = books.queues.of(to.model) and not books.index.replicas.loads_of(to.model)
         current = entry is not None and entry.checkpoint.digest == to.digest
         if not (waits and current and seat and books.index.replicas.settled(seat)):
@@ -106,7 +106,7 @@ def _give_up_plans(books: Ledger, marks: Marks, now: float) -> None:
 
 
 def _stands(books: Ledger, claim: Spot) -> bool:
-    entry = books.index.cluster.models.get(claim.model)
+    entry = books.index.models.get(claim.model)
     if entry is None or entry.checkpoint.digest != claim.digest:
         return False
     wanted = bool(books.queues.of(claim.model)) or claim.model in books.index.outdated
@@ -116,8 +116,8 @@ def _stands(books: Ledger, claim: Spot) -> bool:
 
 def _leaves(books: Ledger, model: str) -> bool:
     """Whether some of a model's requests run where they are to go from."""
-    replicas, cluster = books.index.replicas, books.index.cluster
-    return any(cluster.is_draining(seat.member) and replicas.busy(seat) for seat in replicas.seats(model))
+    replicas, leaving = books.index.replicas, books.index.draining()
+    return any(seat.spot.worker_id in leaving and replicas.busy(seat) > 0 for seat in replicas.seats(model))
 
 
 def _retire(books: Ledger, view: View, spots: Collection[Spot]) -> None:
@@ -134,7 +134,7 @@ def _note_backlog(books: Ledger, view: View, now: float) -> None:
     if view.touched is None:
         books.backlog.clear()
     for model in books.queues.models() if view.touched is None else view.touched:
-        entry, requests = view.cluster.models.get(model), books.queues.of(model)
+        entry, requests = view.entry(model), books.queues.of(model)
         if entry and requests and (books.queues.odd[model] or not view.is_coming(entry, now)):
             books.backlog.put(model, least_need_bytes(view, entry), requests)
         else:

@@ -10,14 +10,14 @@ def is_open(view: View, seat: Seat, request: Waiting) -> bool:
         seat.member.fence not in request.excluded
         and view.settled(seat)
         and view.crowd(seat) < seat.slots
-        and not view.cluster.is_draining(seat.member)
+        and seat.spot.worker_id not in view.index.draining()
         and seat.spot not in view.yielding.to
     )
 
 
 def is_ready(view: View, request: Waiting) -> bool:
     """Whether a replica of its model's current version takes it."""
-    entry = view.cluster.models.get(request.model)
+    entry = view.entry(request.model)
     if entry is None:
         return False
     digest = entry.checkpoint.digest

@@ -23,7 +23,7 @@ class Tally:
     def note(self, view: View, models: Iterable[str], now: float) -> None:
         """Something may have changed about these."""
         for model in models:
-            entry = view.cluster.models.get(model)
+            entry = view.entry(model)
             if entry is None:
                 view.demand.forget(model)
             up = view.up(entry) if entry else NO_SEATS

@@ -3,11 +3,11 @@ what is before it, and whose turn it is. Two at once would both be done when the
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.facts import Tier
+from mesh.facts import Member, Tier
 from policy.estimate import ALONE, Estimate, estimate, load_work
 from policy.haul import Haul, Lane
 from policy.knobs import Knobs
@@ -47,16 +47,21 @@ class Loads:
 
     by_spot: dict[Spot, Underway] = field(default_factory=dict)
     by_lane: defaultdict[Lane, dict[Spot, None]] = field(default_factory=lambda: defaultdict(dict))
+    nodes: Counter[str] = field(default_factory=Counter, repr=False)  # of the loads
 
     def beside(self, load: Haul, spot: Spot | None = None) -> Mapping[Tier, int]:
         """Bytes that pass before those of a load at `spot`; without it, of one that is to come."""
         if not self.by_lane:
             return ALONE
         sums = dict[Tier, int]()
-        for lane, _ in load.lanes():
+        for lane, _ in load.lanes() if load.node in self.nodes else ():
             for other in self._before(lane, spot):
                 sums[lane.tier] = sums.get(lane.tier, 0) + self.by_spot[other].left.of(lane.tier)
         return sums
+
+    def uses_bus(self, worker: Member) -> bool:
+        """Whether bytes are to come to a worker from its node's memory."""
+        return worker.node in self.nodes and Lane(Tier.DRAM, worker.id) in self.by_lane
 
     def turn_s(self, spot: Spot, now: float) -> float | None:
         """When a load need not wait any longer for those before it, though they be too slow; None: it has its turn. So
@@ -125,6 +130,8 @@ class Loads:
         beside = dict(self.beside(load))
         for lane, _ in load.lanes():
             self.by_lane[lane][spot] = None
+        if spot not in self.by_spot:
+            self.nodes[load.node] += 1
         self.by_spot[spot] = Underway(load, began_s, predicted, load, beside)
 
     def _blockers(self, spot: Spot) -> Iterator[Underway]:
@@ -136,11 +143,17 @@ class Loads:
 
     def _before(self, lane: Lane, spot: Spot | None) -> Iterator[Spot]:
         """Those of a lane that came before `spot`."""
-        return itertools.takewhile(lambda other: other != spot, self.by_lane.get(lane, ()))
+        order = self.by_lane.get(lane, ())
+        return iter(order) if spot is None else itertools.takewhile(lambda other: other != spot, order)
 
     def _forget(self, spot: Spot) -> None:
         one = self.by_spot.pop(spot, None)
-        for lane, _ in one.load.lanes() if one else ():
+        if one is None:
+            return
+        for lane, _ in one.load.lanes():
             self.by_lane[lane].pop(spot, None)
             if not self.by_lane[lane]:
                 del self.by_lane[lane]
+        self.nodes[one.load.node] -= 1
+        if not self.nodes[one.load.node]:
+            del self.nodes[one.load.node]

@@ -74,6 +74,10 @@ class View:
         """The live workers."""
         return self.cluster.of_kind(Kind.WORKER)
 
+    def entry(self, model: str) -> ModelEntry | None:
+        """The catalogue's, if it has the model."""
+        return self.index.models.get(model)
+
     def seats(self, model: str = "") -> Iterator[Seat]:
         """Every replica, of one model or of all."""
         return iter(self.replicas.seats(model)) if model else self.replicas.everywhere()
@@ -101,7 +105,7 @@ class View:
             and seat.replica.digest == digest
             and seat.member.fence not in excluded
             and not self.distrusts(seat.member.id, now)
-            and not self.cluster.is_draining(seat.member)
+            and seat.spot.worker_id not in self.index.draining()
             for seat in self.replicas.seats(entry.name)
         )
 
@@ -145,8 +149,9 @@ class View:
         seats = self.index.replicas.seats(entry.name)
         if not seats:
             return []
-        digest, settled, is_draining = entry.checkpoint.digest, self.index.replicas.settled, self.cluster.is_draining
-        return [seat for seat in seats if seat.spot.digest == digest and settled(seat) and not is_draining(seat.member)]
+        digest, replicas, leaving = entry.checkpoint.digest, self.index.replicas, self.index.draining()
+        up = [seat for seat in seats if seat.spot.digest == digest and replicas.settled(seat)]
+        return [seat for seat in up if seat.spot.worker_id not in leaving] if leaving else up
 
     def coming(self, entry: ModelEntry) -> int:
         """How many more are on their way, or have room made for them."""
@@ -165,7 +170,7 @@ class View:
 
     def is_superseded(self, seat: Seat) -> bool:
         """Whether nobody will ask for a replica again: its model is gone, or a newer version answers."""
-        entry = self.cluster.models.get(seat.replica.model)
+        entry = self.entry(seat.replica.model)
         if entry is None:
             return True
         return seat.replica.digest != entry.checkpoint.digest and (seat.spot in self.retired or self.answers(entry))
@@ -175,7 +180,7 @@ class View:
         for spot in spots:
             seat = self.replicas.seat(spot)
             if seat and self.idle(seat) and not self.adapters(seat):
-                entry = self.cluster.models.get(spot.model)
+                entry = self.entry(spot.model)
                 since_s, keep_s = self.idle_since_s.get(spot, 0.0), entry.keep_alive_s if entry else None
                 self.index.rest.put(spot, since_s, keep_s, superseded=self.is_superseded(seat))
             else:
@@ -183,7 +188,7 @@ class View:
 
     def _takes(self, worker_id: str, excluded: frozenset[int]) -> bool:
         member = self.index.workers.get(worker_id)
-        return member is None or (member.fence not in excluded and not self.cluster.is_draining(member))
+        return member is None or (member.fence not in excluded and worker_id not in self.index.draining())
 
     def _is_indexed(self) -> bool:
         """Whether the index is one of the very same things."""

@@ -1,6 +1,5 @@
 """A large cluster on paper, whose workers do what is decided: what decisions are timed on."""
 
-import gc
 import heapq
 import itertools
 import random
@@ -13,6 +12,7 @@ from time import process_time
 
 from benchmarks.scheduling.members import MEMORY_BYTES, SLOTS, model, replica, stores, worker
 from mesh.facts import ClusterFacts, Kind, ReplicaFacts, ReplicaState
+from mesh.garbage import spare_requests
 from policy.actions import Load, Place, Refuse, Unload, Yield
 from policy.books import Books
 from policy.decide import decide
@@ -55,7 +55,7 @@ class Fleet:
             for _ in range(SLOTS):
                 self._sit(str(next(self._numbers)), seat.spot)
         self.books.view(self.now_s)
-        _spare_decisions_from_collections()
+        spare_requests()  # as in the scheduler's process
 
     def books_bytes(self) -> int:
         """Memory that books of these facts take beside the facts themselves, as Python counts it; nobody waits, and
@@ -167,10 +167,3 @@ class Fleet:
 
     def _facts(self) -> ClusterFacts:
         return ClusterFacts(dict(self._members), self.models)
-
-
-def _spare_decisions_from_collections() -> None:
-    """What was set up is not looked through for cycles while decisions are timed, as in the scheduler's process."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
