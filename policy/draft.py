@@ -1,7 +1,6 @@
 """What a decision has come to so far, so that its next step sees it."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from types import TracebackType
 
 from policy.actions import Action, Load, MakeWay, Move, Place, Prefetch, Refuse, Unload, Yield
@@ -21,7 +20,7 @@ class Draft:
         self.again: dict[str, float] = {}  # when requests are to be looked at again
         self.patience: dict[str, float] = {}  # since when requests wait though a load could begin
         self.answered: set[str] = set()  # requests with a place or a refusal
-        self._back: list[Callable[[], object]] = []
+        self._back: list[Action | Spot] = []  # what is written, claims among it, in order
         self._marks = Marks()
 
     def __enter__(self) -> "Draft":
@@ -29,46 +28,66 @@ class Draft:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for undo in reversed(self._back):
-            undo()
+        for one in reversed(self._back):
+            if isinstance(one, Spot):
+                self.view.index.unclaim(one)
+            else:
+                self._take_back(one)
         self.view.index.marks = self._marks
 
     def take(self, actions: Iterable[Action]) -> None:
         """What is to be done."""
-        index, loads = self.view.index, self.view.loads
         for action in actions:
             self.actions.append(action)
-            match action:
-                case Place(number, spot):
-                    self.answered.add(number)
-                    self._do(partial(index.place, spot), partial(index.place, spot, -1))
-                case Move(number, spot):
-                    moving, source = self.view.moving, self.view.where[number]
-                    self._do(partial(index.place, spot), partial(index.place, spot, -1))
-                    self._do(partial(moving.begin, number, source, spot), partial(moving.end, number))
-                case MakeWay(plan):
-                    self._do(partial(self.view.moving.add, plan), partial(self.view.moving.drop, plan))
-                case Prefetch(store_id, digest, tier):
-                    copy, copying = Copy(store_id, digest, tier), self.view.copying
-                    self._do(partial(copying.under_way.add, copy), partial(copying.under_way.discard, copy))
-                case Yield(spots, to):
-                    self._do(partial(self.view.yielding.add, spots, to), partial(self.view.yielding.drop, spots))
-                case Refuse(number):
-                    self.answered.add(number)
-                case Load(spot):
-                    self._do(partial(index.load, spot), partial(index.loaded, spot))
-                    if action.haul:  # others come after it through its disk
-                        self._do(partial(loads.expect, spot, action.haul), partial(loads.end, spot))
-                case Unload(spot):
-                    self._do(partial(index.unload, spot), partial(index.unloaded, spot))
+            self._write(action)
+            self._back.append(action)
 
     def claim(self, spots: Iterable[Spot]) -> None:
         """Room that is being made is for these versions."""
-        index = self.view.index
         for spot in spots:
             self.claims.append(spot)
-            self._do(partial(index.claim, spot), partial(index.unclaim, spot))
+            self.view.index.claim(spot)
+            self._back.append(spot)
 
-    def _do(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
-        do()
-        self._back.append(undo)
+    def _write(self, action: Action) -> None:
+        view, index = self.view, self.view.index
+        if isinstance(action, Load):
+            index.load(action.spot)
+            if action.haul:  # others come after it through its disk
+                view.loads.expect(action.spot, action.haul)
+        elif isinstance(action, Place):
+            self.answered.add(action.request_id)
+            index.place(action.spot)
+        elif isinstance(action, Unload):
+            index.unload(action.spot)
+        elif isinstance(action, Refuse):
+            self.answered.add(action.request_id)
+        elif isinstance(action, Move):
+            view.moving.begin(action.request_id, view.where[action.request_id], action.to)
+            index.place(action.to)
+        elif isinstance(action, Prefetch):
+            view.copying.under_way.add(Copy(action.store_id, action.digest, action.tier))
+        elif isinstance(action, Yield):
+            view.yielding.add(action.spots, action.to)
+        else:
+            view.moving.add(action.evacuation)
+
+    def _take_back(self, action: Action) -> None:
+        view, index = self.view, self.view.index
+        if isinstance(action, Load):
+            index.loaded(action.spot)
+            if action.haul:
+                view.loads.end(action.spot)
+        elif isinstance(action, Place):
+            index.place(action.spot, -1)
+        elif isinstance(action, Unload):
+            index.unloaded(action.spot)
+        elif isinstance(action, Move):
+            index.place(action.to, -1)
+            view.moving.end(action.request_id)
+        elif isinstance(action, Prefetch):
+            view.copying.under_way.discard(Copy(action.store_id, action.digest, action.tier))
+        elif isinstance(action, Yield):
+            view.yielding.drop(action.spots)
+        elif isinstance(action, MakeWay):
+            view.moving.drop(action.evacuation)

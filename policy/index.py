@@ -1,6 +1,6 @@
 """What decisions look up, kept as facts and commands change, so that none of them looks at the whole cluster."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, final
 
@@ -86,9 +86,9 @@ class Index:
     def observe(self, cluster: ClusterFacts) -> None:
         """The facts are these now."""
         before, self.cluster, self.models = self.cluster, cluster, cluster.models
-        for name in _changed(before.models, cluster.models):
+        for name in _changed(before.models, cluster.models, _name):
             self._entry(name, before.models.get(name), cluster.models.get(name))
-        for name in _changed(before.members, cluster.members):
+        for name in _changed(before.members, cluster.members, _key):
             kind, _, member_id = name.partition("/")
             if kind == Kind.WORKER:
                 self._worker(member_id, cluster.members.get(name))
@@ -273,20 +273,27 @@ class Index:
             self.outdated.discard(model)
 
 
-def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> list[str]:
+def _changed(before: Mapping[str, T], after: Mapping[str, T], key_of: Callable[[T], str]) -> list[str]:
     """The keys whose value is another object. Nearly always the keys are the same, and in the same order: then none
     is looked up, for there are as many as there are members. A value is under one key only, which it knows."""
     if before is after:
         return []
     if len(before) == len(after):
         olds, news = list(before.values()), list(after.values())
-        others = [place for place in range(len(news)) if olds[place] is not news[place]]
-        here, there = list(before), list(after)
-        changed = [there[place] for place in others]
-        if changed == [here[place] for place in others]:
+        places = [place for place in range(len(news)) if olds[place] is not news[place]]
+        changed = [key_of(news[place]) for place in places]
+        if changed == [key_of(olds[place]) for place in places]:
             return changed
     gone = [key for key in before if key not in after]
     return gone + [key for key, value in after.items() if before.get(key) is not value]
+
+
+def _key(member: Member) -> str:
+    return f"{member.kind.value}/{member.id}"
+
+
+def _name(entry: ModelEntry) -> str:
+    return entry.name
 
 
 def _digests(entry: ModelEntry | None) -> set[str]:
