@@ -28,12 +28,15 @@ class Ability:
 
     def has(self, worker_id: str) -> bool:
         """Whether a worker may get one."""
+        if worker_id in self._taken or worker_id in self._leaving:
+            return False
         member = self._view.index.workers[worker_id]
-        if member.worker is None or worker_id in self._taken or worker_id in self._leaving:
+        worker = member.worker
+        if worker is None or (self._excluded and member.fence in self._excluded):
             return False
-        if member.fence in self._excluded or self._view.distrusts(worker_id, self._now):
+        if self._view.distrusted_until_s and self._view.distrusts(worker_id, self._now):
             return False
-        return self._full_bytes(member.worker) <= member.worker.memory_bytes
+        return self._full_bytes(worker) <= worker.memory_bytes
 
     def need_bytes(self, worker_id: str) -> int:
         """Memory that a replica takes on a worker that may get one; of an adapter nothing but its own beside its

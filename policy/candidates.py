@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final, final
 
 from mesh.facts import Member, ModelEntry, RunnerKind, WorkerFacts
@@ -11,7 +10,6 @@ from policy.actions import Load
 from policy.estimate import Source
 from policy.haul import Haul
 from policy.knobs import Knobs
-from policy.memory import Roomy
 from policy.offers import Offer, Offers
 from policy.view import NOBODY, Spot, View
 
@@ -49,11 +47,12 @@ def free_candidates(
     least_bytes, able = least_need_bytes(view, entry), Ability(view, entry, now, excluded)
     memory, found = view.index.memory, dict.fromkeys(filter(able.has, _with_base(view, entry)))
     for node in view.index.sources.nodes(entry.checkpoint.digest):
-        for _, negative, name in memory.least_loaded(node):
-            if -negative >= least_bytes and able.has(name) and able.need_bytes(name) <= -negative:
+        for name in memory.least_loaded(node):
+            free_bytes = memory.account(name).free_bytes
+            if free_bytes >= least_bytes and able.has(name) and able.need_bytes(name) <= free_bytes:
                 found[name] = None
                 break
-    found |= dict.fromkeys(islice(filter(able.has, memory.freest(least_bytes)), FAR))
+    found |= _first(memory.freest(least_bytes), able)
     return _offered(view, found, offers)
 
 
@@ -103,8 +102,8 @@ def used_candidates(view: View, entry: ModelEntry, now: float, knobs: Knobs) -> 
     """The same, and where they are none, a few workers of other nodes."""
     if near := near_candidates(view, entry, now, knobs):
         return near
-    able = filter(Ability(view, entry, now, NOBODY).has, view.index.memory.roomiest(0))
-    return _candidates(view, entry, islice(able, FAR), knobs)
+    far = _first(view.index.memory.roomiest(0), Ability(view, entry, now, NOBODY))
+    return _candidates(view, entry, far, knobs)
 
 
 def candidates_of(
@@ -141,24 +140,28 @@ def load(view: View, entry: ModelEntry, candidate: Candidate, tenant: str = "") 
 
 def _roomy_near(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:
     """Those with most room of the nodes where a version lies."""
-    least_bytes, memory, found = least_need_bytes(view, entry), view.index.memory, dict[str, None]()
-    able, rooms = Ability(view, entry, now, excluded), list[Roomy]()
-    for node in view.index.sources.nodes(entry.checkpoint.digest):
-        rooms += memory.roomiest_of(node)
-    for negative, name in sorted(rooms):
-        if -negative < least_bytes or len(found) == NEAR:
-            break
-        if able.has(name):
-            found[name] = None
-    return found
+    nodes = view.index.sources.nodes(entry.checkpoint.digest)
+    near = view.index.memory.roomiest_of(nodes, least_need_bytes(view, entry))
+    return _first(near, Ability(view, entry, now, excluded), NEAR)
 
 
 def _former_or_roomiest(view: View, entry: ModelEntry, now: float, excluded: frozenset[int]) -> dict[str, None]:
     """Those that have another version, or an adapter's base, and those with most room of all."""
-    able = Ability(view, entry, now, excluded).has
+    able = Ability(view, entry, now, excluded)
     former = sorted({seat.spot.worker_id for seat in view.seats(entry.name)})
-    roomiest = islice(filter(able, view.index.memory.roomiest(least_need_bytes(view, entry))), FAR)
-    return dict.fromkeys((*filter(able, (*former, *_with_base(view, entry))), *roomiest))
+    there = [name for name in (*former, *_with_base(view, entry)) if able.has(name)]
+    return dict.fromkeys(there) | _first(view.index.memory.roomiest(least_need_bytes(view, entry)), able)
+
+
+def _first(names: Iterable[str], able: Ability, most: int = FAR) -> dict[str, None]:
+    """The first few that may get a replica."""
+    found = dict[str, None]()
+    for name in names:
+        if able.has(name):
+            found[name] = None
+            if len(found) == most:
+                break
+    return found
 
 
 def _is_nowhere(view: View, entry: ModelEntry, offers: Offers, before_s: float) -> bool:
@@ -187,9 +190,11 @@ def _candidates(view: View, entry: ModelEntry, names: Iterable[str], knobs: Knob
 
 
 def _offered(view: View, names: Iterable[str], offers: Offers, before_s: float = math.inf) -> list[Candidate]:
-    found = []
-    for member in map(view.index.workers.__getitem__, names):
-        offer = offers.at(member) if member.worker else None
-        if member.worker and offer and offer.estimate_s < before_s:
-            found.append(Candidate(member, member.worker, offer))
+    found, workers = [], view.index.workers
+    for name in names:
+        member = workers[name]
+        worker = member.worker
+        offer = offers.at(member) if worker else None
+        if worker and offer and offer.estimate_s < before_s:
+            found.append(Candidate(member, worker, offer))
     return found

@@ -24,8 +24,13 @@ class Plan:
 
 def soonest(view: View, entry: ModelEntry, able: list[Candidate]) -> Candidate | None:
     """Where it starts soonest without anything being unloaded; None when there is no room anywhere."""
-    free = [c for c in able if free_bytes(view, c) >= _need_bytes(view, entry, c)]
-    return min(free, key=lambda c: (c.estimate_s, -free_bytes(view, c), c.member.id), default=None)
+    best, best_free = None, 0
+    for one in able:
+        free = free_bytes(view, one)
+        sooner = best is None or (one.estimate_s, -free, one.member.id) < (best.estimate_s, -best_free, best.member.id)
+        if sooner and free >= _need_bytes(view, entry, one):
+            best, best_free = one, free
+    return best
 
 
 def coming_room(view: View, entry: ModelEntry, able: list[Candidate]) -> Spot | None:
