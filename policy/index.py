@@ -6,9 +6,9 @@ from typing import TypeVar, final
 
 from mesh.facts import ClusterFacts, Kind, Member, ModelEntry
 from policy.memory import Account, Memory
-from policy.replicas import Replicas, discard, seats_of
+from policy.replicas import Replicas, discard
 from policy.rest import Rest
-from policy.seat import Seat
+from policy.seat import Seat, seats_of
 from policy.size import account
 from policy.sources import Sources
 from policy.spot import Spot
@@ -218,7 +218,7 @@ class Index:
         old = self.workers.pop(worker_id, None)
         if old:
             del self._of_node[old.node][worker_id]
-        changed = self.replicas.put(worker_id, seats_of(new) if new else iter(()))
+        changed = self.replicas.put(worker_id, seats_of(new) if new else ())
         self.nascent.discard(worker_id)
         if new:
             self.workers[worker_id] = new

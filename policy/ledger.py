@@ -38,6 +38,7 @@ class Ledger:
         self.loads = Loads()
         self.shares = Shares(weights)
         self.backlog = Backlog()
+        self.unlined: AbstractSet[str] = frozenset()  # models that somebody waits for, and that are looked at first
         self.yielding = Yielding()
         self.tally = Tally()
         self.fresh: set[str] = set()  # requests with a deadline that no decision has seen yet

@@ -41,6 +41,7 @@ class Order:
     ) -> None:
         self._shares, self._rank, self._now, self._knobs, self._ready = shares, rank, now, knobs, ready
         self._tags_s: dict[str, float] = {}
+        self._only: Flow | None = None  # among one, which is the usual case, there is no order to find
         self._heap: list[tuple[Key, Flow]] = []
 
     def add(self, requests: Iterable[Waiting]) -> None:
@@ -59,20 +60,32 @@ class Order:
 
     def put(self, flow: Flow) -> None:
         """Its next request waits for its turn."""
-        heapq.heappush(self._heap, (self._key(flow), flow))
+        if self._only is None and not self._heap:
+            self._only = flow
+            return
+        if self._only is not None:
+            only, self._only = self._only, None
+            self._push(only)
+        self._push(flow)
 
     def next(self) -> Flow | None:
         """The flow whose first request is to be looked at now; None when all have been."""
+        if self._only is not None:
+            only, self._only = self._only, None
+            return only
         while self._heap:
             key, flow = heapq.heappop(self._heap)
             if not self._heap or key == self._key(flow):
                 return flow
-            self.put(flow)  # its tenant has been served meanwhile, or its slot taken
+            self._push(flow)  # its tenant has been served meanwhile, or its slot taken
         return None
 
     def served(self, tenant: str, kind: str) -> None:
         """Something is done for a tenant, and will be charged to it: a request to a model is placed, or a load."""
         self._tags_s[tenant] = self._tag_s(tenant) + self._shares.cost_s(kind) / self._shares.weight(tenant)
+
+    def _push(self, flow: Flow) -> None:
+        heapq.heappush(self._heap, (self._key(flow), flow))
 
     def _tag_s(self, tenant: str) -> float:
         return self._tags_s.get(tenant, self._shares.tag_s(tenant))

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
-from mesh.facts import Member
 from policy.seat import Seat
 from policy.spot import Spot
 
@@ -26,7 +25,7 @@ class Replicas:
         self._loads_of: dict[str, set[Spot]] = {}
         self._loads_on: dict[str, set[Spot]] = {}
 
-    def put(self, worker_id: str, seats: Iterator[Seat]) -> set[Spot]:
+    def put(self, worker_id: str, seats: Collection[Seat]) -> set[Spot]:
         """What a worker has, from now on. Returns where there is something else than was, or nothing any more; all of
         it, where there are adapters: what holds of one holds of its base."""
         before, after = self._on.pop(worker_id, NO_SEATS), {seat.spot: seat for seat in seats}
@@ -141,12 +140,6 @@ def discard(table: dict[str, set[T]], key: str, member: T) -> None:
         found.discard(member)
         if not found:
             del table[key]
-
-
-def seats_of(member: Member) -> Iterator[Seat]:
-    """A worker's replicas."""
-    worker = member.worker
-    return (Seat(member, replica, worker.slots) for replica in worker.replicas) if worker else iter(())
 
 
 def _differ(one: Seat | None, other: Seat | None) -> bool:

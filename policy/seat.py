@@ -13,17 +13,22 @@ class Seat:
     member: Member
     replica: ReplicaFacts
     slots: int
-    spot: Spot = field(init=False, repr=False, compare=False)
-    is_ready: bool = field(init=False, repr=False, compare=False)
-    is_loading: bool = field(init=False, repr=False, compare=False)
-    reported: int = field(init=False, repr=False, compare=False)  # requests on it, as it says itself
+    spot: Spot = field(repr=False, compare=False)
+    is_ready: bool = field(repr=False, compare=False)
+    is_loading: bool = field(repr=False, compare=False)
+    reported: int = field(repr=False, compare=False)  # requests on it, as it says itself
 
-    def __post_init__(self) -> None:
-        replica, state = self.replica, self.replica.state
-        object.__setattr__(self, "spot", Spot(self.member.id, replica.model, replica.digest))
-        object.__setattr__(self, "is_ready", state is ReplicaState.READY)
-        object.__setattr__(self, "is_loading", state is ReplicaState.LOADING)
-        object.__setattr__(self, "reported", replica.running + replica.waiting)
+
+def seats_of(member: Member) -> list[Seat]:
+    """A worker's replicas."""
+    worker = member.worker
+    return [_seat(member, replica, worker.slots) for replica in worker.replicas] if worker else []
+
+
+def _seat(member: Member, replica: ReplicaFacts, slots: int) -> Seat:
+    spot, state = Spot(member.id, replica.model, replica.digest), replica.state
+    is_ready, is_loading = state is ReplicaState.READY, state is ReplicaState.LOADING
+    return Seat(member, replica, slots, spot, is_ready, is_loading, replica.running + replica.waiting)
 
 
 @dataclass(frozen=True, slots=True)

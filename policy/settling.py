@@ -130,12 +130,17 @@ def _retire(books: Ledger, view: View, spots: Collection[Spot]) -> None:
 
 
 def _note_backlog(books: Ledger, view: View, now: float) -> None:
-    """Which models wait for room: those that somebody waits for, unless for all of these something is under way."""
+    """Which models wait for room: those that somebody waits for, unless for all of these something is under way. One
+    that is touched is looked at anyhow: whether it waits after that, is seen once it is touched no more."""
     if view.touched is None:
         books.backlog.clear()
-    for model in books.queues.models() if view.touched is None else view.touched:
+    touched = frozenset(books.queues.models()) if view.touched is None else view.touched
+    for model in books.unlined - touched:
         entry, requests = view.entry(model), books.queues.of(model)
         if entry and requests and (books.queues.odd[model] or not view.is_coming(entry, now)):
             books.backlog.put(model, least_need_bytes(view, entry), requests)
         else:
             books.backlog.drop(model)
+    books.unlined = {model for model in touched if books.queues.of(model)}
+    for model in touched - books.unlined:
+        books.backlog.drop(model)
