@@ -92,12 +92,14 @@ def first_to_leave(view: View, entry: ModelEntry, candidate: Candidate, now: flo
     idle = [seat for seat in seats if view.idle(seat) and not is_base(entry, seat.replica)]
     idle = [seat for seat in idle if not any(is_promised(view, one) for one in (seat, *view.adapters(seat)))]
 
-    def rank(seat: Seat) -> tuple[float, float, Spot]:
-        carried = (seat, *view.adapters(seat))
-        since_s = max(view.idle_since_s.get(one.spot, 0.0) for one in carried)
-        return max(worth(view, one, now, knobs) for one in carried), since_s, seat.spot
-
-    return sorted(idle, key=rank)
+    ranks = list[tuple[float, float, Spot, Seat]]()
+    for seat in idle:
+        worth_s, since_s = worth(view, seat, now, knobs), view.idle_since_s.get(seat.spot, 0.0)
+        for one in view.adapters(seat):
+            worth_s = max(worth_s, worth(view, one, now, knobs))
+            since_s = max(since_s, view.idle_since_s.get(one.spot, 0.0))
+        ranks.append((worth_s, since_s, seat.spot, seat))
+    return [seat for *_, seat in sorted(ranks)]
 
 
 def just_enough(view: View, seats: list[Seat], missing: int) -> list[Seat]:
