@@ -1,5 +1,6 @@
 """A large cluster on paper, whose workers do what is decided: what decisions are timed on."""
 
+import gc
 import heapq
 import itertools
 import random
@@ -55,6 +56,7 @@ class Fleet:
             for _ in range(SLOTS):
                 self._sit(str(next(self._numbers)), seat.spot)
         self.books.view(self.now_s)
+        gc.unfreeze()  # what another fleet has left
         spare_requests()  # as in the scheduler's process
 
     def books_bytes(self) -> int:
