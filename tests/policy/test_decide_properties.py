@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesh.facts import ClusterFacts, Member, ModelEntry, ReplicaFacts, ReplicaState, Tier
-from policy.actions import Load, Place, RefusalReason, Refuse, Unload
+from policy.actions import Load, LoadReason, Place, RefusalReason, Refuse, Unload
 from policy.decide import decide
 from policy.index import Index
 from policy.knobs import Knobs
@@ -247,11 +247,15 @@ def test_a_load_names_a_store_that_has_or_can_fetch_the_bytes_and_a_worker_witho
 
 @THOROUGH
 @given(views())
-def test_a_model_is_loaded_once_at_a_time(view: View) -> None:
+def test_a_model_is_loaded_once_at_a_time_but_for_its_line_and_never_twice_on_a_worker(view: View) -> None:
     view = replace(view, waiting=tuple(replace(r, excluded=frozenset()) for r in view.waiting))
-    loaded = Counter(a.spot.model for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load))
-    assert set(loaded.values()) <= {1}
-    assert not set(loaded) & {spot.model for spot in view.loading}
+    loads = [a for a in decide(view, NOW, KNOBS).actions if isinstance(a, Load)]
+    assert len({load.spot for load in loads} | view.loading) == len(loads) + len(view.loading)
+    first = Counter(load.spot.model for load in loads if load.reason is not LoadReason.SCALE_OUT)
+    assert set(first.values()) <= {1}
+    assert not set(first) & {spot.model for spot in view.loading}
+    more = Counter(load.spot.model for load in loads if load.reason is LoadReason.SCALE_OUT)
+    assert all(count < len(view.queues.of(model)) for model, count in more.items())
 
 
 @THOROUGH
