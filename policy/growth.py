@@ -74,8 +74,12 @@ class Growing:
 
     def _may_come_to(self, one: Candidate) -> bool:
         """What its node does not have would hold a device, and the network, for long: that is for a model that has no
-        replica yet, or one on each worker near it."""
-        return not one.load.origin_bytes or not near_candidates(self.view, self.entry, self.now, self.knobs)
+        replica yet; or one on each worker near it, while nobody else waits."""
+        if not one.load.origin_bytes:
+            return True
+        queues = self.view.queues
+        alone = len(queues) == len(queues.of(self.entry.name))
+        return alone and not near_candidates(self.view, self.entry, self.now, self.knobs)
 
     def _at(self, one: Candidate) -> Growth | None:
         """There, if it wins anything."""
