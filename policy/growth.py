@@ -9,7 +9,7 @@ from policy.draft import Draft
 from policy.forecast import coming
 from policy.knobs import Knobs
 from policy.offers import Offers
-from policy.room import Plan, cheapest_eviction, free_bytes
+from policy.room import Plan, cheapest_eviction, free_bytes, spot_of
 from policy.size import need_bytes
 from policy.view import View
 from policy.waits import held_mean_s
@@ -75,11 +75,13 @@ class Growing:
     def _may_come_to(self, one: Candidate) -> bool:
         """What its node does not have would hold a device, and the network, for long: that is for a model that has no
         replica yet; or one on each worker near it, while nobody else waits."""
+        view, queues = self.view, self.view.queues
+        if spot_of(self.entry, one) in view.index.claims_on(one.member.id):
+            return False  # it is about to
         if not one.load.origin_bytes:
             return True
-        queues = self.view.queues
         alone = len(queues) == len(queues.of(self.entry.name))
-        return alone and not near_candidates(self.view, self.entry, self.now, self.knobs)
+        return alone and not near_candidates(view, self.entry, self.now, self.knobs)
 
     def _at(self, one: Candidate) -> Growth | None:
         """There, if it wins anything."""

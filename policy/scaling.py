@@ -113,7 +113,7 @@ def _for_line(draft: Draft, entry: ModelEntry, have: int, now: float, knobs: Kno
         draft.claim([made.plan.claim])
     else:
         draft.take([replace(load(view, entry, made.candidate), reason=LoadReason.SCALE_OUT)])
-    return True
+    return _have(view, entry) > have
 
 
 def _have(view: View, entry: ModelEntry) -> int:

@@ -3,13 +3,13 @@
 import math
 
 from mesh.facts import Member
-from policy.actions import Action, Load
+from policy.actions import Action, Load, Unload
 from policy.books import Books
 from policy.decide import decide
 from policy.growth import Growing, Line
 from policy.knobs import Knobs
 from policy.spot import Spot
-from tests.policy.scene import at, cluster, model, replica, request, store, worker
+from tests.policy.scene import REPLICA, at, cluster, model, replica, request, store, worker
 
 NOW = 1000.0
 KNOBS = Knobs(held_s=100.0)
@@ -58,6 +58,11 @@ def test_an_idle_replica_leaves_for_a_line_if_its_loss_costs_less_than_is_won() 
     short, long = Line(2, have=2, slots=2, held_s=1.0), Line(6, have=2, slots=2, held_s=1.0)
     assert leaving(seldom, short) == leaving(often, long) == [at("w2", "n")]
     assert leaving(often, short) == []
+
+
+def test_where_room_is_being_made_for_a_model_it_is_not_made_twice() -> None:
+    books = books_of(worker("w1", FULL), worker("w2", replica("n"), replica("n", digest="n@0"), memory=2 * REPLICA))
+    assert sum(isinstance(one, Unload) for one in asked(books, 9)) == 1
 
 
 def leaving(books: Books, line: Line) -> list[Spot]:
