@@ -72,11 +72,15 @@ def cheapest_eviction(
             break  # none of the others needs fewer, or is as soon
         if _account(view, candidate).room_bytes < _need_bytes(view, entry, candidate):
             continue
-        idle = [seat for seat in first_to_leave(view, entry, candidate, now, knobs) if not spared & _spots(view, seat)]
+        idle = first_to_leave(view, entry, candidate, now, knobs)
+        if spared:
+            idle = [seat for seat in idle if not spared & _spots(view, seat)]
         if chosen := just_enough(view, idle, missing_bytes(view, entry, candidate)):
             lost_s = sum([regret_s(view, seat, now, knobs.horizon_s, knobs) for seat in chosen])
             cost_s = lost_s + beside_s(view, entry, candidate, now, knobs)
             plans.append((len(chosen), candidate.estimate_s, cost_s, candidate.member.id, chosen, candidate))
+            if len(chosen) == 1 and not cost_s:
+                break  # nobody costs less
             latest_s = candidate.estimate_s if len(chosen) == 1 else latest_s
     if not plans:
         return None
