@@ -49,6 +49,10 @@ class Draft:
             self.view.index.claim(spot)
             self._back.append(spot)
 
+    def waiting(self, model: str) -> int:
+        """Requests of a model that have neither a place nor a refusal yet."""
+        return sum([request.request_id not in self.answered for request in self.view.queues.of(model)])
+
     def _write(self, action: Action) -> None:
         view, index = self.view, self.view.index
         if isinstance(action, Load):

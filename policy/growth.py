@@ -45,8 +45,7 @@ class Growth:
 
 def line_of(draft: Draft, entry: ModelEntry, have: int, knobs: Knobs) -> Line | None:
     """Of a model with so many replicas, those on their way included; None: these have slots for more."""
-    view = draft.view
-    waiting = sum([request.request_id not in draft.answered for request in view.queues.of(entry.name)])
+    view, waiting = draft.view, draft.waiting(entry.name)
     slots = view.index.sizes().least_slots
     beyond = waiting + sum([view.crowd(seat) for seat in view.up(entry)]) - have * slots
     if beyond < 0:

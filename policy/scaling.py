@@ -97,8 +97,7 @@ def _grow(draft: Draft, entry: ModelEntry, now: float, knobs: Knobs) -> None:
 def _on_target(draft: Draft, entry: ModelEntry, have: int, now: float, knobs: Knobs) -> bool:
     """One more, if more is asked of its replicas than somebody said that they should have at most."""
     view = draft.view
-    waiting = sum([request.request_id not in draft.answered for request in view.queues.of(entry.name)])
-    asked = sum([view.crowd(seat) for seat in view.up(entry)]) + waiting
+    asked = sum([view.crowd(seat) for seat in view.up(entry)]) + draft.waiting(entry.name)
     return asked > have * entry.target_concurrency and make(draft, entry, LoadReason.SCALE_OUT, now, knobs)
 
 
