@@ -65,6 +65,29 @@ def test_where_room_is_being_made_for_a_model_it_is_not_made_twice() -> None:
     assert sum(isinstance(one, Unload) for one in asked(books, 9)) == 1
 
 
+def test_nothing_comes_over_the_network_while_others_wait() -> None:
+    books = books_of(worker("w1", FULL), worker("w9", node="n2"))
+    assert where(books, Line(9, have=1, slots=2, held_s=100.0)) == "w9"
+    books.arrived(request("r1", "n", since_s=NOW))
+    assert where(books, Line(9, have=1, slots=2, held_s=100.0)) == ""
+
+
+def test_those_who_are_surely_expected_stand_in_the_line() -> None:
+    books = books_of(worker("w1", FULL), worker("w2"))
+    full = Line(0, have=1, slots=2, held_s=100.0)
+    assert where(books, full) == ""
+    for number in range(100):
+        books.demand.arrived("m", NOW - 10.0 + 0.1 * number)
+    assert where(books, full) == "w2"
+
+
+def where(books: Books, line: Line) -> str:
+    """The worker that one more replica of m would be on; "": none."""
+    view = books.view(NOW)
+    made = Growing(view, view.cluster.models["m"], line, NOW, KNOBS).best()
+    return made.candidate.member.id if made else ""
+
+
 def leaving(books: Books, line: Line) -> list[Spot]:
     """What would have to leave for one more replica of m."""
     view = books.view(NOW)
